@@ -1,0 +1,271 @@
+//! Random transforms with the meaning and the parameter names of TorchIO 1.2.
+//!
+//! Drawing is split from applying: [`draw`] turns a [`Config`] into [`Params`], which say exactly what
+//! happens and can be kept and replayed; [`apply`] does it. The order is that of a TorchIO `Compose`:
+//! flip, affine, elastic (one resampling, [`spatial`]), then bias field, blur, gamma, noise ([`intensity`]).
+//!
+//! Arrays are `[z, y, x]` in the canonical frame and triples are in z y x order; TorchIO's are x y z.
+
+pub mod affine;
+pub mod elastic;
+pub mod intensity;
+pub mod spatial;
+
+use crate::error::{Error, Result};
+use ndarray::Array3;
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+/// Section `[augment]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub apply_to: ApplyTo,
+    pub affine: affine::Config,
+    pub elastic: elastic::Config,
+    pub gamma: intensity::GammaConfig,
+    pub noise: intensity::NoiseConfig,
+    pub bias_field: intensity::BiasFieldConfig,
+    pub blur: intensity::BlurConfig,
+    pub flip: spatial::FlipConfig,
+}
+
+/// The side of an episode that is transformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApplyTo {
+    Query,
+    Support,
+    /// Both, each with parameters of its own.
+    Both,
+    /// One of the two, drawn for each episode.
+    Either,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        self.affine.check()?;
+        self.elastic.check()?;
+        self.gamma.check()?;
+        self.noise.check()?;
+        self.bias_field.check()?;
+        self.blur.check()?;
+        self.flip.check()
+    }
+}
+
+/// What one application does. The numbers are `f32`, so that any text format gives them back bit for bit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Axes (z, y, x) to reverse.
+    pub flip: [bool; 3],
+    pub affine: Option<affine::Affine>,
+    pub elastic: Option<elastic::Elastic>,
+    pub bias_field: Option<intensity::BiasField>,
+    pub blur: Option<intensity::Blur>,
+    pub gamma: Option<intensity::Gamma>,
+    pub noise: Option<intensity::Noise>,
+}
+
+/// Draws what to do; each transform occurs with its own probability.
+pub fn draw(rng: &mut impl Rng, config: &Config) -> Params {
+    Params {
+        flip: config.flip.draw(rng),
+        affine: occurs(rng, config.affine.probability).then(|| config.affine.draw(rng)),
+        elastic: occurs(rng, config.elastic.probability).then(|| config.elastic.draw(rng)),
+        bias_field: occurs(rng, config.bias_field.probability).then(|| config.bias_field.draw(rng)),
+        blur: occurs(rng, config.blur.probability).then(|| config.blur.draw(rng)),
+        gamma: occurs(rng, config.gamma.probability).then(|| config.gamma.draw(rng)),
+        noise: occurs(rng, config.noise.probability).then(|| config.noise.draw(rng)),
+    }
+}
+
+/// Transforms an image (linear interpolation, padded with its minimum) and its label map (nearest, padded
+/// with 0), both `[z, y, x]` with voxels of `spacing_mm`. The result depends on the arguments alone.
+///
+/// # Panics
+/// The shapes differ.
+pub fn apply<L>(
+    params: &Params,
+    image: &Array3<f32>,
+    labels: &Array3<L>,
+    spacing_mm: [f64; 3],
+) -> (Array3<f32>, Array3<L>)
+where
+    L: Copy + Default + Send + Sync,
+{
+    let (mut image, labels) = spatial::apply(params, image, labels, spacing_mm);
+    if let Some(bias_field) = &params.bias_field {
+        bias_field.apply(&mut image);
+    }
+    if let Some(blur) = &params.blur {
+        blur.apply(&mut image, spacing_mm);
+    }
+    if let Some(gamma) = &params.gamma {
+        gamma.apply(&mut image);
+    }
+    if let Some(noise) = &params.noise {
+        noise.apply(&mut image);
+    }
+    (image, labels)
+}
+
+fn occurs(rng: &mut impl Rng, probability: f64) -> bool {
+    rng.random::<f64>() < probability
+}
+
+/// Uniform in `[low, high]`.
+fn uniform(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f32 {
+    (low + (high - low) * rng.random::<f64>()) as f32
+}
+
+fn check_probability(at: &str, probability: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&probability) {
+        return Ok(());
+    }
+    Err(Error::invalid(at, "a probability from 0 to 1", probability.to_string(), "0 switches the transform off"))
+}
+
+/// `[low, high]` with finite ends in order and nothing below `least`.
+fn check_range(at: &str, range: [f64; 2], least: f64) -> Result<()> {
+    let [low, high] = range;
+    if low.is_finite() && high.is_finite() && least <= low && low <= high {
+        return Ok(());
+    }
+    let bound = if least.is_finite() { format!(" from {least} up") } else { String::new() };
+    Err(Error::invalid(at, format!("[low, high] in this order{bound}"), format!("{range:?}"), "set both ends"))
+}
+
+/// Three half-widths, zero or more.
+fn check_extent(at: &str, extent: [f64; 3]) -> Result<()> {
+    if extent.iter().all(|v| v.is_finite() && *v >= 0.0) {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        at,
+        "three values [z, y, x] of 0 or more",
+        format!("{extent:?}"),
+        "give the largest size of each, the sign is drawn",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+    use ndarray::Array3;
+
+    const BASE: &str = r#"
+        apply_to = "query"
+        [affine]
+        probability = 1.0
+        scales = [0.9, 1.2]
+        degrees_zyx = [5, 5, 5]
+        translation_mm = [5.0, 5.0, 5.0]
+        [elastic]
+        probability = 1.0
+        control_points = [7, 7, 7]
+        max_displacement_mm = [7.5, 7.5, 7.5]
+        locked_borders = 2
+        [gamma]
+        probability = 1.0
+        log_gamma = [-0.3, 0.3]
+        [noise]
+        probability = 1.0
+        mean = [0.0, 0.0]
+        std = [0.0, 0.25]
+        [bias_field]
+        probability = 1.0
+        coefficients = [-0.5, 0.5]
+        order = 3
+        [blur]
+        probability = 1.0
+        std_mm = [0.0, 2.0]
+        [flip]
+        probability = 0.5
+        axes = ["x", "y"]
+    "#;
+
+    fn config() -> Config {
+        toml::from_str(BASE).unwrap()
+    }
+
+    fn scan() -> (Array3<f32>, Array3<u8>) {
+        let image = Array3::from_shape_fn((9, 20, 18), |(z, y, x)| ((z * 7 + y * 3 + x * x) % 23) as f32 - 8.0);
+        (image, Array3::from_shape_fn((9, 20, 18), |(z, y, x)| (z / 3 + y / 7 * 2 + x / 6) as u8))
+    }
+
+    #[test]
+    fn the_base_configuration_is_read_checked_and_its_faults_named() {
+        config().check().unwrap();
+        for (from, to, named) in [
+            ("degrees_zyx = [5, 5, 5]", "degrees_zyx = [5, -5, 5]", "augment.affine.degrees_zyx"),
+            ("scales = [0.9, 1.2]", "scales = [1.2, 0.9]", "augment.affine.scales"),
+            ("control_points = [7, 7, 7]", "control_points = [3, 7, 7]", "augment.elastic.control_points"),
+            ("locked_borders = 2", "locked_borders = 3", "augment.elastic.locked_borders"),
+            ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
+            ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
+        ] {
+            let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(named), "{error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn parameters_replay_to_the_same_bytes_after_a_round_trip_through_text() {
+        let (image, labels) = scan();
+        for step in 0..20 {
+            let params = draw(&mut rng::stream(3, "augment", step), &config());
+            let text = serde_json::to_string(&params).unwrap();
+            let again: Params = serde_json::from_str(&text).unwrap();
+            assert_eq!(params, again);
+            let spacing_mm = [7.7, 1.25, 1.25];
+            assert_eq!(apply(&params, &image, &labels, spacing_mm), apply(&again, &image, &labels, spacing_mm));
+        }
+    }
+
+    #[test]
+    fn the_same_stream_draws_the_same_and_another_step_another() {
+        let draw_at = |step| draw(&mut rng::stream(3, "augment", step), &config());
+        assert_eq!(draw_at(0), draw_at(0));
+        assert_ne!(draw_at(0), draw_at(1));
+    }
+
+    #[test]
+    fn drawn_values_lie_in_their_ranges() {
+        let config = config();
+        for step in 0..50 {
+            let params = draw(&mut rng::stream(5, "augment", step), &config);
+            let affine = params.affine.unwrap();
+            assert!(affine.scales.iter().all(|s| (0.9..=1.2).contains(s)));
+            assert!(affine.degrees_zyx.iter().chain(&affine.translation_mm).all(|v| v.abs() <= 5.0));
+            assert!((-0.3..=0.3).contains(&params.gamma.unwrap().gamma.ln()));
+            assert_eq!(params.bias_field.unwrap().coefficients.len(), 20);
+            assert!(!params.flip[0], "z is not among the axes");
+        }
+    }
+
+    #[test]
+    fn labels_of_the_result_are_labels_of_the_input() {
+        let (image, labels) = scan();
+        for step in 0..20 {
+            let params = draw(&mut rng::stream(9, "augment", step), &config());
+            let (_, moved) = apply(&params, &image, &labels.mapv(|l| l * 9 + 1), [4.0, 1.0, 1.0]);
+            assert!(moved.iter().all(|&l| l == 0 || (l % 9 == 1 && labels.iter().any(|&m| m * 9 + 1 == l))));
+        }
+    }
+
+    #[test]
+    fn the_result_does_not_depend_on_the_number_of_threads() {
+        let (image, labels) = scan();
+        let params = draw(&mut rng::stream(1, "augment", 0), &config());
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| apply(&params, &image, &labels, [4.0, 1.0, 1.0]))
+        };
+        assert_eq!(run(1), run(3));
+    }
+}

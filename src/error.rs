@@ -1,0 +1,59 @@
+//! What can go wrong because of the input or the machine, always as one line that names the remedy.
+//! A bug of ours panics instead.
+
+use std::path::{Path, PathBuf};
+
+/// A fault that the user can mend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something was read and is not what it has to be.
+    #[error("{at}: expected {expected}, found {found}; {remedy}")]
+    Invalid { at: String, expected: String, found: String, remedy: String },
+    /// The file system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    /// libtorch refused: its own message, first line only.
+    #[error("{at}: libtorch failed: {message}")]
+    Torch { at: String, message: String },
+    /// SIGINT or SIGTERM arrived and all work up to here is on disk (exit code 75).
+    #[error("stopped on request; everything up to {saved} is saved, run the same command again to go on")]
+    Stopped { saved: String },
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// `at` names the file, key or flag; the other three complete "expected …, found …; …".
+    pub fn invalid(
+        at: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::Invalid { at: at.into(), expected: expected.into(), found: found.into(), remedy: remedy.into() }
+    }
+
+    /// The same for something wrong with a file.
+    pub fn file(
+        path: &Path,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::invalid(path.display().to_string(), expected, found, remedy)
+    }
+
+    /// For `map_err`: `fs::read(path).map_err(Error::io("read", path))`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// The exit code that goes with the fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Stopped { .. } => 75,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Local prototypes by pooling over windows (Eq. 3.1).
+
+use super::Window;
+use tch::Tensor;
+
+/// Window means of a map (1, C, D, H, W), as (windows, C) in z y x order of the windows.
+pub fn pool(map: &Tensor, window: Window) -> Tensor {
+    let channels = map.size()[1];
+    means(map, window).permute([0, 2, 3, 4, 1]).reshape([-1, channels])
+}
+
+/// The rows of `pooled` whose window `mask` (1, 1, D, H, W) fills by more than `threshold`: (P, C).
+pub fn select(pooled: &Tensor, mask: &Tensor, window: Window, threshold: f64) -> Tensor {
+    let filled = means(mask, window).view(-1).gt(threshold); // (windows)
+    pooled.index_select(0, &filled.nonzero().view(-1))
+}
+
+/// (1, C, D, H, W) -> (1, C, windows along z, y, x)
+fn means(map: &Tensor, window: Window) -> Tensor {
+    let size = map.size();
+    let available = [size[2], size[3], size[4]];
+    match window {
+        Window::Size(size) => {
+            // A map thinner than the window is one window thick.
+            let size = [0, 1, 2].map(|axis| size[axis].min(available[axis]));
+            map.avg_pool3d(size, size, [0, 0, 0], false, true, None::<i64>)
+        }
+        Window::Grid(grid) => map.adaptive_avg_pool3d([0, 1, 2].map(|axis| grid[axis].min(available[axis]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn pooling_equals_nested_loops() {
+        let map = Tensor::randn([1, 3, 4, 6, 5], (Kind::Double, Device::Cpu));
+        let pooled = pool(&map, Window::Size([2, 3, 2])); // windows 2 x 2 x 2, the last column of x unused
+        assert_eq!(pooled.size(), [8, 3]);
+        for (row, (z, y, x)) in
+            (0..2).flat_map(|z| (0..2).flat_map(move |y| (0..2).map(move |x| (z, y, x)))).enumerate()
+        {
+            for channel in 0..3 {
+                let mut sum = 0.0;
+                for (dz, dy, dx) in (0..2).flat_map(|a| (0..3).flat_map(move |b| (0..2).map(move |c| (a, b, c)))) {
+                    sum += map.double_value(&[0, channel, 2 * z + dz, 3 * y + dy, 2 * x + dx]);
+                }
+                assert!((pooled.double_value(&[row as i64, channel]) - sum / 12.0).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_grid_and_the_size_that_it_stands_for_agree() {
+        let map = Tensor::randn([1, 2, 24, 16, 16], (Kind::Double, Device::Cpu));
+        let difference = pool(&map, Window::Grid([4, 8, 8])) - pool(&map, Window::Size([6, 2, 2]));
+        assert!(difference.abs().max().double_value(&[]) < 1e-12);
+    }
+}

@@ -1,0 +1,225 @@
+//! Support features + masks -> prototypes: paper, section 3.4; SSL-ALPNet (Ouyang et al. 2020).
+
+pub mod local;
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// Section `[prototypes]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub method: Method,
+    /// Pooling windows while training and at test.
+    pub train_window: Window,
+    pub test_window: Window,
+    /// A window belongs to a class if the class fills more than this fraction of it (T, Eq. 3.1).
+    pub threshold: f64,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        self.train_window.check("prototypes.train_window")?;
+        self.test_window.check("prototypes.test_window")?;
+        if !(0.0..1.0).contains(&self.threshold) {
+            let found = self.threshold.to_string();
+            return Err(Error::invalid("prototypes.threshold", "a fraction in [0, 1)", found, "change this key"));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Adaptive local pooling: one prototype a window, and the foreground's masked mean.
+    Alp,
+    /// One masked mean a class (PANet).
+    Global,
+}
+
+/// Non-overlapping pooling windows, z y x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Window {
+    /// Voxels of the feature map in a window; what is left at the far ends is not pooled.
+    Size([i64; 3]),
+    /// Windows along each axis, as even as the size allows.
+    Grid([i64; 3]),
+}
+
+impl Window {
+    fn check(&self, key: &str) -> Result<()> {
+        let (Self::Size(counts) | Self::Grid(counts)) = self;
+        if counts.iter().any(|count| !(1..=512).contains(count)) {
+            return Err(Error::invalid(key, "three numbers from 1 to 512", format!("{counts:?}"), "change this key"));
+        }
+        Ok(())
+    }
+}
+
+/// What a class looks like: one row a prototype.
+#[derive(Debug)]
+pub struct Prototypes {
+    /// Background of all classes together (one entry), or of each class by itself: (P, C) each.
+    pub background: Vec<Tensor>,
+    /// One entry a class: (P, C) each.
+    pub foreground: Vec<Tensor>,
+}
+
+/// Which classes compete with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Classes {
+    /// One softmax over background and all foregrounds.
+    Joint,
+    /// Each class against everything else.
+    OneVsRest,
+}
+
+/// One annotated volume as the network sees it.
+#[derive(Debug)]
+pub struct Support {
+    /// (1, C, D, H, W)
+    pub features: Tensor,
+    /// Fraction of each voxel that belongs to each class, (1, 1 + K, D, H, W): background first.
+    pub masks: Tensor,
+}
+
+impl Support {
+    /// `classes`: (D', H', W') class indices 0 ..= `count` at any resolution; 0 is background.
+    pub fn new(features: Tensor, classes: &Tensor, count: i64) -> Self {
+        let one_hot = classes.one_hot(count + 1).permute([3, 0, 1, 2]).unsqueeze(0); // (1, 1+K, D', H', W')
+        let one_hot = one_hot.to_kind(features.kind()).contiguous();
+        let size = &features.size()[2..];
+        let masks = if one_hot.size()[2..] == *size { one_hot } else { one_hot.adaptive_avg_pool3d(size) };
+        Self { features, masks }
+    }
+}
+
+/// The prototypes of `supports` together: those of every shot side by side (K-shot pooling).
+///
+/// A class that no support shows has no prototype, i.e. an entry of shape (0, C): it is never predicted.
+pub fn extract(supports: &[Support], window: Window, config: &Config, classes: Classes) -> Prototypes {
+    let count = supports[0].masks.size()[1] - 1;
+    let join = |parts: Vec<Tensor>| Tensor::cat(&parts, 0); // (P1, C), (P2, C), ... -> (P, C)
+    let each = |of: &dyn Fn(&Support) -> Tensor| join(supports.iter().map(of).collect());
+    let mask = |support: &Support, class: i64| support.masks.narrow(1, class, 1);
+    let pooled: Vec<_> = supports.iter().map(|s| local::pool(&s.features, window)).collect();
+    let local_of = |support: &Support, mask: &Tensor| {
+        let index = supports.iter().position(|s| std::ptr::eq(s, support)).expect("one of them");
+        local::select(&pooled[index], mask, window, config.threshold)
+    };
+    let of_class = |class: i64| {
+        each(&|support| {
+            let mask = mask(support, class);
+            let global = global(&support.features, &mask);
+            match config.method {
+                Method::Global => global,
+                Method::Alp => Tensor::cat(&[local_of(support, &mask), global], 0),
+            }
+        })
+    };
+    let of_background = |background: &dyn Fn(&Support) -> Tensor| {
+        let local = each(&|support| match config.method {
+            Method::Global => global(&support.features, &background(support)),
+            Method::Alp => local_of(support, &background(support)),
+        });
+        // Nowhere a window of pure background: its mean stands in (DESIGN.md 5).
+        if local.size()[0] > 0 { local } else { each(&|support| global(&support.features, &background(support))) }
+    };
+    let background = match classes {
+        Classes::Joint => vec![of_background(&|support| mask(support, 0))],
+        Classes::OneVsRest => (1..=count).map(|class| of_background(&|s| 1.0 - mask(s, class))).collect(),
+    };
+    Prototypes { background, foreground: (1..=count).map(of_class).collect() }
+}
+
+/// The masked mean of the features (Eq. 3.2): sum_x f(x) y(x) / (sum_x y(x) + 1e-5), as (1, C); (0, C) where the
+/// mask is empty.
+fn global(features: &Tensor, mask: &Tensor) -> Tensor {
+    let kind = features.kind();
+    let total = mask.sum(kind);
+    if total.double_value(&[]) <= 0.0 {
+        return Tensor::zeros([0, features.size()[1]], (kind, features.device()));
+    }
+    (features * mask).sum_dim_intlist([2i64, 3, 4].as_slice(), false, kind) / (total + 1e-5) // (1, C)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+    fn config(method: Method) -> Config {
+        let window = Window::Size([2, 2, 2]);
+        Config { method, train_window: window, test_window: window, threshold: 0.95 }
+    }
+
+    fn support(seed: i64) -> Support {
+        tch::manual_seed(seed);
+        let classes = Tensor::zeros([4, 4, 4], (Kind::Int64, Device::Cpu));
+        let _ = classes.narrow(0, 0, 2).narrow(1, 0, 2).narrow(2, 0, 3).fill_(1);
+        let _ = classes.narrow(0, 3, 1).narrow(1, 3, 1).fill_(2);
+        let features = Tensor::randn([1, 5, 4, 4, 4], F64);
+        Support::new(features, &classes.shallow_clone(), 2)
+    }
+
+    fn sizes(of: &[Tensor]) -> Vec<i64> {
+        of.iter().map(|p| p.size()[0]).collect()
+    }
+
+    #[test]
+    fn shots_are_pooled_side_by_side() {
+        let alp = config(Method::Alp);
+        let one = extract(&[support(1)], alp.train_window, &alp, Classes::Joint);
+        let two = extract(&[support(1), support(2)], alp.train_window, &alp, Classes::Joint);
+        // Class 1 fills one window of 2x2x2 wholly; class 2 none. Four are pure background.
+        assert_eq!(sizes(&one.foreground), [2, 1]);
+        assert_eq!(sizes(&two.foreground), [4, 2]);
+        assert_eq!(2 * one.background[0].size()[0], two.background[0].size()[0]);
+        let first = two.foreground[0].narrow(0, 0, 2);
+        assert!((first - &one.foreground[0]).abs().max().double_value(&[]) < 1e-15);
+    }
+
+    #[test]
+    fn one_against_the_rest_counts_the_other_classes_as_background() {
+        let alp = config(Method::Alp);
+        let joint = extract(&[support(1)], alp.train_window, &alp, Classes::Joint);
+        let rest = extract(&[support(1)], alp.train_window, &alp, Classes::OneVsRest);
+        assert_eq!(rest.background.len(), 2);
+        // The window that class 1 fills and the one that it half fills are background for class 2.
+        assert_eq!(rest.background[1].size()[0], joint.background[0].size()[0] + 2);
+    }
+
+    #[test]
+    fn a_window_over_everything_equals_the_global_mean() {
+        let (features, mask) = (Tensor::randn([1, 3, 2, 4, 6], F64), Tensor::ones([1, 1, 2, 4, 6], F64));
+        let whole =
+            local::select(&local::pool(&features, Window::Grid([1, 1, 1])), &mask, Window::Grid([1, 1, 1]), 0.95);
+        let mean = global(&features, &mask);
+        assert!((whole - mean).abs().max().double_value(&[]) < 1e-6, "up to the 1e-5 in the denominator");
+    }
+
+    #[test]
+    fn a_class_that_is_absent_has_no_prototype() {
+        let classes = Tensor::zeros([4, 4, 4], (Kind::Int64, Device::Cpu));
+        let absent = Support::new(Tensor::randn([1, 5, 4, 4, 4], F64), &classes, 1);
+        for method in [Method::Alp, Method::Global] {
+            let config = config(method);
+            let prototypes = extract(std::slice::from_ref(&absent), config.train_window, &config, Classes::Joint);
+            assert_eq!(sizes(&prototypes.foreground), [0]);
+        }
+    }
+
+    #[test]
+    fn masks_at_a_lower_resolution_hold_the_fraction_of_each_class() {
+        let classes = Tensor::zeros([2, 4, 4], (Kind::Int64, Device::Cpu));
+        let _ = classes.narrow(0, 0, 1).narrow(1, 0, 2).narrow(2, 0, 2).fill_(1);
+        let support = Support::new(Tensor::randn([1, 2, 1, 2, 2], F64), &classes, 1);
+        assert_eq!(crate::tensor::to_vec(&support.masks), [0.5, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,73 @@
+//! The only bridge between ndarray and libtorch, and the only place that knows about memory formats.
+
+use ndarray::{Array3, Array4, ArrayView3};
+use tch::{Device, Kind, Tensor};
+
+/// `[z, y, x]` voxels as a tensor (1, 1, D, H, W) of float32 on the CPU.
+pub fn from_voxels(voxels: ArrayView3<f32>) -> Tensor {
+    let (d, h, w) = voxels.dim();
+    let voxels = voxels.as_standard_layout();
+    let flat = voxels.as_slice().expect("standard layout is contiguous");
+    Tensor::from_slice(flat).view([1, 1, d as i64, h as i64, w as i64])
+}
+
+/// A `[z, y, x]` map of class indices as a tensor (D, H, W) of int64 on the CPU.
+pub fn from_classes(classes: ArrayView3<u8>) -> Tensor {
+    let (d, h, w) = classes.dim();
+    let classes = classes.as_standard_layout();
+    let flat = classes.as_slice().expect("standard layout is contiguous");
+    Tensor::from_slice(flat).view([d as i64, h as i64, w as i64]).to_kind(Kind::Int64)
+}
+
+/// Volumes of one batch, (n, 1, D, H, W).
+pub fn batch(volumes: &[&Tensor]) -> Tensor {
+    Tensor::cat(volumes, 0)
+}
+
+/// A tensor (1, K, D, H, W) on any device as an array `[k, z, y, x]`.
+pub fn to_channels(tensor: &Tensor) -> Array4<f32> {
+    let (n, k, d, h, w) = tensor.size5().expect("five dimensions");
+    assert_eq!(n, 1, "one volume at a time");
+    let flat = to_vec(tensor);
+    Array4::from_shape_vec((k as usize, d as usize, h as usize, w as usize), flat).expect("sizes agree")
+}
+
+/// A tensor of D x H x W elements, whatever its leading ones, as an array `[z, y, x]`.
+pub fn to_voxels(tensor: &Tensor) -> Array3<f32> {
+    let size = tensor.size();
+    let [d, h, w] = size[size.len() - 3..] else { unreachable!("three dimensions at least") };
+    Array3::from_shape_vec((d as usize, h as usize, w as usize), to_vec(tensor)).expect("sizes agree")
+}
+
+/// All elements in row-major order.
+pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
+    let mut values = vec![0f32; flat.numel()];
+    flat.copy_data(&mut values, flat.numel());
+    values
+}
+
+/// The same values of a tensor (n, c, d, h, w) in libtorch's channels_last_3d memory format, in which its
+/// convolutions run 1.3-2 times faster on the CPU. No copy if they are in that format already.
+pub fn channels_last(tensor: &Tensor) -> Tensor {
+    tensor.permute([0, 2, 3, 4, 1]).contiguous().permute([0, 4, 1, 2, 3])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voxels_survive_the_round_trip_in_both_memory_formats() {
+        let voxels = Array3::from_shape_fn((2, 3, 4), |(z, y, x)| (100 * z + 10 * y + x) as f32);
+        let tensor = from_voxels(voxels.view());
+        assert_eq!(tensor.size(), [1, 1, 2, 3, 4]);
+        let two = Tensor::cat(&[&tensor, &(&tensor + 0.5)], 1); // (1, 2, 2, 3, 4)
+        assert_eq!(channels_last(&two).stride(), [48, 1, 24, 8, 2]);
+        for format in [channels_last(&two), two] {
+            let channels = to_channels(&format);
+            assert_eq!(channels.index_axis(ndarray::Axis(0), 0), voxels);
+            assert_eq!(channels[[1, 1, 2, 3]], 123.5);
+        }
+    }
+}

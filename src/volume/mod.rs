@@ -1,0 +1,60 @@
+//! What we read: voxels with the geometry that places them in the patient.
+//!
+//! Arrays are always indexed `[z, y, x]` in the canonical frame: x grows towards the patient's
+//! **R**ight, y towards **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows).
+//! How a file stores them is the business of [`nifti`] and [`orientation`] alone.
+
+pub mod dataset;
+pub mod foreground;
+pub mod nifti;
+pub mod orientation;
+pub mod preprocess;
+pub mod resample;
+
+use ndarray::Array3;
+
+/// Where a voxel grid lies in the patient.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Geometry {
+    /// Voxels along z, y, x.
+    pub shape_vox: [usize; 3],
+    /// Maps the voxel index (x, y, z, 1) to millimetres (R, A, S, 1); the last row is 0 0 0 1.
+    pub affine_mm: [[f64; 4]; 4],
+}
+
+impl Geometry {
+    /// Axis-aligned grid with the given spacing along z, y, x and its first voxel at the origin.
+    pub fn with_spacing(shape_vox: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+        let mut affine_mm = [[0.0; 4]; 4];
+        for axis in 0..3 {
+            affine_mm[axis][axis] = spacing_mm[2 - axis];
+        }
+        affine_mm[3][3] = 1.0;
+        Self { shape_vox, affine_mm }
+    }
+
+    /// Distance between neighbouring voxels along z, y, x in millimetres.
+    pub fn spacing_mm(&self) -> [f64; 3] {
+        let column = |axis: usize| (0..3).map(|row| self.affine_mm[row][axis].powi(2)).sum::<f64>().sqrt();
+        [column(2), column(1), column(0)]
+    }
+
+    /// Volume of one voxel in cubic millimetres.
+    pub fn voxel_mm3(&self) -> f64 {
+        let a = &self.affine_mm;
+        let minor = |i: usize, j: usize| a[1][i] * a[2][j] - a[1][j] * a[2][i];
+        (a[0][0] * minor(1, 2) - a[0][1] * minor(0, 2) + a[0][2] * minor(0, 1)).abs()
+    }
+}
+
+/// Voxels `[z, y, x]` in the canonical frame, with their geometry.
+#[derive(Debug, Clone)]
+pub struct Volume<T> {
+    pub voxels: Array3<T>,
+    pub geometry: Geometry,
+}
+
+/// Intensities.
+pub type Image = Volume<f32>;
+/// Label values as they stand in the file, whatever they are (200, 500, 600 too); 0 is background.
+pub type LabelMap = Volume<i32>;

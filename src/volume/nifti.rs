@@ -1,0 +1,137 @@
+//! NIfTI-1 files (`.nii`, `.nii.gz`) to volumes in the canonical frame, and back onto the grid of a file.
+//!
+//! The header struct and the type codes are those of the nifti crate; reading, checking and writing are ours,
+//! because a wrong mask that looks right is the worst that can happen here: gzip is decoded to its end so that
+//! its checksum counts, `vox_offset` is honoured, scaling and affines are float64, and an output carries the
+//! geometry bytes of the file that it belongs to, in that file's byte order.
+
+mod header;
+mod reader;
+mod writer;
+
+pub use reader::{read_image, read_labels};
+pub use writer::{Voxel, write_image, write_labels, write_new};
+
+use super::Geometry;
+use super::orientation::Orientation;
+use crate::error::{Error, Result};
+use header::HEADER_BYTES;
+use std::path::Path;
+
+/// Grids closer than this everywhere are the same grid.
+const SAME_GRID_MM: f64 = 1e-3;
+
+/// The grid of one file: what a result needs to be written onto exactly that grid again.
+#[derive(Debug, Clone)]
+pub struct NativeGrid {
+    /// The header as it stands in the file.
+    raw: [u8; HEADER_BYTES],
+    big_endian: bool,
+    orientation: Orientation,
+    geometry: Geometry,
+    /// What the user should know about this file, a sentence each.
+    pub warnings: Vec<String>,
+    /// Voxels that were NaN or infinite and have been read as 0.
+    pub non_finite_vox: usize,
+}
+
+impl NativeGrid {
+    /// A grid for a volume that comes from no file: stored in the canonical order, sform coded as scanner space.
+    pub fn new(geometry: &Geometry) -> Self {
+        Self {
+            raw: header::of_geometry(geometry),
+            big_endian: false,
+            orientation: Orientation::CANONICAL,
+            geometry: geometry.clone(),
+            warnings: Vec::new(),
+            non_finite_vox: 0,
+        }
+    }
+
+    /// Shape and affine in the canonical frame.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// How the file stores its axes, for instance "LPI": the ends that its x, y, z indices grow from. See
+    /// [`Orientation`] for the three axes themselves.
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+}
+
+/// Refuses a label map that does not lie on its image's grid: both shapes equal, no corner further away than 1e-3 mm.
+///
+/// # Errors
+/// Names both shapes, or both spacings and origins and how far apart the grids come.
+pub fn check_same_geometry(image: &Path, of_image: &Geometry, label: &Path, of_label: &Geometry) -> Result<()> {
+    if of_image.shape_vox != of_label.shape_vox {
+        return Err(Error::file(
+            label,
+            format!("the {} voxels (z y x) of its image {}", times(of_image.shape_vox), image.display()),
+            times(of_label.shape_vox),
+            "give the label map that was drawn on this image, or resample it onto the image's grid",
+        ));
+    }
+    let apart_mm = largest_corner_distance_mm(of_image.shape_vox, &of_image.affine_mm, &of_label.affine_mm);
+    // Written so that a NaN is refused too.
+    if apart_mm <= SAME_GRID_MM {
+        return Ok(());
+    }
+    Err(Error::file(
+        label,
+        format!("the grid of its image {} ({})", image.display(), placed(of_image)),
+        format!("{}, up to {apart_mm:.4} mm away", placed(of_label)),
+        "give the label map that was drawn on this image, or resample it onto the image's grid",
+    ))
+}
+
+/// How far apart two affines put the same voxel, at most; linear maps differ most at a corner of the grid.
+fn largest_corner_distance_mm(shape_vox: [usize; 3], a: &[[f64; 4]; 4], b: &[[f64; 4]; 4]) -> f64 {
+    let mut largest = 0.0;
+    for corner in 0..8 {
+        let index = [2, 1, 0].map(|axis| if corner >> axis & 1 == 1 { (shape_vox[axis] - 1) as f64 } else { 0.0 }); // x y z
+        let apart = |row: usize| (0..3).map(|c| (a[row][c] - b[row][c]) * index[c]).sum::<f64>() + a[row][3] - b[row][3];
+        let distance = (0..3).map(|row| apart(row).powi(2)).sum::<f64>().sqrt();
+        if distance.is_nan() {
+            return distance;
+        }
+        largest = f64::max(largest, distance);
+    }
+    largest
+}
+
+fn times(shape: [usize; 3]) -> String {
+    format!("{} x {} x {}", shape[0], shape[1], shape[2])
+}
+
+fn placed(geometry: &Geometry) -> String {
+    let [z, y, x] = geometry.spacing_mm();
+    let origin = [0, 1, 2].map(|row| geometry.affine_mm[row][3]);
+    format!("spacing z y x {z:.4} {y:.4} {x:.4} mm, origin R A S {:.3} {:.3} {:.3} mm", origin[0], origin[1], origin[2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_grid_may_be_a_thousandth_of_a_millimetre_off_and_no_more() {
+        let image = Geometry::with_spacing([30, 256, 256], [7.7, 1.25, 1.25]);
+        let check = |change: &dyn Fn(&mut Geometry)| {
+            let mut label = image.clone();
+            change(&mut label);
+            check_same_geometry(Path::new("image.nii"), &image, Path::new("label.nii"), &label)
+        };
+        assert!(check(&|_| ()).is_ok());
+        assert!(check(&|g| g.affine_mm[0][3] += 0.0009).is_ok());
+        assert!(check(&|g| g.affine_mm[0][3] += 0.0011).is_err());
+        assert!(check(&|g| g.affine_mm[1][1] = f64::NAN).is_err());
+        let text = check(&|g| g.affine_mm[2][2] = 7.8).unwrap_err().to_string();
+        for part in ["label.nii", "image.nii", "7.7000", "7.8000", "2.9000 mm away"] {
+            assert!(text.contains(part), "{text}");
+        }
+        let text = check(&|g| g.shape_vox = [31, 256, 256]).unwrap_err().to_string();
+        assert!(text.contains("30 x 256 x 256") && text.contains("31 x 256 x 256") && !text.contains('\n'), "{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! A file to voxels in the canonical frame.
+
+use super::header::{HEADER_BYTES, Header};
+use super::{NativeGrid, times};
+use crate::error::{Error, Result};
+use crate::volume::orientation::Orientation;
+use crate::volume::{Geometry, Image, LabelMap, Volume};
+use flate2::bufread::MultiGzDecoder;
+use ndarray::Array3;
+use nifti::NiftiType;
+use rayon::prelude::*;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Bytes after the last voxel that are passed over (some writers pad); more than that is another kind of file.
+const TRAILING_BYTES: u64 = 64 << 20;
+/// Stored labels with a rounded slope (1/255 in float32, say) miss their integer by about this much.
+const INTEGER_TOLERANCE: f64 = 1e-3;
+const DECODED_AT_ONCE_VOX: usize = 1 << 16;
+
+/// Reads intensities. NaN and infinite voxels become 0, their number is in the grid and in its warnings.
+///
+/// # Errors
+/// Whatever is wrong with the file, in one line.
+pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
+    let (header, bytes) = read_file(path)?;
+    let mut voxels = match header.scaling {
+        None => decode(&header, &bytes, |value| value as f32),
+        Some((slope, intercept)) => decode(&header, &bytes, |value| (value * slope + intercept) as f32),
+    };
+    drop(bytes);
+    let mut non_finite_vox = 0;
+    for voxel in voxels.iter_mut().filter(|voxel| !voxel.is_finite()) {
+        *voxel = 0.0;
+        non_finite_vox += 1;
+    }
+    let (volume, mut grid) = canonical(header, voxels);
+    grid.non_finite_vox = non_finite_vox;
+    if non_finite_vox > 0 {
+        grid.warnings.push(format!("{non_finite_vox} voxels are NaN or infinite; read as 0"));
+    }
+    Ok((volume, grid))
+}
+
+/// Reads labels, whatever numeric type holds them.
+///
+/// # Errors
+/// As [`read_image`], and a voxel that is no integer after scaling, or beyond 32 bits.
+pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
+    let (header, bytes) = read_file(path)?;
+    let (slope, intercept) = header.scaling.unwrap_or((1.0, 0.0));
+    let is_label = |value: f64| {
+        (value - value.round()).abs() <= INTEGER_TOLERANCE && value.abs() <= f64::from(i32::MAX)
+    };
+    let refused = AtomicBool::new(false);
+    let voxels = decode(&header, &bytes, |stored| {
+        let value = stored * slope + intercept;
+        if !is_label(value) {
+            refused.store(true, Ordering::Relaxed);
+        }
+        value.round() as i32
+    });
+    if refused.into_inner() {
+        let values = decode(&header, &bytes, |stored| stored * slope + intercept);
+        let odd = values.iter().filter(|value| !is_label(**value));
+        let first = odd.clone().next().copied().unwrap_or(f64::NAN);
+        return Err(Error::file(
+            path,
+            "a label map, an integer in every voxel",
+            format!("{first} and {} more such voxels", odd.count() - 1),
+            "give the label map and not the image, or round probabilities to labels first",
+        ));
+    }
+    Ok(canonical(header, voxels))
+}
+
+fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid) {
+    let orientation = Orientation::nearest(&header.affine_mm);
+    let native = Array3::from_shape_vec(header.shape_vox, voxels).expect("one value per voxel was decoded");
+    let geometry = Geometry {
+        shape_vox: orientation.canonical_shape(header.shape_vox),
+        affine_mm: orientation.canonical_affine(&header.affine_mm, header.shape_vox),
+    };
+    let grid = NativeGrid {
+        raw: header.raw,
+        big_endian: header.big_endian,
+        orientation,
+        geometry: geometry.clone(),
+        warnings: header.warnings,
+        non_finite_vox: 0,
+    };
+    (Volume { voxels: orientation.to_canonical(native), geometry }, grid)
+}
+
+fn read_file(path: &Path) -> Result<(Header, Vec<u8>)> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let gzipped = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&[0x1f, 0x8b]);
+    if gzipped { read_stream(path, MultiGzDecoder::new(file)) } else { read_stream(path, file) }
+}
+
+/// Never holds more than the header claims, nor allocates it before it has arrived.
+fn read_stream(path: &Path, mut stream: impl Read) -> Result<(Header, Vec<u8>)> {
+    let short = |expected: String, found: u64| {
+        Error::file(path, expected, format!("only {found}"), "the file is cut off; copy or export it again")
+    };
+    let mut start = Vec::with_capacity(HEADER_BYTES);
+    stream.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(|e| unreadable(path, e))?;
+    let raw = start.try_into().map_err(|start: Vec<u8>| {
+        short(format!("a NIfTI-1 header of {HEADER_BYTES} bytes"), start.len() as u64)
+    })?;
+    let header = Header::parse(path, raw)?;
+    let mut pass = |bytes: u64| io::copy(&mut stream.by_ref().take(bytes), &mut io::sink());
+    let gap = header.data_offset - HEADER_BYTES as u64;
+    let passed = pass(gap).map_err(|e| unreadable(path, e))?;
+    if passed < gap {
+        return Err(short(format!("voxels from byte {}", header.data_offset), passed + HEADER_BYTES as u64));
+    }
+    let claimed = header.shape_vox.iter().map(|&n| n as u64).product::<u64>() * header.voxel_type.size_of() as u64; // < 2^15^3 * 8
+    let mut bytes = Vec::new();
+    // Pages are only touched as data arrives, so a lying header costs address space and no memory.
+    let _ = bytes.try_reserve_exact(claimed.min(1 << 30) as usize);
+    stream.by_ref().take(claimed).read_to_end(&mut bytes).map_err(|e| unreadable(path, e))?;
+    if (bytes.len() as u64) < claimed {
+        let voxels = times(header.shape_vox);
+        return Err(short(format!("{claimed} bytes of voxels ({voxels}, z y x)"), bytes.len() as u64));
+    }
+    // To the end, because that is where gzip keeps its checksum.
+    let mut pass = |bytes: u64| io::copy(&mut stream.by_ref().take(bytes), &mut io::sink());
+    if pass(TRAILING_BYTES).map_err(|e| unreadable(path, e))? == TRAILING_BYTES {
+        let found = format!("{} MiB more", TRAILING_BYTES >> 20);
+        return Err(Error::file(path, "the end of the file after its voxels", found, "export it again"));
+    }
+    Ok((header, bytes))
+}
+
+/// Damaged gzip shows as one of three kinds; anything else is the machine's fault.
+fn unreadable(path: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            let remedy = "the file is damaged or cut off; copy or download it again";
+            Error::file(path, "an intact gzip file", error.to_string(), remedy)
+        }
+        _ => Error::io("read", path)(error),
+    }
+}
+
+/// Each stored number as float64 (64-bit integers beyond 2^53 round), then through `convert`.
+fn decode<T, F>(header: &Header, bytes: &[u8], convert: F) -> Vec<T>
+where
+    T: Default + Clone + Send,
+    F: Fn(f64) -> T + Sync,
+{
+    macro_rules! decode_as {
+        ($number:ty) => {{
+            const SIZE: usize = size_of::<$number>();
+            let mut values = vec![T::default(); bytes.len() / SIZE];
+            let blocks = bytes.par_chunks(DECODED_AT_ONCE_VOX * SIZE);
+            values.par_chunks_mut(DECODED_AT_ONCE_VOX).zip(blocks).for_each(|(values, block)| {
+                let (numbers, _) = block.as_chunks::<SIZE>();
+                if header.big_endian {
+                    values.iter_mut().zip(numbers).for_each(|(v, n)| *v = convert(<$number>::from_be_bytes(*n) as f64));
+                } else {
+                    values.iter_mut().zip(numbers).for_each(|(v, n)| *v = convert(<$number>::from_le_bytes(*n) as f64));
+                }
+            });
+            values
+        }};
+    }
+    match header.voxel_type {
+        NiftiType::Uint8 => decode_as!(u8),
+        NiftiType::Int8 => decode_as!(i8),
+        NiftiType::Uint16 => decode_as!(u16),
+        NiftiType::Int16 => decode_as!(i16),
+        NiftiType::Uint32 => decode_as!(u32),
+        NiftiType::Int32 => decode_as!(i32),
+        NiftiType::Uint64 => decode_as!(u64),
+        NiftiType::Int64 => decode_as!(i64),
+        NiftiType::Float32 => decode_as!(f32),
+        NiftiType::Float64 => decode_as!(f64),
+        other => unreachable!("{other:?} is refused with the header"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

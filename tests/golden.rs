@@ -1,0 +1,99 @@
+//! Numbers from PyTorch and pytorch-3dunet (`tests/data/make_golden.py` made them) against ours.
+
+use safetensors::{Dtype, SafeTensors};
+use ssl3d::features::blocks::Norm;
+use ssl3d::features::{self, UNet3d};
+use ssl3d::prototypes::{self, Classes, Method, Support, Window};
+use ssl3d::training::{adamw::AdamW, one_cycle::one_cycle};
+use ssl3d::{loss, prediction, rng, tensor};
+use std::collections::BTreeMap;
+use tch::{Device, Kind, Tensor, nn::VarStore, no_grad};
+
+fn golden(name: &str) -> BTreeMap<String, Tensor> {
+    let path = format!("{}/tests/data/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |name: &str| {
+        let view = file.tensor(name).unwrap();
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::I64 => Kind::Int64,
+            other => panic!("{name} is {other:?}"),
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
+        Tensor::from_data_size(view.data(), &shape, kind)
+    };
+    file.names().into_iter().map(|name| (name.to_owned(), tensor(name))).collect()
+}
+
+fn assert_close(ours: &Tensor, theirs: &Tensor, tolerance: f64, what: &str) {
+    assert_eq!(ours.size(), theirs.size(), "{what}");
+    let difference = (ours - theirs).abs().max().double_value(&[]);
+    assert!(difference <= tolerance, "{what} differs by {difference:e}");
+}
+
+#[test]
+fn the_unet_with_pytorch_3dunets_weights_gives_its_features() {
+    let golden = golden("unet3d");
+    let vs = VarStore::new(Device::Cpu);
+    let pooling = vec![[2, 2, 2]; 3];
+    let config =
+        features::Config { f_maps: 8, levels: 4, output_channels: 8, norm: Norm::Batch, pooling, output_level: 0 };
+    let net = UNet3d::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    for (name, mut variable) in vs.variables() {
+        no_grad(|| variable.copy_(&golden[&format!("weights.{name}")]));
+    }
+    let ours = no_grad(|| net.forward(&golden["input"], false));
+    assert_close(&ours, &golden["features"], 1e-4, "features");
+}
+
+#[test]
+fn alp_gives_pytorchs_prototypes_scores_loss_and_gradients() {
+    let golden = golden("alp");
+    for case in 0..3 {
+        let get = |name: &str| golden[&format!("case{case}.{name}")].shallow_clone();
+        let window = get("window");
+        let window = Window::Size([0, 1, 2].map(|axis| window.int64_value(&[axis])));
+        let config =
+            prototypes::Config { method: Method::Alp, train_window: window, test_window: window, threshold: 0.95 };
+        let support_features = get("support_features").set_requires_grad(true);
+        let query_features = get("query_features").set_requires_grad(true);
+        let classes = |name: &str| get(name).to_kind(Kind::Int64).squeeze();
+        let support = Support::new(support_features.shallow_clone(), &classes("support_mask"), 1);
+        let found = prototypes::extract(&[support], window, &config, Classes::Joint);
+        let scores = prediction::scores(&query_features, &found, 20.0);
+        let probability = prediction::probabilities(&scores, Classes::Joint);
+        let loss = loss::dice(&probability, &get("query_mask"));
+        loss.backward();
+        for (what, ours) in [
+            ("foreground_prototypes", &found.foreground[0]),
+            ("background_prototypes", &found.background[0]),
+            ("logits_bg_fg", &scores),
+            ("foreground_probability", &probability),
+            ("dice_loss", &loss.view([1])),
+            ("grad_support", &support_features.grad()),
+            ("grad_query", &query_features.grad()),
+        ] {
+            assert_close(ours, &get(what), 1e-9, &format!("case {case}: {what}"));
+        }
+    }
+}
+
+#[test]
+fn adamw_under_one_cycle_takes_pytorchs_steps() {
+    let golden = golden("adamw_onecycle");
+    let weights = golden["w0"].copy().set_requires_grad(true);
+    let mut adamw = AdamW::new(BTreeMap::from([("w".to_owned(), weights.shallow_clone())]), 1e-2);
+    for step in 0..40 {
+        let (rate, beta_1) = one_cycle(step as u64, 40, 1e-2);
+        assert!((rate - golden["lr"].double_value(&[step])).abs() < 1e-12, "rate of step {step}");
+        assert!((beta_1 - golden["beta1"].double_value(&[step])).abs() < 1e-12, "beta_1 of step {step}");
+        adamw.zero_gradients();
+        (&weights * golden["grads"].get(step)).sum(Kind::Float).backward();
+        adamw.step(rate, beta_1);
+        let theirs = golden["weights_after"].get(step);
+        assert_close(&weights.detach(), &theirs, 1e-6, &format!("weights after step {step}"));
+    }
+    assert_eq!(tensor::to_vec(&weights).len(), 12);
+}
