@@ -13,22 +13,22 @@ version=2.13.0
 # package==version, approximate size in MB, platform tag of its wheel (without the machine's name) on x86_64, on aarch64.
 # The versions are those that torch 2.13.0 itself and its cuda-toolkit==13.0.3 require.
 cpu_wheels="
-torch==$version 502 manylinux_2_28 manylinux_2_28
+torch==$version 527 manylinux_2_28 manylinux_2_28
 nvidia-cuda-runtime==13.0.96 2 manylinux2014 manylinux2014
-nvidia-cuda-cupti==13.0.85 10 manylinux_2_25 manylinux_2_25"
+nvidia-cuda-cupti==13.0.85 11 manylinux_2_25 manylinux_2_25"
 cuda_wheels="
-nvidia-cublas==13.1.1.3 403 manylinux_2_27 manylinux_2_27
-nvidia-cuda-nvrtc==13.0.88 86 manylinux2010 manylinux2014
-nvidia-cudnn-cu13==9.20.0.48 349 manylinux_2_27 manylinux_2_27
-nvidia-cufft==12.0.0.61 204 manylinux2014 manylinux2014
+nvidia-cublas==13.1.1.3 423 manylinux_2_27 manylinux_2_27
+nvidia-cuda-nvrtc==13.0.88 90 manylinux2010 manylinux2014
+nvidia-cudnn-cu13==9.20.0.48 366 manylinux_2_27 manylinux_2_27
+nvidia-cufft==12.0.0.61 214 manylinux2014 manylinux2014
 nvidia-cufile==1.15.1.6 1 manylinux2014 manylinux_2_27
-nvidia-curand==10.4.0.35 57 manylinux_2_27 manylinux_2_27
-nvidia-cusolver==12.0.4.66 191 manylinux_2_27 manylinux_2_27
-nvidia-cusparse==12.6.3.3 139 manylinux2014 manylinux2014
-nvidia-cusparselt-cu13==0.8.1 210 manylinux2014 manylinux2014
-nvidia-nccl-cu13==2.29.7 190 manylinux_2_18 manylinux_2_18
-nvidia-nvjitlink==13.0.88 39 manylinux2010 manylinux2014
-nvidia-nvshmem-cu13==3.4.5 58 manylinux2014 manylinux2014
+nvidia-curand==10.4.0.35 60 manylinux_2_27 manylinux_2_27
+nvidia-cusolver==12.0.4.66 201 manylinux_2_27 manylinux_2_27
+nvidia-cusparse==12.6.3.3 146 manylinux2014 manylinux2014
+nvidia-cusparselt-cu13==0.8.1 170 manylinux2014 manylinux2014
+nvidia-nccl-cu13==2.29.7 206 manylinux_2_18 manylinux_2_18
+nvidia-nvjitlink==13.0.88 41 manylinux2010 manylinux2014
+nvidia-nvshmem-cu13==3.4.5 60 manylinux2014 manylinux2014
 nvidia-nvtx==13.0.85 1 manylinux1 manylinux2014"
 
 fail() {
@@ -181,6 +181,7 @@ rm -rf "$part"
 
 # torch-sys asks the linker for libtorch_cuda.so if it saw one when it was built.
 if [[ $have == *" cuda "* && $flavour == cpu ]] && command -v cargo >/dev/null; then
-    cargo clean --quiet -p torch-sys && cargo clean --quiet --release -p torch-sys
+    cargo clean --quiet -p torch-sys || true
+    cargo clean --quiet --release -p torch-sys || true
 fi
 say "$version ($flavour) is in place"

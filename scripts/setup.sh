@@ -18,8 +18,10 @@ rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then
     lack "Rust is missing; install it from https://rustup.rs (version $rust_needed or newer)"
 else
-    rust_found=$(rustc --version | awk '{ print $2 }')
-    if [[ $(printf '%s\n%s\n' "$rust_needed" "$rust_found" | sort -V | head -n 1) != "$rust_needed" ]]; then
+    rust_found=$(rustc --version 2>/dev/null | awk '{ print $2 }' || true)
+    if [[ -z $rust_found ]]; then
+        lack "rustc does not run; rustup default stable"
+    elif [[ $(printf '%s\n%s\n' "$rust_needed" "$rust_found" | sort -V | head -n 1) != "$rust_needed" ]]; then
         lack "Rust $rust_found is too old, $rust_needed or newer is needed; rustup update stable"
     fi
 fi

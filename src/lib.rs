@@ -1,9 +1,60 @@
+//! ssl3d learns, without any annotation, to segment organs in 3D medical images, and then segments a class that it has
+//! never seen from one labelled volume (Zhang and Liu 2022).
+//!
+//! The modules follow the data:
+//!
+//! ```text
+//! volume -> supervoxels -> episode -> augment -> features -> prototypes -> prediction -> loss | metrics -> report
+//! ```
+//!
+//! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way: what stands above `tensor` below knows
+//! nothing of libtorch; what stands between `tensor` and `model` nothing of files; `commands` alone wires stages to disk,
+//! device and progress bars. `tests/architecture.rs` holds these rules.
+
+/// Files that are whole or absent.
 pub mod artifact;
+/// Faults of input and machine, one line each.
 pub mod error;
-pub mod features;
-pub mod loss;
-pub mod prediction;
-pub mod prototypes;
+/// Random streams keyed by (seed, purpose, step).
 pub mod rng;
+
+/// What we read: voxels and their geometry.
+pub mod volume;
+/// Volume -> regions that stand in for organs.
+pub mod supervoxels;
+/// Random transforms, drawn apart from being applied.
+pub mod augment;
+/// Regions -> support and query.
+pub mod episode;
+/// Prediction + truth -> Dice.
+pub mod metrics;
+/// Scores -> tables, curves, overlays, pages.
+pub mod report;
+/// Generated abdomens for the demonstration and the tests.
+pub mod phantom;
+
+/// ndarray <-> libtorch.
 pub mod tensor;
-pub mod training { pub mod adamw; pub mod one_cycle; }
+/// Which device, and how the cores are shared.
+pub mod device;
+/// Volume -> feature map.
+pub mod features;
+/// Support features + mask -> prototypes.
+pub mod prototypes;
+/// Query features + prototypes -> scores.
+pub mod prediction;
+/// What training minimises.
+pub mod loss;
+/// Named tensors in files.
+pub mod weights;
+/// Features, prototypes and prediction as one.
+pub mod model;
+/// The loop, its optimiser, schedule, checkpoints and log.
+pub mod training;
+
+/// The experiment.
+pub mod config;
+/// Flags.
+pub mod cli;
+/// One file a subcommand.
+pub mod commands;

@@ -19,6 +19,11 @@ pub fn from_classes(classes: ArrayView3<u8>) -> Tensor {
     Tensor::from_slice(flat).view([d as i64, h as i64, w as i64]).to_kind(Kind::Int64)
 }
 
+/// Row-major values of the given shape, on the CPU.
+pub fn from_floats(values: &[f32], shape: &[i64]) -> Tensor {
+    Tensor::from_slice(values).view(shape)
+}
+
 /// Volumes of one batch, (n, 1, D, H, W).
 pub fn batch(volumes: &[&Tensor]) -> Tensor {
     Tensor::cat(volumes, 0)

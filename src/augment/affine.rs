@@ -51,8 +51,8 @@ impl Affine {
     /// `matrix · q - shift`, both in z y x order.
     ///
     /// Forward, a point at p from the centre goes to q = S (R p + t), with S = diag(scales), t the translation
-    /// and R = Rz Rx Ry, right-handed rotations about the axes of the RAS+ frame. So p = R⁻¹ (S⁻¹ q - t). That is what
-    /// `torchio.Affine` does (ITK's Euler angles in their default order inside a composite that scales last).
+    /// and R = Rz Rx Ry, right-handed rotations about the axes of the RAS+ frame. So p = R⁻¹ (S⁻¹ q - t). That
+    /// is what `torchio.Affine` does (ITK's Euler angles in their default order inside a composite that scales last).
     pub fn backward(&self) -> ([[f64; 3]; 3], [f64; 3]) {
         let radians = self.degrees_zyx.map(|d| f64::from(d).to_radians());
         let [(sz, cz), (sy, cy), (sx, cx)] = radians.map(f64::sin_cos);

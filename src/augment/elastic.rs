@@ -199,10 +199,8 @@ mod tests {
             for y in 0..6 {
                 let mut row = [vec![0.0; 11], vec![0.0; 11], vec![0.0; 11]];
                 field.add_row(&plane, y, &mut row);
-                for x in 0..11 {
-                    for (axis, expected) in [0.5, -0.5, 0.5].into_iter().enumerate() {
-                        assert!((row[axis][x] - expected).abs() < 1e-6);
-                    }
+                for (coordinates, expected) in row.iter().zip([0.5, -0.5, 0.5]) {
+                    assert!(coordinates.iter().all(|c: &f32| (c - expected).abs() < 1e-6));
                 }
             }
         }
@@ -221,7 +219,9 @@ mod tests {
             let elastic = config.draw(&mut rng::stream(0, "elastic", 0));
             let free = elastic.displacement_mm.iter().filter(|d| **d != [0.0; 3]).count();
             assert_eq!(free, (5 - 2 * locked_borders) * (6 - 2 * locked_borders) * (7 - 2 * locked_borders));
-            assert!(elastic.displacement_mm.iter().all(|d| d[0].abs() <= 1.0 && d[1].abs() <= 2.0 && d[2].abs() <= 3.0));
+            assert!(
+                elastic.displacement_mm.iter().all(|d| d[0].abs() <= 1.0 && d[1].abs() <= 2.0 && d[2].abs() <= 3.0)
+            );
         }
     }
 

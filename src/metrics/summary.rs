@@ -40,7 +40,7 @@ mod tests {
     fn mean_and_spread_follow_their_formulas() {
         let summary = Summary::of(&[1.0, 2.0, 6.0]).unwrap();
         assert_eq!((summary.n, summary.mean, summary.min, summary.max), (3, 3.0, 1.0, 6.0));
-        assert!((summary.sd - (((4.0 + 1.0 + 9.0) / 2.0) as f64).sqrt()).abs() < 1e-12);
+        assert!((summary.sd - f64::sqrt((4.0 + 1.0 + 9.0) / 2.0)).abs() < 1e-12);
         assert_eq!(summary.range(), 5.0);
         assert_eq!(Summary::of(&[0.4]).unwrap().sd, 0.0);
         assert_eq!(Summary::of(&[]), None);

@@ -3,6 +3,9 @@
 /// Red, green, blue.
 pub type Rgb = [u8; 3];
 
+/// Between panels: told apart from a scan's black, quiet on a white page and on a dark one.
+const PADDING: Rgb = [44, 47, 51];
+
 /// Pixels row by row; black at first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Canvas {
@@ -28,24 +31,24 @@ impl Canvas {
         }
     }
 
-    /// `panels` side by side, white between and below.
+    /// `panels` side by side, centred, padded in dark grey.
     pub fn row(panels: &[Self], gap: usize) -> Self {
         let height = panels.iter().map(|p| p.height).max().unwrap_or(0);
         let width = panels.iter().map(|p| p.width + gap).sum::<usize>().saturating_sub(gap);
-        let mut whole = Self { height, width, pixels: vec![[255; 3]; height * width] };
+        let mut whole = Self { height, width, pixels: vec![PADDING; height * width] };
         let mut left = 0;
         for panel in panels {
-            whole.paste(panel, 0, left);
+            whole.paste(panel, (height - panel.height) / 2, left);
             left += panel.width + gap;
         }
         whole
     }
 
-    /// `panels` one below the other, white between and to the right.
+    /// `panels` one below the other, padded in dark grey.
     pub fn column(panels: &[Self], gap: usize) -> Self {
         let width = panels.iter().map(|p| p.width).max().unwrap_or(0);
         let height = panels.iter().map(|p| p.height + gap).sum::<usize>().saturating_sub(gap);
-        let mut whole = Self { height, width, pixels: vec![[255; 3]; height * width] };
+        let mut whole = Self { height, width, pixels: vec![PADDING; height * width] };
         let mut top = 0;
         for panel in panels {
             whole.paste(panel, top, 0);
@@ -61,10 +64,10 @@ impl Canvas {
         }
     }
 
-    /// Encodes; an empty canvas becomes one white pixel, as PNG knows no empty image.
+    /// Encodes; an empty canvas becomes one pixel, as PNG knows no empty image.
     pub fn to_png(&self) -> Vec<u8> {
         if self.pixels.is_empty() {
-            return Self { height: 1, width: 1, pixels: vec![[255; 3]] }.to_png();
+            return Self { height: 1, width: 1, pixels: vec![PADDING] }.to_png();
         }
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
@@ -81,7 +84,7 @@ impl Canvas {
 /// A bright colour for a label: hues a golden ratio apart, so that neighbours in number look different.
 pub fn hue(label: i32) -> Rgb {
     let hue = (f64::from(label) * 0.618_033_988_749_895).rem_euclid(1.0) * 6.0;
-    let saturation = [0.75, 0.5, 0.95][label.rem_euclid(3) as usize];
+    let saturation = [0.8, 0.6, 1.0][label.rem_euclid(3) as usize];
     [5.0, 3.0, 1.0].map(|channel| {
         let k: f64 = (channel + hue) % 6.0;
         (255.0 * (1.0 - saturation * k.min(4.0 - k).clamp(0.0, 1.0))).round() as u8
@@ -97,10 +100,9 @@ mod tests {
         let mut dot = Canvas::new(1, 1);
         dot.blend(0, 0, [200, 100, 0], 0.5);
         let row = Canvas::row(&[dot.clone(), Canvas::new(2, 1)], 1);
-        let white = [255; 3];
-        assert_eq!(row.pixels, [[100, 50, 0], white, [0; 3], white, white, [0; 3]]);
+        assert_eq!(row.pixels, [[100, 50, 0], PADDING, [0; 3], PADDING, PADDING, [0; 3]]);
         let column = Canvas::column(&[dot, Canvas::new(1, 2)], 0);
-        assert_eq!(column.pixels, [[100, 50, 0], white, [0; 3], [0; 3]]);
+        assert_eq!(column.pixels, [[100, 50, 0], PADDING, [0; 3], [0; 3]]);
     }
 
     #[test]

@@ -52,10 +52,8 @@ pub fn curves_svg(log: &[EpochRow]) -> String {
         curve("training", BLUE, |row| Some(row.train_loss)),
         curve("validation", VERMILLION, |row| row.validation_loss),
     ];
-    let dice = [
-        curve("supervoxels", VERMILLION, |row| row.validation_dice),
-        curve("organs", GREEN, |row| row.organ_dice),
-    ];
+    let dice =
+        [curve("supervoxels", VERMILLION, |row| row.validation_dice), curve("organs", GREEN, |row| row.organ_dice)];
     let epochs = log.last().map_or(1, |row| row.epoch.max(1)) as f64;
     let with_dice = dice.iter().any(|curve| !curve.points.is_empty());
     let height = if with_dice { 2 * PANEL_HEIGHT } else { PANEL_HEIGHT };

@@ -1,7 +1,7 @@
 //! One self-contained page: everything inline, so that it can be mailed, archived and printed.
 
 use super::canvas::Rgb;
-use super::table::{Table, is_blank};
+use super::table::{Table, is_blank, is_numeric_column};
 use askama::Template;
 use base64::Engine;
 
@@ -77,13 +77,21 @@ pub fn render(page: &Page) -> String {
         .tables
         .iter()
         .map(|table| {
-            let Table { header, rows } = Table { header: table.header.clone(), rows: table.rows.clone() };
-            let columns = header.len();
-            let plain = Table { header, rows };
-            TableView { table, numeric: (0..columns).map(|c| plain.is_numeric(c)).collect() }
+            let numeric = (0..table.header.len()).map(|c| is_numeric_column(&table.rows, c)).collect();
+            TableView { table, numeric }
         })
         .collect();
     View { page, tables }.render().expect("writing into a string does not fail")
+}
+
+impl View<'_> {
+    fn data_uri(&self, png: &[u8]) -> String {
+        format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
+    }
+
+    fn css_colour(&self, [r, g, b]: &Rgb) -> String {
+        format!("rgb({r} {g} {b})")
+    }
 }
 
 impl TableView<'_> {
@@ -100,15 +108,6 @@ impl TableView<'_> {
     fn row_class(&self, row: &[String]) -> &'static str {
         if row.first().is_some_and(|cell| cell == "ssl3d") { "ours" } else { "" }
     }
-}
-
-fn data_uri(png: &[u8]) -> String {
-    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
-}
-
-fn css_colour(rgb: &Rgb) -> String {
-    let [r, g, b] = rgb;
-    format!("rgb({r} {g} {b})")
 }
 
 #[cfg(test)]

@@ -120,16 +120,13 @@ pub fn best_slices(labels: ArrayView3<i32>, n: usize) -> Vec<usize> {
 
 /// A colour for each class, in order, that all kinds of colour vision tell apart on grey (Okabe and Ito).
 pub fn class_colours(labels: &[i32]) -> BTreeMap<i32, Rgb> {
-    const PALETTE: [Rgb; 7] = [
-        [230, 159, 0],
-        [86, 180, 233],
-        [0, 158, 115],
-        [204, 121, 167],
-        [240, 228, 66],
-        [213, 94, 0],
-        [0, 114, 178],
-    ];
-    labels.iter().enumerate().map(|(i, &label)| (label, PALETTE.get(i).copied().unwrap_or_else(|| hue(label)))).collect()
+    const PALETTE: [Rgb; 7] =
+        [[230, 159, 0], [86, 180, 233], [0, 158, 115], [204, 121, 167], [240, 228, 66], [213, 94, 0], [0, 114, 178]];
+    labels
+        .iter()
+        .enumerate()
+        .map(|(i, &label)| (label, PALETTE.get(i).copied().unwrap_or_else(|| hue(label))))
+        .collect()
 }
 
 impl View {
@@ -180,9 +177,8 @@ impl<T> Plane<T> {
 
 /// Labels at display size, nearest neighbour.
 fn shown(plane: &Plane<i32>, px_per_mm: f64) -> Array2<i32> {
-    let nearest = |px, axis| {
-        (plane.source(px, axis, px_per_mm).round().max(0.0) as usize).min(plane.pixels.shape()[axis] - 1)
-    };
+    let nearest =
+        |px, axis| (plane.source(px, axis, px_per_mm).round().max(0.0) as usize).min(plane.pixels.shape()[axis] - 1);
     Array2::from_shape_fn(plane.size_px(px_per_mm), |(y, x)| plane.pixels[[nearest(y, 0), nearest(x, 1)]])
 }
 
@@ -225,10 +221,9 @@ fn outline(canvas: &mut Canvas, regions: ArrayView2<i32>, colour: impl Fn(i32) -
             let inside = y >= 0 && x >= 0 && (y as usize) < height && (x as usize) < width;
             inside && regions[[y as usize, x as usize]] != label
         };
-        if label != 0 && (differs(0, 1) || differs(1, 0) || differs(0, -1) || differs(-1, 0)) {
-            if let Some(colour) = colour(label) {
-                canvas.set(y, x, colour);
-            }
+        let is_rim = label != 0 && (differs(0, 1) || differs(1, 0) || differs(0, -1) || differs(-1, 0));
+        if is_rim && let Some(colour) = colour(label) {
+            canvas.set(y, x, colour);
         }
     }
 }

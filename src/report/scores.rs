@@ -240,7 +240,11 @@ pub(super) mod tests {
         let path = folder.path().join("scores.csv");
         write_csv(&path, &rows()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("query,support,fold,seed,class,protocol,dice,predicted_ml,true_ml\n1,2,0,0,spleen,full,0.5"));
+        assert!(
+            text.starts_with(
+                "query,support,fold,seed,class,protocol,dice,predicted_ml,true_ml\n1,2,0,0,spleen,full,0.5"
+            )
+        );
         let read: Result<Vec<Row>, _> = csv::Reader::from_path(&path).unwrap().deserialize().collect();
         assert_eq!(read.unwrap(), rows());
 

@@ -17,11 +17,13 @@ impl Table {
         let columns = self.header.len();
         let widths: Vec<usize> =
             (0..columns).map(|c| self.lines().map(|line| line[c].chars().count()).max().unwrap_or(0)).collect();
-        let right: Vec<bool> = (0..columns).map(|c| self.is_numeric(c)).collect();
+        let right: Vec<bool> = (0..columns).map(|c| is_numeric_column(&self.rows, c)).collect();
         let mut text = String::new();
         for (number, line) in self.lines().enumerate() {
             let cells: Vec<String> = (0..columns)
-                .map(|c| if right[c] { format!("{:>1$}", line[c], widths[c]) } else { format!("{:<1$}", line[c], widths[c]) })
+                .map(|c| {
+                    if right[c] { format!("{:>1$}", line[c], widths[c]) } else { format!("{:<1$}", line[c], widths[c]) }
+                })
                 .collect();
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');
@@ -31,12 +33,6 @@ impl Table {
             }
         }
         text
-    }
-
-    /// Does the column hold numbers (or nothing) only?
-    pub fn is_numeric(&self, column: usize) -> bool {
-        let mut cells = self.rows.iter().map(|row| row[column].as_str()).filter(|cell| !is_blank(cell)).peekable();
-        cells.peek().is_some() && cells.all(|cell| cell.split(' ').next().is_some_and(|n| n.parse::<f64>().is_ok()))
     }
 
     fn lines(&self) -> impl Iterator<Item = &Vec<String>> {
@@ -53,10 +49,11 @@ pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
         .into_iter()
         .chain(classes.iter().copied())
         .chain(["mean", "sd queries", "sd folds", "note"])
-        .map(str::to_owned)
+        .map(spoken)
         .collect();
     let ours = scores.iter().map(|s| {
-        let mut row = vec!["ssl3d".to_owned(), "3D".to_owned(), protocol_name(s.protocol).to_owned(), setting.to_owned()];
+        let mut row =
+            vec!["ssl3d".to_owned(), "3D".to_owned(), protocol_name(s.protocol).to_owned(), setting.to_owned()];
         row.extend(classes.iter().map(|name| {
             let class = s.classes.iter().find(|c| c.class == *name);
             per_cent(class.and_then(|c| c.rows).map(|r| r.mean))
@@ -79,13 +76,16 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
     folds.sort_unstable();
     folds.dedup();
     let mut header: Vec<String> =
-        ["class", "mean", "sd queries", "sd supports", "lowest", "highest", "scored", "absent"].map(str::to_owned).to_vec();
+        ["class", "mean", "sd queries", "sd supports", "lowest", "highest", "scored", "absent"]
+            .map(str::to_owned)
+            .to_vec();
     header.extend(folds.iter().map(|fold| format!("fold {fold}")));
     let mut rows: Vec<Vec<String>> = scores
         .classes
         .iter()
         .map(|c| {
-            let mut row = vec![c.class.clone(), per_cent(c.rows.map(|r| r.mean)), sd(c.over.queries), sd(c.over.supports)];
+            let mut row =
+                vec![spoken(&c.class), per_cent(c.rows.map(|r| r.mean)), sd(c.over.queries), sd(c.over.supports)];
             row.extend([per_cent(c.rows.map(|r| r.min)), per_cent(c.rows.map(|r| r.max))]);
             row.extend([c.rows.map_or(0, |r| r.n).to_string(), c.absent.to_string()]);
             row.extend(folds.iter().map(|fold| per_cent(c.fold.get(fold).map(|f| f.mean))));
@@ -106,6 +106,17 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
 /// `.7312` as `73.1`, nothing as `-`.
 pub fn per_cent(dice: Option<f64>) -> String {
     dice.map_or_else(|| "-".to_owned(), |d| format!("{:.1}", 100.0 * d))
+}
+
+/// Does the column hold numbers, blanks aside?
+pub fn is_numeric_column(rows: &[Vec<String>], column: usize) -> bool {
+    let mut cells = rows.iter().map(|row| row[column].as_str()).filter(|cell| !is_blank(cell)).peekable();
+    cells.peek().is_some() && cells.all(|cell| cell.split(' ').next().is_some_and(|n| n.parse::<f64>().is_ok()))
+}
+
+/// `right_kidney` as `right kidney`.
+fn spoken(name: &str) -> String {
+    name.replace('_', " ")
 }
 
 /// A cell that says nothing.
@@ -132,7 +143,10 @@ mod tests {
     #[test]
     fn columns_line_up_with_numbers_to_the_right() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let table = Table { header: row(["method", "mean", "note"]), rows: vec![row(["a", "7.1", ""]), row(["bcd", "-", "x y"])] };
+        let table = Table {
+            header: row(["method", "mean", "note"]),
+            rows: vec![row(["a", "7.1", ""]), row(["bcd", "-", "x y"])],
+        };
         assert_eq!(table.to_text(), "method  mean  note\n------------------\na        7.1\nbcd        -  x y\n");
     }
 
@@ -153,8 +167,11 @@ mod tests {
     fn the_table_by_class_ends_in_the_mean_of_the_classes() {
         let table = by_class(&summarise(&rows(), &setup())[0]);
         assert_eq!(table.header.last().unwrap(), "fold 1");
-        assert_eq!(table.rows[0], ["spleen", "50.0", "-", "-", "50.0", "50.0", "1", "1", "50.0", "-"].map(str::to_owned));
+        assert_eq!(
+            table.rows[0],
+            ["spleen", "50.0", "-", "-", "50.0", "50.0", "1", "1", "50.0", "-"].map(str::to_owned)
+        );
         assert_eq!(table.rows[2][..2], ["mean of classes", "65.0"].map(str::to_owned));
-        assert!(table.is_numeric(1) && !table.is_numeric(0));
+        assert!(is_numeric_column(&table.rows, 1) && !is_numeric_column(&table.rows, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019) whose state is ours, so that it can be saved: tch's cannot.
 
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
@@ -42,9 +42,8 @@ impl AdamW {
         Tensor::stack(&norms, 0).norm()
     }
 
-    /// Multiplies all gradients by a scalar tensor.
-    pub fn scale_gradients(&mut self, factor: &Tensor) {
-        no_grad(|| self.gradients().for_each(|(_, mut gradient)| drop(gradient.g_mul_(factor))));
+    pub fn scale_gradients(&mut self, factor: f64) {
+        no_grad(|| self.gradients().for_each(|(_, mut gradient)| drop(gradient.g_mul_scalar_(factor))));
     }
 
     fn gradients(&self) -> impl Iterator<Item = (&Parameter, Tensor)> {
@@ -85,10 +84,5 @@ impl AdamW {
             state.insert(format!("exp_avg_sq.{name}"), parameter.square.shallow_clone());
         }
         state
-    }
-
-    /// Weights and gradients are finite as far as this scalar tells.
-    pub fn is_finite(scalar: &Tensor) -> bool {
-        scalar.to_kind(Kind::Double).double_value(&[]).is_finite()
     }
 }

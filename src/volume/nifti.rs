@@ -53,8 +53,7 @@ impl NativeGrid {
         &self.geometry
     }
 
-    /// How the file stores its axes, for instance "LPI": the ends that its x, y, z indices grow from. See
-    /// [`Orientation`] for the three axes themselves.
+    /// How the file stores its axes; displayed as viewers do, for instance "LPI".
     pub fn orientation(&self) -> Orientation {
         self.orientation
     }
@@ -90,8 +89,9 @@ pub fn check_same_geometry(image: &Path, of_image: &Geometry, label: &Path, of_l
 fn largest_corner_distance_mm(shape_vox: [usize; 3], a: &[[f64; 4]; 4], b: &[[f64; 4]; 4]) -> f64 {
     let mut largest = 0.0;
     for corner in 0..8 {
-        let index = [2, 1, 0].map(|axis| if corner >> axis & 1 == 1 { (shape_vox[axis] - 1) as f64 } else { 0.0 }); // x y z
-        let apart = |row: usize| (0..3).map(|c| (a[row][c] - b[row][c]) * index[c]).sum::<f64>() + a[row][3] - b[row][3];
+        let at_end = |axis: usize| if corner >> axis & 1 == 1 { (shape_vox[axis] - 1) as f64 } else { 0.0 };
+        let index = [at_end(2), at_end(1), at_end(0), 1.0]; // x y z 1
+        let apart = |row: usize| (0..4).map(|column| (a[row][column] - b[row][column]) * index[column]).sum::<f64>();
         let distance = (0..3).map(|row| apart(row).powi(2)).sum::<f64>().sqrt();
         if distance.is_nan() {
             return distance;

@@ -115,7 +115,8 @@ mod tests {
         for source in PERMUTATIONS {
             for flips in 0..8 {
                 let reversed = [0, 1, 2].map(|axis| flips >> axis & 1 == 1);
-                let mut affine = [[0.1, -0.2, 0.15, -40.0], [0.2, 0.1, -0.1, 7.5], [-0.1, 0.2, 0.1, 31.0], [0.0, 0.0, 0.0, 1.0]];
+                let mut affine =
+                    [[0.1, -0.2, 0.15, -40.0], [0.2, 0.1, -0.1, 7.5], [-0.1, 0.2, 0.1, 31.0], [0.0, 0.0, 0.0, 1.0]];
                 for axis in 0..3 {
                     let sign = if reversed[axis] { -1.0 } else { 1.0 };
                     affine[2 - axis][2 - source[axis]] = sign * [2.0, 3.0, 5.0][axis];

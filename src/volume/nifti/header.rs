@@ -70,11 +70,17 @@ fn byte_order(path: &Path, raw: &[u8; HEADER_BYTES]) -> Result<bool> {
 
 fn shape(path: &Path, header: &NiftiHeader) -> Result<[usize; 3]> {
     let count = usize::from(header.dim[0]);
-    let used = header.dim.get(1..=count).unwrap_or(&[]); // as stored: signed 16 bits, so half of the range is negative
+    // Stored as signed 16 bits, so the upper half of the crate's unsigned range is negative.
+    let used = header.dim.get(1..=count).unwrap_or(&[]);
     let text = used.iter().map(u16::to_string).collect::<Vec<_>>().join(" x ");
     if used.is_empty() || used.iter().any(|&n| n == 0 || n > i16::MAX as u16) {
         let found = format!("{count} dimensions of {}", if text.is_empty() { "no size" } else { &text });
-        return Err(Error::file(path, "a volume with at least one voxel", found, "the file is damaged; export it again"));
+        return Err(Error::file(
+            path,
+            "a volume with at least one voxel",
+            found,
+            "the file is damaged; export it again",
+        ));
     }
     if used.iter().skip(3).any(|&n| n != 1) {
         let remedy = "split it and give one volume, for instance with nibabel's four_to_three or fslsplit";
@@ -96,7 +102,7 @@ fn voxel_type(path: &Path, header: &NiftiHeader) -> Result<NiftiType> {
     }
 }
 
-/// Slope 0, NaN or infinite means that the stored values are the values (the standard for 0, common sense for the rest).
+/// Slope 0, NaN or infinite means none: the standard says so of 0, common sense of the rest.
 fn scaling(header: &NiftiHeader, warnings: &mut Vec<String>) -> Option<(f64, f64)> {
     let (slope, mut intercept) = (f64::from(header.scl_slope), f64::from(header.scl_inter));
     if slope == 0.0 || !slope.is_finite() {
@@ -133,7 +139,7 @@ fn affine_mm(header: &NiftiHeader, shape_vox: [usize; 3], warnings: &mut Vec<Str
     }
     let mut affine = match (sform.filter(is_usable), qform.filter(is_usable)) {
         (Some(sform), Some(qform)) => {
-            // The quaternion is float32 and loses half of its digits near a half turn, so a small difference is rounding.
+            // A float32 quaternion loses half of its digits near a half turn: a small difference is rounding.
             let apart = largest_corner_distance_mm(shape_vox, &sform, &qform);
             if apart > 0.1 * size.into_iter().fold(f64::INFINITY, f64::min) {
                 warnings.push(format!("sform and qform place the grid up to {apart:.2} apart; the sform is used"));
@@ -144,7 +150,7 @@ fn affine_mm(header: &NiftiHeader, shape_vox: [usize; 3], warnings: &mut Vec<Str
         (None, None) => {
             let sizes = format!("{} x {} x {}", size[0], size[1], size[2]);
             warnings.push(format!(
-                "neither sform nor qform says how the patient lies; taken as right, anterior, superior with voxels of {sizes}"
+                "neither sform nor qform says how the patient lies; taken as RAS with voxels of {sizes}"
             ));
             let mut affine = [[0.0; 4]; 4];
             (0..3).for_each(|axis| affine[axis][axis] = size[axis]);
@@ -281,9 +287,13 @@ mod tests {
 
     #[test]
     fn a_slope_of_zero_or_nan_means_no_scaling() {
-        for (slope, inter, expected) in
-            [(0.0, 3.0, None), (f32::NAN, 3.0, None), (f32::INFINITY, 0.0, None), (1.0, 0.0, None), (2.0, -1.0, Some((2.0, -1.0)))]
-        {
+        for (slope, inter, expected) in [
+            (0.0, 3.0, None),
+            (f32::NAN, 3.0, None),
+            (f32::INFINITY, 0.0, None),
+            (1.0, 0.0, None),
+            (2.0, -1.0, Some((2.0, -1.0))),
+        ] {
             let scaled = header(|h| (h.scl_slope, h.scl_inter) = (slope, inter));
             assert_eq!(scaling(&scaled, &mut Vec::new()), expected);
         }

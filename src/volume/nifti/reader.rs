@@ -51,9 +51,8 @@ pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
 pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
     let (slope, intercept) = header.scaling.unwrap_or((1.0, 0.0));
-    let is_label = |value: f64| {
-        (value - value.round()).abs() <= INTEGER_TOLERANCE && value.abs() <= f64::from(i32::MAX)
-    };
+    let is_label =
+        |value: f64| (value - value.round()).abs() <= INTEGER_TOLERANCE && value.abs() <= f64::from(i32::MAX);
     let refused = AtomicBool::new(false);
     let voxels = decode(&header, &bytes, |stored| {
         let value = stored * slope + intercept;
@@ -108,17 +107,17 @@ fn read_stream(path: &Path, mut stream: impl Read) -> Result<(Header, Vec<u8>)> 
     };
     let mut start = Vec::with_capacity(HEADER_BYTES);
     stream.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(|e| unreadable(path, e))?;
-    let raw = start.try_into().map_err(|start: Vec<u8>| {
-        short(format!("a NIfTI-1 header of {HEADER_BYTES} bytes"), start.len() as u64)
-    })?;
+    let raw = start
+        .try_into()
+        .map_err(|start: Vec<u8>| short(format!("a NIfTI-1 header of {HEADER_BYTES} bytes"), start.len() as u64))?;
     let header = Header::parse(path, raw)?;
-    let mut pass = |bytes: u64| io::copy(&mut stream.by_ref().take(bytes), &mut io::sink());
     let gap = header.data_offset - HEADER_BYTES as u64;
-    let passed = pass(gap).map_err(|e| unreadable(path, e))?;
+    let passed = pass_over(&mut stream, gap).map_err(|e| unreadable(path, e))?;
     if passed < gap {
         return Err(short(format!("voxels from byte {}", header.data_offset), passed + HEADER_BYTES as u64));
     }
-    let claimed = header.shape_vox.iter().map(|&n| n as u64).product::<u64>() * header.voxel_type.size_of() as u64; // < 2^15^3 * 8
+    let count = header.shape_vox.iter().map(|&n| n as u64).product::<u64>(); // below 2^45
+    let claimed = count * header.voxel_type.size_of() as u64;
     let mut bytes = Vec::new();
     // Pages are only touched as data arrives, so a lying header costs address space and no memory.
     let _ = bytes.try_reserve_exact(claimed.min(1 << 30) as usize);
@@ -128,12 +127,15 @@ fn read_stream(path: &Path, mut stream: impl Read) -> Result<(Header, Vec<u8>)> 
         return Err(short(format!("{claimed} bytes of voxels ({voxels}, z y x)"), bytes.len() as u64));
     }
     // To the end, because that is where gzip keeps its checksum.
-    let mut pass = |bytes: u64| io::copy(&mut stream.by_ref().take(bytes), &mut io::sink());
-    if pass(TRAILING_BYTES).map_err(|e| unreadable(path, e))? == TRAILING_BYTES {
+    if pass_over(&mut stream, TRAILING_BYTES).map_err(|e| unreadable(path, e))? == TRAILING_BYTES {
         let found = format!("{} MiB more", TRAILING_BYTES >> 20);
         return Err(Error::file(path, "the end of the file after its voxels", found, "export it again"));
     }
     Ok((header, bytes))
+}
+
+fn pass_over(stream: &mut impl Read, bytes: u64) -> io::Result<u64> {
+    io::copy(&mut stream.take(bytes), &mut io::sink())
 }
 
 /// Damaged gzip shows as one of three kinds; anything else is the machine's fault.

@@ -29,10 +29,9 @@ pub fn write_labels(path: &Path, labels: &Array3<i32>, grid: &NativeGrid) -> Res
     let big = grid.big_endian;
     let (kind, bytes) = match (low, high) {
         (0, ..=255) => (NiftiType::Uint8, native.iter().map(|&label| label as u8).collect()),
-        (0, ..=65535) => (
-            NiftiType::Uint16,
-            native.iter().flat_map(|&label| in_order((label as u16).to_le_bytes(), big)).collect(),
-        ),
+        (0, ..=65535) => {
+            (NiftiType::Uint16, native.iter().flat_map(|&label| in_order((label as u16).to_le_bytes(), big)).collect())
+        }
         _ => (NiftiType::Int32, native.iter().flat_map(|&label| in_order(label.to_le_bytes(), big)).collect()),
     };
     write_file(path, grid, kind, INTENT_LABEL, bytes)

@@ -1,0 +1,89 @@
+//! Scans from disk to the network's grid.
+
+use crate::commands::progress::{Progress, warn};
+use crate::episode::Scan;
+use crate::error::{Error, Result};
+use crate::training::validation::Annotated;
+use crate::volume::dataset::Case;
+use crate::volume::nifti::{self, NativeGrid};
+use crate::volume::preprocess::{self, WorkingGrid};
+use crate::volume::{Image, LabelMap};
+use ndarray::{Array3, ArrayView3};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// One scan as read and as the network sees it.
+pub struct Subject {
+    pub image: Image,
+    pub native: NativeGrid,
+    /// On the network's grid.
+    pub working: Array3<f32>,
+    pub grid: WorkingGrid,
+}
+
+impl Subject {
+    /// # Errors
+    /// As [`nifti::read_image`].
+    pub fn read(path: &Path, config: &preprocess::Config) -> Result<Self> {
+        let (image, native) = nifti::read_image(path)?;
+        for warning in &native.warnings {
+            warn(&format!("{}: {warning}", path.display()));
+        }
+        let (working, grid) = preprocess::prepare(&image, config);
+        Ok(Self { image, native, working, grid })
+    }
+
+    /// Labels of this scan on its native grid.
+    ///
+    /// # Errors
+    /// As [`nifti::read_labels`], and where the geometry is another than the scan's (`path`).
+    pub fn read_labels(&self, path: &Path, label: &Path) -> Result<LabelMap> {
+        let (labels, native) = nifti::read_labels(label)?;
+        nifti::check_same_geometry(path, self.native.geometry(), label, native.geometry())?;
+        Ok(labels)
+    }
+
+    /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.
+    pub fn classes(&self, native: ArrayView3<i32>, values: &[i32]) -> Array3<u8> {
+        let index = |label: i32| values.iter().position(|&value| value == label).map_or(0, |i| i as i32 + 1);
+        self.grid.labels(native.mapv(index).view()).mapv(|class| class as u8)
+    }
+}
+
+/// Where `ssl3d pseudolabel` puts the supervoxels of a scan.
+pub fn supervoxel_path(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{id}_supervoxels.nii.gz"))
+}
+
+/// Scans with their supervoxels, in the order of `cases`.
+pub fn scans(cases: &[&Case], supervoxels: &Path, config: &preprocess::Config, label: &str) -> Result<Vec<Scan>> {
+    let progress = Progress::new(label, 0, cases.len() as u64);
+    let read = |case: &&Case| {
+        let path = supervoxel_path(supervoxels, &case.id);
+        if !path.exists() {
+            let remedy = "run ssl3d pseudolabel on the same dataset, or leave out --supervoxels";
+            return Err(Error::file(&path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
+        }
+        let subject = Subject::read(&case.image, config)?;
+        let regions = subject.read_labels(&case.image, &path)?;
+        progress.step("");
+        Ok(Scan {
+            id: case.id.clone(),
+            regions: subject.grid.labels(regions.voxels.view()),
+            spacing_mm: subject.grid.spacing_mm(&subject.image.geometry),
+            image: subject.working,
+        })
+    };
+    let scans = cases.par_iter().map(read).collect();
+    progress.finish();
+    scans
+}
+
+/// A scan with its organs as class indices on the network's grid; None where nobody has drawn them.
+pub fn annotated(case: &Case, values: &[i32], config: &preprocess::Config) -> Result<Option<Annotated>> {
+    let Some(label) = &case.label else { return Ok(None) };
+    let subject = Subject::read(&case.image, config)?;
+    let labels = subject.read_labels(&case.image, label)?;
+    let classes = subject.classes(labels.voxels.view(), values);
+    Ok(Some(Annotated { image: subject.working, classes }))
+}

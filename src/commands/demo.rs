@@ -1,0 +1,194 @@
+//! `ssl3d demo`: every step on a generated abdominal cohort, and a page to look at.
+
+use crate::artifact;
+use crate::commands::progress::note;
+use crate::commands::train::Folds;
+use crate::commands::{cohort, eval, pseudolabel, segment, train};
+use crate::config::{self, Config};
+use crate::episode::split;
+use crate::error::{Error, Result};
+use crate::metrics::{self, Protocol, Summary};
+use crate::phantom;
+use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page, render};
+use crate::report::table::{Table, per_cent};
+use crate::volume::dataset::{self, Dataset};
+use crate::volume::nifti;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = include_str!("../../configs/demo.toml");
+const SUBJECTS: usize = 8;
+const FOLD: usize = 0;
+
+pub struct Args {
+    pub out: PathBuf,
+    pub device: tch::Device,
+}
+
+/// The files of a demonstration.
+struct Files {
+    data: PathBuf,
+    config: PathBuf,
+    supervoxels: PathBuf,
+    run: PathBuf,
+    evaluation: PathBuf,
+    segmentations: PathBuf,
+    report: PathBuf,
+}
+
+impl Files {
+    fn under(out: &Path) -> Self {
+        let [data, config, supervoxels, run, evaluation, segmentations, report] =
+            ["data", "demo.toml", "supervoxels", "run", "evaluation", "segmentations", "report.html"]
+                .map(|name| out.join(name));
+        Self { data, config, supervoxels, run, evaluation, segmentations, report }
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let files = Files::under(&args.out);
+    artifact::create_folder(&args.out)?;
+    note(&format!("1/5 generating {SUBJECTS} abdomens into {}", files.data.display()));
+    phantom::write_cohort(&files.data, &phantom::Config::demo(SUBJECTS, 0))?;
+    artifact::write_bytes(&files.config, CONFIG.as_bytes())?;
+    let config = config::load(Some(&files.config), &[])?;
+    let data = dataset::open(&files.data, &config.data)?;
+
+    note("2/5 supervoxels");
+    let out = files.supervoxels.clone();
+    let supervoxels = config.supervoxels.clone();
+    pseudolabel::run(pseudolabel::Args { config: supervoxels, data: data.clone(), out, score: true, preview: true })?;
+
+    note("3/5 training without labels");
+    train::run(&train::Args {
+        config: config.clone(),
+        data: files.data.clone(),
+        supervoxels: Some(files.supervoxels.clone()),
+        run: files.run.clone(),
+        folds: Folds::Some(vec![FOLD]),
+        device: args.device,
+    })?;
+
+    note("4/5 scoring the scans that were held out");
+    let evaluated = eval::Args {
+        run: files.run.clone(),
+        data: files.data.clone(),
+        fold: Some(FOLD.to_string()),
+        protocols: vec![Protocol::Full, Protocol::Ep1],
+        out: files.evaluation.clone(),
+        overrides: vec![],
+        device: args.device,
+    };
+    let evaluation = eval::evaluate(&evaluated)?;
+    eval::write(&evaluated, &evaluation, &evaluation.page(&evaluated))?;
+
+    note("5/5 segmenting them as new scans");
+    let parts = split::fold(data.cases.len(), FOLD, &config.split)?;
+    let support = &data.cases[parts.support];
+    let label = support.label.clone().expect("the cohort is labelled");
+    segment::run(&segment::Args {
+        weights: train::fold_folder(&files.run, Some(FOLD)).join("weights.safetensors"),
+        supports: vec![(support.image.clone(), label)],
+        classes: None,
+        queries: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
+        out: files.segmentations.clone(),
+        probabilities: false,
+        force: true,
+        overrides: vec![],
+        device: args.device,
+    })?;
+
+    let copied = copied_masks(&data, &parts, &config)?;
+    let page = page(args, &files, &evaluation, &evaluated, copied, &data, &parts)?;
+    artifact::write_bytes(&files.report, render(&page).as_bytes())?;
+    let ours = evaluation.mean(Protocol::Full);
+    println!("learned {}, copying the support's mask {} (mean Dice)", per_cent(ours), per_cent(Some(copied)));
+    println!("{}", files.report.display());
+    Ok(())
+}
+
+/// Mean Dice, over queries and classes, of the support's mask laid over the query as it is.
+fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<f64> {
+    let labels = |position: usize| {
+        let path = data.cases[position].label.as_ref().expect("the cohort is labelled");
+        nifti::read_labels(path).map(|(labels, _)| labels)
+    };
+    let support = labels(parts.support)?;
+    let mut dices = Vec::new();
+    for &query in &parts.test {
+        let truth = labels(query)?;
+        let of = |&value: &i32| metrics::dice(support.voxels.view(), truth.voxels.view(), value);
+        dices.extend(config.data.classes.values().filter_map(of));
+    }
+    Ok(Summary::of(&dices).map_or(0.0, |summary| summary.mean))
+}
+
+fn page(
+    args: &Args,
+    files: &Files,
+    evaluation: &eval::Evaluation,
+    evaluated: &eval::Args,
+    copied: f64,
+    data: &Dataset,
+    parts: &split::Fold,
+) -> Result<Page> {
+    let mut page = evaluation.page(evaluated);
+    let learned = evaluation.mean(Protocol::Full).unwrap_or(0.0);
+    let (tested, trained) = (parts.test.len(), parts.train.len());
+    page.title = "ssl3d: demonstration".to_owned();
+    page.lead = format!(
+        "{SUBJECTS} abdomens were generated, each deformed in its own way. A network learned from the supervoxels of \
+         {trained} of them, without any label, and then segmented {tested} others from one labelled support. It scores \
+         {} mean Dice; laying the support's mask over the query as it is scores {}: {} points fewer.",
+        per_cent(Some(learned)),
+        per_cent(Some(copied)),
+        per_cent(Some(learned - copied)),
+    );
+    let note = "whole volume, the same queries and support".to_owned();
+    page.cards.push(Card { label: "Copying the mask".to_owned(), value: per_cent(Some(copied)), note: note.clone() });
+    page.cards.push(Card { label: "Gain".to_owned(), value: per_cent(Some(learned - copied)), note });
+    // The published figures are of real scans.
+    page.tables.retain(|table| !table.caption.starts_with("Beside"));
+    let rows = vec![
+        vec!["learned without labels".to_owned(), per_cent(Some(learned))],
+        vec!["copy of the support's mask".to_owned(), per_cent(Some(copied))],
+    ];
+    let header = vec!["method".to_owned(), "mean Dice".to_owned()];
+    let note = "Native grid, mean over classes and queries. Generated scans: no measure of quality on real ones.";
+    page.tables.insert(0, HtmlTable::new("What learning brings", Table { header, rows }, note));
+    let first = &data.cases[parts.train[0]];
+    let preview = files.supervoxels.join(format!("{}_preview.png", first.id));
+    let png = std::fs::read(&preview).map_err(Error::io("read", &preview))?;
+    let supervoxels = Figure {
+        heading: "Pseudo-labels".to_owned(),
+        caption: format!(
+            "Supervoxels of scan {} (axial, coronal, sagittal): training pretends that each is an organ. {}",
+            first.id,
+            cohort::supervoxel_path(&files.supervoxels, &first.id).display(),
+        ),
+        legend: vec![],
+        body: FigureBody::Png(png),
+    };
+    page.figures.insert(0, supervoxels);
+    page.commands = commands(args, files, data, parts);
+    Ok(page)
+}
+
+/// The steps of the demonstration as a user would type them.
+fn commands(args: &Args, files: &Files, data: &Dataset, parts: &split::Fold) -> Vec<String> {
+    let Files { data: folder, config, supervoxels, run, evaluation, segmentations, .. } = files;
+    let [folder, config, supervoxels, run, evaluation, segmentations] =
+        [folder, config, supervoxels, run, evaluation, segmentations].map(|path| path.display());
+    let support = &data.cases[parts.support];
+    let label = support.label.as_ref().unwrap_or(&support.image).display();
+    let (image, query) = (support.image.display(), data.cases[parts.test[0]].image.display());
+    vec![
+        format!("ssl3d demo --out {}", args.out.display()),
+        format!("ssl3d pseudolabel --config {config} --data {folder} --out {supervoxels} --score --preview"),
+        format!("ssl3d train --config {config} --data {folder} --supervoxels {supervoxels} --run {run} --fold {FOLD}"),
+        format!("ssl3d eval --run {run} --data {folder} --fold {FOLD} --out {evaluation}"),
+        format!(
+            "ssl3d segment --weights {run}/fold_{FOLD}/weights.safetensors --support {image} --support-label {label} \
+             --query {query} --out {segmentations}"
+        ),
+    ]
+}

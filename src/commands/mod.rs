@@ -1,0 +1,83 @@
+//! The only place that wires stages to disk, device and progress: one file a subcommand.
+
+pub mod cohort;
+pub mod demo;
+pub mod eval;
+pub mod info;
+pub mod progress;
+pub mod pseudolabel;
+pub mod segment;
+pub mod stop;
+pub mod train;
+
+use crate::cli::{Cli, Command};
+use crate::config;
+use crate::device::{self, Request};
+use crate::error::Result;
+use crate::model::MemoryEstimate;
+use crate::volume::dataset;
+
+/// Does what was asked for.
+pub fn run(cli: Cli) -> Result<()> {
+    progress::set_quiet(cli.quiet);
+    device::share_threads(cli.threads);
+    match cli.command {
+        Command::Pseudolabel(flags) => {
+            let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;
+            let data = dataset::open(&flags.data, &config.data)?;
+            let (out, score, preview) = (flags.out, flags.score, flags.preview);
+            pseudolabel::run(pseudolabel::Args { config: config.supervoxels, data, out, score, preview })
+        }
+        Command::Train(flags) => {
+            let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;
+            let folds = train::Folds::parse(&flags.fold, &config.split)?;
+            let device = choose_device(&flags.device)?;
+            let (data, supervoxels, run) = (flags.data, flags.supervoxels, flags.run);
+            train::run(&train::Args { config, data, supervoxels, run, folds, device })
+        }
+        Command::Eval(flags) => {
+            let device = choose_device(&flags.device)?;
+            eval::run(&eval::Args {
+                run: flags.run,
+                data: flags.data,
+                fold: flags.fold,
+                protocols: eval::protocols(flags.protocol),
+                out: flags.out,
+                overrides: flags.overrides.set,
+                device,
+            })
+        }
+        Command::Segment(flags) => {
+            let device = choose_device(&flags.device)?;
+            segment::run(&segment::Args {
+                weights: flags.weights,
+                supports: segment::pair(flags.support, flags.support_label)?,
+                classes: segment::parse_classes(&flags.classes)?,
+                queries: flags.query,
+                out: flags.out,
+                probabilities: flags.probabilities,
+                force: flags.force,
+                overrides: flags.overrides.set,
+                device,
+            })
+        }
+        Command::Demo(flags) => demo::run(&demo::Args { out: flags.out, device: choose_device(&flags.device)? }),
+        Command::Info(flags) => {
+            let memory = match flags.config {
+                None => None,
+                Some(path) => {
+                    let config = config::load(Some(&path), &flags.overrides.set)?;
+                    let classes = config.episode.regions.max(config.data.classes.len());
+                    Some(MemoryEstimate::of(&config.model(), config.preprocess.size_vox, classes))
+                }
+            };
+            info::run(info::Args { json: flags.json, memory })
+        }
+    }
+}
+
+fn choose_device(text: &str) -> Result<tch::Device> {
+    let chosen = device::resolve(text.parse::<Request>()?)?;
+    progress::note(&format!("device: {}", chosen.why));
+    Ok(chosen.device)
+}

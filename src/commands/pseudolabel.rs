@@ -1,0 +1,261 @@
+//! `ssl3d pseudolabel`: supervoxels for every scan of a dataset, computed once.
+
+use crate::artifact;
+use crate::commands::progress::{self, Progress};
+use crate::commands::{cohort, stop};
+use crate::error::{Error, Result};
+use crate::report::overlay;
+use crate::report::table::Table;
+use crate::supervoxels::quality::{self, Quality};
+use crate::supervoxels::{self, Config};
+use crate::volume::dataset::{Case, Dataset};
+use crate::volume::nifti;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub struct Args {
+    pub config: Config,
+    pub data: Dataset,
+    /// Receives `<id>_supervoxels.nii.gz`, `summary.json` and the previews.
+    pub out: PathBuf,
+    /// Compare with the labels of the dataset.
+    pub score: bool,
+    /// Write `<id>_preview.png`.
+    pub preview: bool,
+}
+
+/// Writes the supervoxels of each scan on the scan's own grid, unless they are there from the same file and the
+/// same configuration. `summary.json` is saved after each scan, so a stopped run goes on where it was.
+pub fn run(args: Args) -> Result<()> {
+    args.config.check()?;
+    artifact::create_folder(&args.out)?;
+    let stop = stop::on_signals()?;
+    let path = args.out.join("summary.json");
+    let config_digest = digest_of_config(&args.config);
+    let mut scans = read_entries(&path);
+    scans.retain(|id, _| args.data.cases.iter().any(|case| case.id == *id));
+    let job = Job { args: &args, config_digest: &config_digest };
+    let total = args.data.cases.len();
+    let progress = Progress::new("pseudolabel", 0, total as u64);
+    let saved = Mutex::new(Summary { config: args.config.clone(), scans, mean_quality: None });
+    let (next, skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    // Plain threads, one scan each: a rayon worker that waits inside a scan would start another one meanwhile.
+    let work = || -> Result<()> {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(case) = args.data.cases.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let known = saved.lock().expect("no scan panicked").scans.get(&case.id).cloned();
+            let (entry, was_up_to_date) = job.bring_up_to_date(case, known)?;
+            skipped.fetch_add(usize::from(was_up_to_date), Ordering::Relaxed);
+            progress.step(&format!("{}: {} regions", case.id, entry.regions));
+            let mut summary = saved.lock().expect("no scan panicked");
+            summary.scans.insert(case.id.clone(), entry);
+            summary.write(&path)?;
+        }
+        Ok(())
+    };
+    let work_or_stop_all = || work().inspect_err(|_| next.store(total, Ordering::Relaxed));
+    let outcomes: Vec<Result<()>> = std::thread::scope(|scope| {
+        let workers = rayon::current_num_threads().min(total);
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work_or_stop_all)).collect();
+        handles.into_iter().map(|handle| handle.join().expect("a scan panicked")).collect()
+    });
+    progress.finish();
+    outcomes.into_iter().collect::<Result<()>>()?;
+    if stop.load(Ordering::Relaxed) && next.load(Ordering::Relaxed) < total {
+        return Err(Error::Stopped { saved: path.display().to_string() });
+    }
+    let mut summary = saved.into_inner().expect("no scan panicked");
+    summary.mean_quality = mean_quality(summary.scans.values());
+    summary.write(&path)?;
+    let skipped = skipped.into_inner();
+    let text = format!("supervoxels in {}: {} scans computed", args.out.display(), total - skipped);
+    progress::note(&if skipped > 0 { format!("{text}, {skipped} up to date and skipped") } else { text });
+    if args.score {
+        print!("{}", table(&summary, &args.data).to_text());
+    }
+    Ok(())
+}
+
+/// What stands in `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Summary {
+    config: Config,
+    scans: BTreeMap<String, Entry>,
+    /// Over the scans that have been scored.
+    mean_quality: Option<Quality>,
+}
+
+impl Summary {
+    fn write(&self, path: &Path) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(self).expect("a summary is valid JSON");
+        json.push('\n');
+        artifact::write_bytes(path, json.as_bytes())
+    }
+}
+
+/// One scan: what its supervoxels were made of, and how they came out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    regions: usize,
+    /// Of the regions 1..=n.
+    sizes_vox: Vec<usize>,
+    config_digest: String,
+    input_digest: String,
+    output_digest: String,
+    quality: Option<Quality>,
+}
+
+struct Job<'a> {
+    args: &'a Args,
+    config_digest: &'a str,
+}
+
+impl Job<'_> {
+    /// Also says whether the supervoxels were there already.
+    fn bring_up_to_date(&self, case: &Case, known: Option<Entry>) -> Result<(Entry, bool)> {
+        let output = cohort::supervoxel_path(&self.args.out, &case.id);
+        let preview = self.args.out.join(format!("{}_preview.png", case.id));
+        let input_digest = digest_of_file(&case.image)?;
+        let is_current = |entry: &Entry| {
+            entry.config_digest == self.config_digest
+                && entry.input_digest == input_digest
+                && digest_of_file(&output).is_ok_and(|digest| digest == entry.output_digest)
+        };
+        let current = known.filter(is_current);
+        let was_up_to_date = current.is_some();
+        if was_up_to_date && !self.args.score && (!self.args.preview || preview.exists()) {
+            return Ok((current.expect("it is up to date"), true));
+        }
+        let (image, grid) = nifti::read_image(&case.image)?;
+        for warning in &grid.warnings {
+            progress::warn(&format!("{}: {warning}", case.image.display()));
+        }
+        let (regions, mut entry) = match current {
+            Some(entry) => (nifti::read_labels(&output)?.0.voxels, entry),
+            None => {
+                let regions = supervoxels::generate(&image, &self.args.config);
+                remove(&preview)?; // it shows the regions that are gone
+                nifti::write_labels(&output, &regions, &grid)?;
+                let sizes_vox = quality::sizes_vox(regions.view());
+                let entry = Entry {
+                    regions: sizes_vox.len(),
+                    sizes_vox,
+                    config_digest: self.config_digest.to_owned(),
+                    input_digest,
+                    output_digest: digest_of_file(&output)?,
+                    quality: None,
+                };
+                (regions, entry)
+            }
+        };
+        if self.args.preview && !preview.exists() {
+            artifact::write_bytes(&preview, &overlay::preview_png(&image, regions.view()))?;
+        }
+        if self.args.score {
+            entry.quality = match &case.label {
+                None => None,
+                Some(label) => {
+                    let (organs, _) = nifti::read_labels(label)?;
+                    nifti::check_same_geometry(&case.image, &image.geometry, label, &organs.geometry)?;
+                    quality::measure(regions.view(), &organs, &self.args.data.classes)
+                }
+            };
+        }
+        Ok((entry, was_up_to_date))
+    }
+}
+
+/// Entries of an earlier run; none if there was none or its summary is not ours, for then all is computed anew.
+fn read_entries(path: &Path) -> BTreeMap<String, Entry> {
+    let Ok(text) = std::fs::read_to_string(path) else { return BTreeMap::new() };
+    match serde_json::from_str::<Summary>(&text) {
+        Ok(summary) => summary.scans,
+        Err(_) => {
+            progress::warn(&format!("{} cannot be understood; computing all supervoxels anew", path.display()));
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Change the context when the algorithms change, so that supervoxels of older versions count as stale.
+fn digest_of_config(config: &Config) -> String {
+    let json = serde_json::to_string(config).expect("a configuration is valid JSON");
+    blake3::Hasher::new_derive_key("ssl3d supervoxels 1").update(json.as_bytes()).finalize().to_string()
+}
+
+fn digest_of_file(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    hasher.update_reader(file).map_err(Error::io("read", path))?;
+    Ok(hasher.finalize().to_string())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(fault)),
+        _ => Ok(()),
+    }
+}
+
+/// Organ by organ over the scans that show the organ. None if nothing was scored.
+fn mean_quality<'a>(scans: impl Iterator<Item = &'a Entry>) -> Option<Quality> {
+    let scored: Vec<&Quality> = scans.filter_map(|entry| entry.quality.as_ref()).collect();
+    if scored.is_empty() {
+        return None;
+    }
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let mut by_organ: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (organ, &dice) in scored.iter().flat_map(|quality| &quality.best_region_dice) {
+        by_organ.entry(organ.clone()).or_default().push(dice);
+    }
+    let over_scans = |of: fn(&Quality) -> f64| mean(scored.iter().map(|quality| of(quality)).collect());
+    Some(Quality {
+        mean_best_region_dice: over_scans(|quality| quality.mean_best_region_dice),
+        best_region_dice: by_organ.into_iter().map(|(organ, dice)| (organ, mean(dice))).collect(),
+        achievable_segmentation_accuracy: over_scans(|quality| quality.achievable_segmentation_accuracy),
+        undersegmentation_error: over_scans(|quality| quality.undersegmentation_error),
+        boundary_recall: over_scans(|quality| quality.boundary_recall),
+    })
+}
+
+/// A row a scan and one for the mean: Dice of the best single region per organ, then how all regions do.
+fn table(summary: &Summary, data: &Dataset) -> Table {
+    let mut organs: Vec<(&String, &i32)> = data.classes.iter().collect();
+    organs.sort_by_key(|(_, value)| **value);
+    let organs: Vec<&String> = organs.into_iter().map(|(name, _)| name).collect();
+    let row = |id: &str, regions: String, quality: Option<&Quality>, otherwise: &str| -> Vec<String> {
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let dice = organs.iter().map(|&organ| number(quality.and_then(|q| q.best_region_dice.get(organ).copied())));
+        let overall = [
+            quality.map(|q| q.mean_best_region_dice),
+            quality.map(|q| q.achievable_segmentation_accuracy),
+            quality.map(|q| q.undersegmentation_error),
+            quality.map(|q| q.boundary_recall),
+        ];
+        let note = if quality.is_some() { "" } else { otherwise };
+        let ends = [id.to_owned(), regions].into_iter().chain(dice).chain(overall.map(number));
+        ends.chain([note.to_owned()]).collect()
+    };
+    let mut rows: Vec<_> = data
+        .cases
+        .iter()
+        .filter_map(|case| {
+            let entry = summary.scans.get(&case.id)?;
+            let otherwise = if case.label.is_some() { "none of the organs" } else { "no labels" };
+            Some(row(&case.id, entry.regions.to_string(), entry.quality.as_ref(), otherwise))
+        })
+        .collect();
+    let regions: usize = summary.scans.values().map(|entry| entry.regions).sum();
+    let mean_regions = regions as f64 / summary.scans.len().max(1) as f64;
+    rows.push(row("mean", format!("{mean_regions:.1}"), summary.mean_quality.as_ref(), "nothing to score"));
+    let names = organs.iter().map(|organ| organ.as_str());
+    let header = ["scan", "regions"].into_iter().chain(names).chain(["mean", "ASA", "UE", "BR", ""]);
+    Table { header: header.map(str::to_owned).collect(), rows }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! SIGINT, SIGTERM and SIGUSR1 ask for a stop after the step under way; a second SIGINT stops at once.
+
+use crate::error::{Error, Result};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// A flag that the signals raise.
+pub fn on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let failed = |e| Error::io("listen to signals for", Path::new("this process"))(e);
+    // Registered first: the flag is still down at the first SIGINT and up at the second.
+    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop)).map_err(failed)?;
+    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        flag::register(signal, Arc::clone(&stop)).map_err(failed)?;
+    }
+    Ok(stop)
+}

@@ -1,0 +1,243 @@
+//! `ssl3d train`: folds one after another, each in its own folder of the run directory.
+
+use crate::artifact;
+use crate::commands::progress::{Progress, note};
+use crate::commands::{cohort, pseudolabel, stop};
+use crate::config::Config;
+use crate::episode::split;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::report::curves;
+use crate::training::validation::Organs;
+use crate::training::{self, Event, Run};
+use crate::volume::dataset::{self, Case, Dataset};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+pub struct Args {
+    pub config: Config,
+    pub data: PathBuf,
+    /// Computed into the run directory where it is not given.
+    pub supervoxels: Option<PathBuf>,
+    pub run: PathBuf,
+    pub folds: Folds,
+    pub device: tch::Device,
+}
+
+/// What to hold out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Folds {
+    /// These, one after another.
+    Some(Vec<usize>),
+    /// Nothing: train on every scan.
+    None,
+}
+
+impl Folds {
+    pub fn parse(text: &str, config: &split::Config) -> Result<Self> {
+        match text {
+            "all" => Ok(Self::Some((0..config.folds).collect())),
+            "none" => Ok(Self::None),
+            _ => match text.parse() {
+                Ok(fold) if fold < config.folds => Ok(Self::Some(vec![fold])),
+                _ => {
+                    let expected = format!("0 to {}, all or none (split.folds = {})", config.folds - 1, config.folds);
+                    Err(Error::invalid("--fold", expected, text, "name one of them"))
+                }
+            },
+        }
+    }
+}
+
+/// The folder of a fold in a run directory.
+pub fn fold_folder(run: &Path, fold: Option<usize>) -> PathBuf {
+    run.join(fold.map_or("all_scans".to_owned(), |fold| format!("fold_{fold}")))
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let Args { config, run, .. } = args;
+    let data = dataset::open(&args.data, &config.data)?;
+    artifact::create_folder(run)?;
+    keep_config(run, config)?;
+    let supervoxels = match &args.supervoxels {
+        Some(folder) => folder.clone(),
+        None => {
+            let (config, data, out) = (config.supervoxels.clone(), data.clone(), run.join("supervoxels"));
+            pseudolabel::run(pseudolabel::Args { config, data, out: out.clone(), score: false, preview: false })?;
+            out
+        }
+    };
+    let stop = stop::on_signals()?;
+    let folds = match &args.folds {
+        Folds::Some(folds) => folds.iter().map(|&fold| Some(fold)).collect(),
+        Folds::None => vec![None],
+    };
+    for fold in folds {
+        train_fold(args, &data, &supervoxels, fold, &stop)?;
+    }
+    Ok(())
+}
+
+/// Writes the configuration beside what it leads to; another one in the same place is refused.
+fn keep_config(run: &Path, config: &Config) -> Result<()> {
+    let path = run.join("config.toml");
+    let text = config.to_toml();
+    if !path.exists() {
+        return artifact::write_bytes(&path, text.as_bytes());
+    }
+    let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let before = Config::from_toml(&before, &path.display().to_string())?.to_toml();
+    let differing = before.lines().zip(text.lines()).find(|(a, b)| a != b);
+    match differing {
+        None => Ok(()),
+        Some((before, now)) => {
+            let remedy = "give another --run, or the configuration that this run began with";
+            Err(Error::file(&path, format!("the run's own configuration ({before})"), now, remedy))
+        }
+    }
+}
+
+fn train_fold(
+    args: &Args,
+    data: &Dataset,
+    supervoxels: &Path,
+    fold: Option<usize>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let Args { config, run, .. } = args;
+    let folder = fold_folder(run, fold);
+    let name = match fold {
+        Some(fold) => format!("fold {fold} of {}", config.split.folds),
+        None => "all scans".to_owned(),
+    };
+    if folder.join("weights.safetensors").exists() {
+        note(&format!("{name}: finished already, see {}", folder.display()));
+        return Ok(());
+    }
+    let all = || (0..data.cases.len()).collect();
+    let parts = fold.map(|fold| split::fold(data.cases.len(), fold, &config.split)).transpose()?;
+    let of = |positions: &[usize]| -> Vec<&Case> { positions.iter().map(|&i| &data.cases[i]).collect() };
+    let (train, test) = parts.as_ref().map_or_else(|| (all(), vec![]), |p| (p.train.clone(), p.test.clone()));
+    let scans = |positions: &[usize], what: &str| {
+        cohort::scans(&of(positions), supervoxels, &config.preprocess, &format!("{name}: reading {what} scans"))
+    };
+    let (train, held_out) = (scans(&train, "training")?, scans(&test, "held-out")?);
+    let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
+
+    let model = Model::new(&config.model(), args.device, config.training.seed);
+    let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
+    note(&format!(
+        "{name}: {} parameters; training on {} scans ({}), held out {}",
+        grouped(model.parameters()),
+        train.len(),
+        ids(&train),
+        if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
+    ));
+    artifact::create_folder(&folder)?;
+    let (recipe, text) = (config.recipe(), config.to_toml());
+    let training = Run {
+        model: &model,
+        recipe: &recipe,
+        train: &train,
+        held_out: &held_out,
+        organs: organs.as_ref(),
+        folder: &folder,
+        config: &text,
+        fold: &name,
+        stop,
+    };
+    let mut shown = Shown { name: &name, folder: &folder, total: recipe.training.steps(), bar: None, mean: None };
+    training::run(&training, |event| shown.event(&event))?;
+    if let Some(bar) = &shown.bar {
+        bar.finish();
+    }
+    note(&format!("{name}: done, weights in {}", folder.join("weights.safetensors").display()));
+    Ok(())
+}
+
+/// Organs of the held-out scans for the log, where all that is needed has been drawn.
+fn organs(config: &Config, data: &Dataset, parts: &split::Fold) -> Result<Option<Organs>> {
+    let values: Vec<i32> = data.classes.values().copied().collect();
+    let annotated = |position: usize| cohort::annotated(&data.cases[position], &values, &config.preprocess);
+    let Some(support) = annotated(parts.support)? else { return Ok(None) };
+    let queries: Result<Vec<_>> = parts.test.iter().map(|&position| annotated(position)).collect();
+    let queries: Vec<_> = queries?.into_iter().flatten().collect();
+    Ok((!queries.is_empty()).then_some(Organs { support, queries, count: values.len() as u8 }))
+}
+
+/// What the user sees of a training.
+struct Shown<'a> {
+    name: &'a str,
+    folder: &'a Path,
+    total: u64,
+    bar: Option<Progress>,
+    /// Running mean of the loss.
+    mean: Option<f64>,
+}
+
+impl Shown<'_> {
+    fn event(&mut self, event: &Event) {
+        match *event {
+            Event::Start { step } => {
+                if step > 0 {
+                    note(&format!("{}: going on from step {step} of {}", self.name, self.total));
+                }
+                self.bar = Some(Progress::new(self.name, step, self.total));
+            }
+            Event::Step { loss, skipped } => {
+                if let Some(loss) = loss {
+                    self.mean = Some(self.mean.map_or(loss, |mean| 0.95 * mean + 0.05 * loss));
+                }
+                let loss = self.mean.map_or("loss -".to_owned(), |mean| format!("loss {mean:.3}"));
+                let left_out = if skipped > 0 { format!(", {skipped} episodes left out") } else { String::new() };
+                if let Some(bar) = &self.bar {
+                    bar.step(&format!("{loss}{left_out}"));
+                }
+            }
+            Event::Epoch(rows) => {
+                let Some(row) = rows.last() else { return };
+                if row.validation_loss.is_none() && row.organ_dice.is_none() && row.iteration < self.total {
+                    return;
+                }
+                let value = |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!(", {name} {v:.3}"));
+                let line = format!(
+                    "{}: epoch {}, loss {:.3}{}{}{}",
+                    self.name,
+                    row.epoch,
+                    row.train_loss,
+                    value("held-out loss", row.validation_loss),
+                    value("Dice on supervoxels", row.validation_dice),
+                    value("on organs", row.organ_dice),
+                );
+                // A figure that cannot be written is no reason to stop a training; the log has its numbers.
+                let drawn = artifact::write_bytes(&self.folder.join("curves.svg"), curves::curves_svg(rows).as_bytes());
+                if let Some(bar) = &self.bar {
+                    bar.note(&line);
+                    if let Err(e) = drawn {
+                        bar.note(&format!("warning: {e}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// 4081904 as 4,081,904.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
+    groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        for (number, text) in [(7, "7"), (1234, "1,234"), (4_081_904, "4,081,904"), (100_000, "100,000")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

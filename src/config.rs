@@ -1,0 +1,258 @@
+//! The experiment: every section of the TOML beside the module that it configures.
+//!
+//! There is one source of truth. `configs/paper.toml` is compiled in; a file given with `--config` replaces what it
+//! names, `--set section.key=value` replaces that again, and the whole is checked once.
+
+use crate::error::{Error, Result};
+use crate::volume::{dataset, preprocess};
+use crate::{augment, episode, features, loss, model, prediction, prototypes, supervoxels, training};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use toml::{Table, Value};
+
+const BASE: &str = include_str!("../configs/paper.toml");
+
+/// Tables that are one value: what a file gives replaces them whole.
+const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototypes.test_window"];
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data: dataset::Config,
+    pub preprocess: preprocess::Config,
+    pub supervoxels: supervoxels::Config,
+    pub split: episode::split::Config,
+    pub episode: episode::Config,
+    pub augment: augment::Config,
+    pub features: features::Config,
+    pub prototypes: prototypes::Config,
+    pub prediction: prediction::Config,
+    pub loss: loss::Config,
+    pub training: training::Config,
+}
+
+/// The configuration of `path` over the paper's values, with `overrides` of the form `section.key=value` on top.
+///
+/// # Errors
+/// The file cannot be read; it or an override is no TOML; a key is unknown or its value of the wrong type or out of range.
+pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
+    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+    let mut given = None;
+    if let Some(path) = path {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read the configuration", path))?;
+        let user: Table = text.parse().map_err(|e: toml::de::Error| {
+            let at = format!("{}{}", path.display(), position(&text, e.span()));
+            Error::invalid(at, "TOML", e.message().to_owned(), "mend that line")
+        })?;
+        merge(&mut table, user, "");
+        given = Some((path, text));
+    }
+    for text in overrides {
+        merge(&mut table, parse_override(text)?, "");
+    }
+    let config = resolve(table).map_err(|(key, message)| {
+        let overridden = overrides.iter().find(|text| text.split('=').next().is_some_and(|k| k.trim() == key));
+        let at = match (&given, overridden) {
+            (_, Some(text)) => format!("--set {text}"),
+            (Some((path, text)), None) => format!("{}{}: {key}", path.display(), locate(text, &key)),
+            (None, None) => key,
+        };
+        Error::invalid(at, "a known key with a fitting value", message, "compare with configs/paper.toml")
+    })?;
+    config.check()?;
+    Ok(config)
+}
+
+/// A resolved configuration with `overrides` on top.
+///
+/// # Errors
+/// As [`load`]; `at` names where the text comes from.
+pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Config> {
+    let mut table: Table = Config::from_toml(text, at)?.to_toml().parse().expect("our own TOML");
+    for text in overrides {
+        merge(&mut table, parse_override(text)?, "");
+    }
+    let config = resolve(table).map_err(|(key, message)| {
+        let remedy = "compare with configs/paper.toml";
+        Error::invalid(format!("--set {key}"), "a known key with a fitting value", message, remedy)
+    })?;
+    config.check()?;
+    Ok(config)
+}
+
+impl Config {
+    /// A resolved configuration, as it stands in a run directory or in the metadata of weights. Keys that were added
+    /// since take the paper's values.
+    ///
+    /// # Errors
+    /// As [`load`]; `at` names the place.
+    pub fn from_toml(text: &str, at: &str) -> Result<Self> {
+        let remedy = "it was written by another version of ssl3d, or changed since";
+        let refuse = |message: String| Error::invalid(at, "a resolved configuration", message, remedy);
+        let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+        merge(&mut table, text.parse::<Table>().map_err(|e| refuse(e.message().to_owned()))?, "");
+        let config = resolve(table).map_err(|(key, message)| refuse(format!("{key}: {message}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("the configuration is serialisable")
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.data.check()?;
+        self.preprocess.check()?;
+        self.supervoxels.check()?;
+        self.split.check()?;
+        self.episode.check()?;
+        self.augment.check()?;
+        self.features.check()?;
+        self.prototypes.check()?;
+        self.prediction.check()?;
+        self.loss.check()?;
+        self.training.check()
+    }
+
+    pub fn model(&self) -> model::Config {
+        model::Config {
+            features: self.features.clone(),
+            prototypes: self.prototypes.clone(),
+            prediction: self.prediction.clone(),
+        }
+    }
+
+    pub fn recipe(&self) -> training::Recipe {
+        training::Recipe {
+            training: self.training.clone(),
+            episode: self.episode.clone(),
+            augment: self.augment.clone(),
+            loss: self.loss.clone(),
+        }
+    }
+}
+
+/// `other` over `base`, table by table.
+fn merge(base: &mut Table, other: Table, prefix: &str) {
+    for (key, value) in other {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(other)) if !ATOMIC.contains(&path.as_str()) => {
+                merge(base, other, &path);
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// `a.b=1` as the table `{a: {b: 1}}`; what is no TOML value on the right is taken as text.
+fn parse_override(text: &str) -> Result<Table> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    let (key, value) = (key.trim(), value.trim());
+    let plain = !key.is_empty() && key.split('.').all(|part| !part.is_empty() && is_bare(part));
+    if !plain || value.is_empty() {
+        let example = "for instance --set training.epochs=100";
+        return Err(Error::invalid(format!("--set {text}"), "section.key=value", "something else", example));
+    }
+    let quoted = || format!("{key} = {}", Value::String(value.to_owned()));
+    Ok(format!("{key} = {value}").parse().or_else(|_| quoted().parse()).expect("a quoted value is TOML"))
+}
+
+fn is_bare(part: &str) -> bool {
+    part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// The key that is wrong, and what is wrong with it.
+fn resolve(table: Table) -> Result<Config, (String, String)> {
+    serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+        let mut key = e.path().to_string();
+        let message = e.inner().message().to_owned();
+        // The path ends at the table; an unknown key is named in the message alone.
+        if let Some(unknown) = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next())
+            && key.rsplit('.').next() != Some(unknown)
+        {
+            key = if key == "." { unknown.to_owned() } else { format!("{key}.{unknown}") };
+        }
+        (key, message)
+    })
+}
+
+/// `:line:column` of a key in a TOML text, or nothing where it does not stand there.
+fn locate(text: &str, key: &str) -> String {
+    let Ok(document) = toml_edit::Document::parse(text) else { return String::new() };
+    let mut item = document.as_item();
+    let mut span = None;
+    for part in key.split(['.', '[']) {
+        let Some(table) = item.as_table_like() else { break };
+        let Some((found, next)) = table.get_key_value(part) else { break };
+        span = found.span().or(next.span());
+        item = next;
+    }
+    position(text, span)
+}
+
+fn position(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else { return String::new() };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+    format!(":{line}:{column}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_text(text: &str, overrides: &[&str]) -> Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
+        load(Some(&path), &overrides)
+    }
+
+    #[test]
+    fn every_config_that_ships_is_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                load(Some(&path), &[]).unwrap();
+                count += 1;
+            }
+        }
+        assert!(count >= 3);
+    }
+
+    #[test]
+    fn a_file_replaces_what_it_names_and_an_override_replaces_that() {
+        let text = "[training]\nepochs = 7\n[data]\nclasses = { spleen = 9 }\n[prototypes]\ntest_window = { grid = [1, 2, 3] }";
+        let config = load_text(text, &["training.epochs=8", "data.image=scan {id}.nii", "loss.dice_weight=0.5"]).unwrap();
+        assert_eq!(config.training.epochs, 8);
+        assert_eq!(config.data.classes.len(), 1);
+        assert_eq!(config.data.image, "scan {id}.nii");
+        assert_eq!(config.prototypes.test_window, prototypes::Window::Grid([1, 2, 3]));
+        assert_eq!(config.features.f_maps, 32, "the paper's");
+        assert_eq!(Config::from_toml(&config.to_toml(), "here").unwrap(), config);
+    }
+
+    #[test]
+    fn faults_are_named_with_their_place() {
+        for (text, overrides, words) in [
+            ("[training]\nepoch = 7", &[][..], ["c.toml:2:1: training.epoch", "unknown field `epoch`"]),
+            ("[training]\nepochs = \"many\"", &[], ["c.toml:2:1: training.epochs", "invalid type"]),
+            ("[training]\nepochs = ", &[], ["c.toml:2:", "expected TOML"]),
+            ("[training]\nepochs = 0", &[], ["training.epochs", "at least 1"]),
+            ("", &["training.epochs=many"], ["--set training.epochs=many", "invalid type"]),
+            ("", &["training.epoch=1"], ["--set training.epoch=1", "unknown field"]),
+            ("", &["epochs"], ["--set epochs", "section.key=value"]),
+            ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
+        ] {
+            let message = load_text(text, overrides).unwrap_err().to_string();
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+}

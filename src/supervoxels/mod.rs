@@ -1,0 +1,172 @@
+//! Supervoxels: the regions of a volume that stand in for organs while there are no labels.
+
+pub mod connectivity;
+pub mod felzenszwalb;
+pub mod quality;
+mod seeds;
+pub mod slic;
+
+use crate::error::{Error, Result};
+use crate::volume::preprocess::percentile;
+use crate::volume::{Image, foreground};
+use ndarray::Array3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// k-means in space and intensity.
+    Slic,
+    /// Graph cuts through the whole volume.
+    Felzenszwalb,
+    /// Graph cuts slice by slice, for 2D baselines.
+    #[serde(rename = "felzenszwalb-2d")]
+    Felzenszwalb2d,
+}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub method: Method,
+    /// Leave the air around the patient out (label 0).
+    pub body_mask: bool,
+    /// Intensities above this percentile count as equal to it.
+    pub clip_percentile: f64,
+    pub slic: slic::Config,
+    pub felzenszwalb: felzenszwalb::Config,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        if !(self.clip_percentile > 0.0 && self.clip_percentile <= 100.0) {
+            return Err(Error::invalid(
+                "supervoxels.clip_percentile",
+                "a number above 0, at most 100",
+                self.clip_percentile.to_string(),
+                "change it in the configuration",
+            ));
+        }
+        self.slic.check()?;
+        self.felzenszwalb.check()
+    }
+}
+
+/// The body is what exceeds this part of the intensity range (10 of 255, as in Hansen et al. 2022).
+const BODY_THRESHOLD: f32 = 10.0 / 255.0;
+
+/// Regions of an image: contiguous labels 1..=n `[z, y, x]`, every one connected; 0 is outside the body where
+/// that is left out. Adding a constant to the intensities or multiplying them by one changes nothing.
+pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
+    let unit = to_unit_range(&image.voxels, config.clip_percentile);
+    let spacing_mm = image.geometry.spacing_mm();
+    let body = config.body_mask.then(|| foreground::body_mask(unit.view(), BODY_THRESHOLD));
+    let body = body.as_ref().map(|mask| mask.view());
+    match config.method {
+        Method::Slic => slic::segment(unit.view(), spacing_mm, body, &config.slic),
+        Method::Felzenszwalb => felzenszwalb::segment((unit * 255.0).view(), spacing_mm, body, &config.felzenszwalb),
+        Method::Felzenszwalb2d => felzenszwalb::segment_slices((unit * 255.0).view(), body, &config.felzenszwalb),
+    }
+}
+
+/// Maps the smallest intensity to 0 and the given percentile to 1, and clips what is above. Constant images
+/// become 0; values that are not finite count as the smallest.
+fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> {
+    let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
+    if finite.is_empty() {
+        return Array3::zeros(voxels.dim());
+    }
+    let (low, largest) = finite.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+    let high = match clip_percentile < 100.0 {
+        true => percentile(&mut finite, clip_percentile),
+        false => largest,
+    };
+    // Nearly all of the image may be air: then the percentile says nothing.
+    let high = if high > low { high } else { largest };
+    let (low, range) = (f64::from(low), f64::from(high) - f64::from(low));
+    voxels.mapv(|value| match value.is_finite() && range > 0.0 {
+        true => ((f64::from(value) - low) / range).min(1.0) as f32,
+        false => 0.0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connectivity::{Neighbourhood, components};
+    use super::*;
+    use crate::rng;
+    use crate::volume::{Geometry, Volume};
+    use rand::RngExt;
+
+    fn config(method: Method) -> Config {
+        let slic =
+            slic::Config { k: 12, compactness: 0.2, iterations: 10, min_size_fraction: 0.25, tolerance_vox: 0.1 };
+        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 40, min_size_2d_vox: 10 };
+        Config { method, body_mask: false, clip_percentile: 99.5, slic, felzenszwalb }
+    }
+
+    /// Blocks of grey in noise, all values whole numbers.
+    fn scan(spacing_mm: [f64; 3]) -> Image {
+        let mut random = rng::stream(5, "scan", 0);
+        let voxels = Array3::from_shape_fn((6, 20, 24), |(z, y, x)| {
+            ((z / 3 * 30 + y / 7 * 20 + x / 9 * 40) + random.random_range(0..12)) as f32
+        });
+        Volume { geometry: Geometry::with_spacing([6, 20, 24], spacing_mm), voxels }
+    }
+
+    const METHODS: [Method; 3] = [Method::Slic, Method::Felzenszwalb, Method::Felzenszwalb2d];
+
+    #[test]
+    fn every_label_is_connected_and_the_labels_are_contiguous() {
+        for method in METHODS {
+            for body_mask in [false, true] {
+                let regions = generate(&scan([3.0, 1.0, 1.0]), &Config { body_mask, ..config(method) });
+                let (_, pieces) = components(regions.view(), Neighbourhood::Corners);
+                let mut seen: Vec<i32> = regions.iter().copied().filter(|&region| region > 0).collect();
+                seen.sort_unstable();
+                seen.dedup();
+                assert!(pieces > 1, "{method:?} found one region");
+                assert_eq!(seen, (1..=pieces as i32).collect::<Vec<_>>(), "{method:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_unit_of_the_intensities_changes_nothing() {
+        for method in METHODS {
+            let image = scan([3.0, 1.0, 1.0]);
+            let rescaled = Volume { voxels: image.voxels.mapv(|v| v * 12.0 - 1000.0), ..image.clone() };
+            assert_eq!(generate(&image, &config(method)), generate(&rescaled, &config(method)), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn the_spacing_matters_in_three_dimensions_only() {
+        for method in METHODS {
+            let thick = generate(&scan([6.0, 1.0, 1.0]), &config(method));
+            let cubic = generate(&scan([1.0, 1.0, 1.0]), &config(method));
+            assert_eq!(thick == cubic, method == Method::Felzenszwalb2d, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_regions() {
+        for method in METHODS {
+            let with = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| generate(&scan([3.0, 1.0, 1.0]), &config(method)))
+            };
+            let alone = with(1);
+            assert!(with(2) == alone && with(3) == alone, "{method:?}");
+        }
+    }
+
+    #[test]
+    fn images_without_contrast_or_with_one_bright_voxel_still_work() {
+        let mut image = scan([1.0; 3]);
+        image.voxels.fill(7.0);
+        assert_eq!(generate(&image, &config(Method::Felzenszwalb)).iter().max(), Some(&1));
+        image.voxels[[0, 0, 0]] = 9.0;
+        assert_eq!(to_unit_range(&image.voxels, 99.5)[[0, 0, 0]], 1.0);
+        image.voxels[[0, 0, 1]] = f32::NAN;
+        assert_eq!(to_unit_range(&image.voxels, 99.5)[[0, 0, 1]], 0.0);
+    }
+}

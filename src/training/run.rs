@@ -1,0 +1,245 @@
+//! The loop itself, from where the last checkpoint left it to the end.
+
+use super::adamw::AdamW;
+use super::checkpoint::{self, About, State};
+use super::one_cycle::one_cycle;
+use super::step::{Tensors, step};
+use super::validation::{self, Organs};
+use super::{Recipe, log};
+use crate::artifact;
+use crate::episode::{self, Candidates, Episode, Scan};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::report::EpochRow;
+use crate::{rng, weights};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use tch::Tensor;
+
+/// Episodes that wait ready-made while a step runs.
+const PREFETCH: usize = 2;
+/// `last` is written at the end of an epoch, but not more often than this.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// So many steps in a row without a finite loss mean that training has diverged.
+const PATIENCE: u64 = 10;
+
+/// What one training works on.
+pub struct Run<'a> {
+    pub model: &'a Model,
+    pub recipe: &'a Recipe,
+    pub train: &'a [Scan],
+    pub held_out: &'a [Scan],
+    pub organs: Option<&'a Organs>,
+    /// `checkpoints/`, `log.csv` and `weights.safetensors` are here.
+    pub folder: &'a Path,
+    /// The resolved configuration as TOML, and the name of the fold.
+    pub config: &'a str,
+    pub fold: &'a str,
+    /// Set from outside: finish the step, save, return.
+    pub stop: &'a AtomicBool,
+}
+
+/// What the caller may want to show.
+pub enum Event<'e> {
+    /// Where the run begins: 0, or the step that a checkpoint goes on from.
+    Start { step: u64 },
+    /// A step was done; no loss where the episode was left out.
+    Step { loss: Option<f64>, skipped: u64 },
+    /// An epoch has ended; all rows so far.
+    Epoch(&'e [EpochRow]),
+}
+
+/// Trains to the end and writes checkpoints, log and weights.
+///
+/// # Errors
+/// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with an
+/// admissible supervoxel; a loss that is not finite ten times in a row (the checkpoints stay).
+pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
+    let Run { model, recipe, folder, .. } = *run;
+    let candidates = Candidates::new(run.train, &recipe.episode);
+    if candidates.is_empty() {
+        let expected = "at least one supervoxel within the limits of [episode]";
+        let remedy = "widen [episode] or compute other supervoxels";
+        return Err(Error::invalid("the training scans", expected, "none", remedy));
+    }
+    artifact::create_folder(&folder.join("checkpoints"))?;
+    let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
+    let mut adamw = AdamW::new(trainable, recipe.training.weight_decay);
+    let last = folder.join("checkpoints/last.safetensors");
+    let mut state = State::START;
+    if last.exists() {
+        state = checkpoint::restore(&last, model, &mut adamw)?.state;
+    }
+    let mut rows = log::read(&folder.join("log.csv"), state.step / recipe.training.iterations_per_epoch)?;
+    show(Event::Start { step: state.step });
+
+    let (sender, episodes) = sync_channel(PREFETCH);
+    std::thread::scope(|scope| {
+        let first = state.step;
+        let (train, fold, candidates) = (run.train, run.fold, &candidates);
+        scope.spawn(move || prepare(train, recipe, fold, candidates, first, &sender));
+        let mut trainer = Trainer { run, adamw, state, saved: Instant::now(), failures: 0 };
+        trainer.train(&episodes, &mut rows, &mut show)
+        // `episodes` is dropped here, on which `prepare` ends.
+    })
+}
+
+/// Makes the episodes of steps `first`, `first` + 1, ... until nobody wants them any more.
+fn prepare(
+    train: &[Scan],
+    recipe: &Recipe,
+    fold: &str,
+    candidates: &Candidates,
+    first: u64,
+    episodes: &SyncSender<Option<Episode>>,
+) {
+    let Recipe { training, episode, augment, .. } = recipe;
+    let purpose = format!("episode, {fold}");
+    for step in first..training.steps() {
+        let mut rng = rng::stream(training.seed, &purpose, step);
+        let drawn = episode::draw(&mut rng, candidates, episode)
+            .and_then(|draw| Episode::make(&train[draw.scan], &draw, episode, augment, &mut rng));
+        if episodes.send(drawn).is_err() {
+            return;
+        }
+    }
+}
+
+struct Trainer<'a> {
+    run: &'a Run<'a>,
+    adamw: AdamW,
+    state: State,
+    saved: Instant,
+    /// Steps in a row without a finite loss or gradient.
+    failures: u64,
+}
+
+impl Trainer<'_> {
+    fn train(
+        &mut self,
+        episodes: &Receiver<Option<Episode>>,
+        rows: &mut Vec<EpochRow>,
+        show: &mut impl FnMut(Event),
+    ) -> Result<()> {
+        let config = &self.run.recipe.training;
+        while self.state.step < config.steps() {
+            let started = Instant::now();
+            let episode = episodes.recv().expect("one episode a step");
+            let loss = episode.and_then(|episode| self.update(&episode));
+            self.state.step += 1;
+            match loss {
+                Some(loss) => {
+                    self.state.loss_sum += loss;
+                    self.state.losses += 1;
+                }
+                None => self.state.skipped += 1,
+            }
+            self.state.seconds += started.elapsed().as_secs_f64();
+            show(Event::Step { loss, skipped: self.state.skipped });
+            if self.failures >= PATIENCE {
+                let found = format!("none in {PATIENCE} steps in a row up to step {}", self.state.step);
+                let remedy = "lower training.learning_rate, or set training.clip_norm = 1.0";
+                return Err(Error::invalid("training", "a finite loss", found, remedy));
+            }
+            if self.state.step % config.iterations_per_epoch == 0 {
+                self.end_epoch(rows)?;
+                show(Event::Epoch(rows));
+            }
+            if self.run.stop.load(Ordering::Relaxed) && self.state.step < config.steps() {
+                self.save("last")?;
+                return Err(Error::Stopped { saved: format!("step {} of {}", self.state.step, config.steps()) });
+            }
+        }
+        self.save("last")?;
+        checkpoint::write_weights(&self.run.folder.join("weights.safetensors"), self.run.model, &self.about())
+    }
+
+    /// One update of the weights; the loss, or None where it or the gradient is not finite and nothing was changed.
+    fn update(&mut self, episode: &Episode) -> Option<f64> {
+        let Run { model, recipe, .. } = self.run;
+        let steps = recipe.training.steps();
+        let alignment = self.state.step as f64 >= recipe.loss.alignment_start * steps as f64;
+        let (rate, beta_1) = one_cycle(self.state.step, steps, recipe.training.learning_rate);
+        self.adamw.zero_gradients();
+        let outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
+        outcome.loss.backward();
+        let norm = self.adamw.gradient_norm();
+        // The only place where the host waits for the device.
+        let both = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss.detach()], 0));
+        let (norm, loss) = (f64::from(both[0]), f64::from(both[1]));
+        if !norm.is_finite() || !loss.is_finite() {
+            self.failures += 1;
+            return None;
+        }
+        self.failures = 0;
+        let limit = recipe.training.clip_norm;
+        if limit > 0.0 && norm > limit {
+            self.adamw.scale_gradients(limit / norm);
+        }
+        self.adamw.step(rate, beta_1);
+        self.state.updates = self.adamw.steps;
+        Some(loss)
+    }
+
+    /// Validates where it is due, logs, saves.
+    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<()> {
+        let Run { model, recipe, held_out, organs, folder, .. } = self.run;
+        let config = &recipe.training;
+        let epoch = self.state.step / config.iterations_per_epoch;
+        let mut row = EpochRow {
+            epoch,
+            iteration: self.state.step,
+            learning_rate: one_cycle(self.state.step - 1, config.steps(), config.learning_rate).0,
+            train_loss: self.state.loss_sum / self.state.losses as f64,
+            validation_loss: None,
+            validation_dice: None,
+            organ_dice: None,
+            skipped: self.state.skipped,
+            seconds: self.state.seconds,
+        };
+        let mut is_best = false;
+        if epoch % config.validate_every_epochs == 0 || epoch == config.epochs {
+            if let Some((loss, dice)) = validation::on_supervoxels(model, held_out, recipe) {
+                (row.validation_loss, row.validation_dice) = (Some(loss), Some(dice));
+                is_best = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best);
+                if is_best {
+                    self.state.best_loss = Some(loss);
+                }
+            }
+            row.organ_dice = organs.and_then(|organs| validation::on_organs(model, organs));
+        }
+        rows.push(row);
+        log::write(&folder.join("log.csv"), rows)?;
+        (self.state.loss_sum, self.state.losses, self.state.skipped, self.state.seconds) = (0.0, 0, 0, 0.0);
+        if is_best {
+            self.save("best")?;
+        }
+        if epoch % config.checkpoint_every_epochs == 0 {
+            self.save(&format!("epoch_{epoch:04}"))?;
+        }
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.save("last")?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, name: &str) -> Result<()> {
+        let path = self.run.folder.join(format!("checkpoints/{name}.safetensors"));
+        checkpoint::write(&path, self.run.model, &self.adamw, &self.about())?;
+        if name == "last" {
+            self.saved = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn about(&self) -> About {
+        About {
+            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
+            config: self.run.config.to_owned(),
+            fold: self.run.fold.to_owned(),
+            state: self.state.clone(),
+        }
+    }
+}

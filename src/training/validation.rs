@@ -1,0 +1,69 @@
+//! How training fares on scans that it does not see: loss and Dice on their supervoxels, and for the log alone Dice on
+//! their organs where somebody has drawn them.
+
+use super::step::{Tensors, step};
+use super::Recipe;
+use crate::episode::{self, Episode, Scan};
+use crate::metrics;
+use crate::model::Model;
+use crate::prediction::hard;
+use crate::rng;
+use crate::tensor::{from_classes, from_voxels};
+use ndarray::Array3;
+use tch::{Tensor, no_grad};
+
+/// An annotated scan on the working grid: class indices 0 ..= K.
+#[derive(Debug)]
+pub struct Annotated {
+    pub image: Array3<f32>,
+    pub classes: Array3<u8>,
+}
+
+/// Organs for the log: one support, some queries, K classes.
+#[derive(Debug)]
+pub struct Organs {
+    pub support: Annotated,
+    pub queries: Vec<Annotated>,
+    pub count: u8,
+}
+
+/// Mean loss and mean Dice over the same episodes each time it is called; None without any episode.
+pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<(f64, f64)> {
+    let candidates = episode::Candidates::new(scans, &recipe.episode);
+    let (mut losses, mut dices) = (Vec::new(), Vec::new());
+    for index in 0..recipe.training.validation_episodes {
+        let mut rng = rng::stream(recipe.training.seed, "validation", index);
+        let Some(draw) = episode::draw(&mut rng, &candidates, &recipe.episode) else { continue };
+        let Some(episode) = Episode::make(&scans[draw.scan], &draw, &recipe.episode, &recipe.augment, &mut rng) else {
+            continue;
+        };
+        let tensors = Tensors::new(&episode, model.device());
+        let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, false));
+        losses.push(outcome.segmentation.double_value(&[]));
+        dices.extend(dice(&hard(&outcome.scores), &episode.query_labels));
+    }
+    Some((mean(&losses)?, mean(&dices)?))
+}
+
+/// Mean Dice of the organs over the queries, on the working grid.
+pub fn on_organs(model: &Model, organs: &Organs) -> Option<f64> {
+    let Organs { support, queries, count } = organs;
+    let image = |scan: &Annotated| from_voxels(scan.image.view());
+    let shot = model.support(&image(support), &from_classes(support.classes.view()), i64::from(*count));
+    let prototypes = model.test_prototypes(&[shot]);
+    let dices: Vec<f64> =
+        queries.iter().flat_map(|query| dice(&hard(&model.predict(&image(query), &prototypes)), &query.classes)).collect();
+    mean(&dices)
+}
+
+/// Dice of each class that the truth shows.
+fn dice(predicted: &Tensor, truth: &Array3<u8>) -> Vec<f64> {
+    let predicted = crate::tensor::to_voxels(predicted).mapv(|class| class as i32);
+    let truth = truth.mapv(i32::from);
+    let classes = truth.iter().copied().max().unwrap_or(0);
+    (1..=classes).filter_map(|class| metrics::dice(predicted.view(), truth.view(), class)).collect()
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}

@@ -1,0 +1,212 @@
+//! A folder of scans: which files belong together, in which order, and what their labels mean.
+//!
+//! Either file name patterns (`image_{id}.nii.gz`), or an nnU-Net v2 dataset (`dataset.json`, `imagesTr`, `labelsTr`).
+
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod nnunet;
+
+/// Section `[data]`. Not used for a folder that describes itself (nnU-Net v2).
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Image file, for instance `image_{id}.nii.gz`; may lie in a subfolder (`images/{id}.nii.gz`). Both `.nii`
+    /// and `.nii.gz` match whichever of them is written here.
+    pub image: String,
+    /// Label file of the same id; empty where there are none.
+    pub label: String,
+    /// Name and label value of each class.
+    pub classes: BTreeMap<String, i32>,
+}
+
+/// One scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    pub id: String,
+    pub image: PathBuf,
+    pub label: Option<PathBuf>,
+}
+
+/// All scans of a folder, their ids in natural order (2 before 10, `a2` before `a10`, numbers before text).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    pub folder: PathBuf,
+    pub cases: Vec<Case>,
+    pub classes: BTreeMap<String, i32>,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        let patterns = [("data.image", &self.image), ("data.label", &self.label)];
+        for (key, text) in patterns.into_iter().filter(|(key, text)| *key == "data.image" || !text.is_empty()) {
+            if Pattern::parse(text).is_none() {
+                return Err(Error::invalid(
+                    key,
+                    "a file name with {id} once, in the name and not in the folder",
+                    format!("{text:?}"),
+                    "write it like \"image_{id}.nii.gz\"",
+                ));
+            }
+        }
+        check_classes("data.classes", &self.classes)
+    }
+}
+
+/// Reads what is there; no file is opened but `dataset.json`.
+///
+/// # Errors
+/// The folder is missing or holds nothing that matches; one id has two files.
+pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
+    if !folder.is_dir() {
+        let found = if folder.exists() { "a file" } else { "nothing" };
+        return Err(Error::file(folder, "a folder with scans", found, "give the folder that holds the dataset"));
+    }
+    let (mut cases, classes) = if folder.join("dataset.json").is_file() && folder.join("imagesTr").is_dir() {
+        nnunet::read(folder)?
+    } else {
+        config.check()?;
+        (match_patterns(folder, config)?, config.classes.clone())
+    };
+    cases.sort_by_cached_key(|case| (natural(&case.id), case.id.clone()));
+    Ok(Dataset { folder: folder.to_owned(), cases, classes })
+}
+
+fn match_patterns(folder: &Path, config: &Config) -> Result<Vec<Case>> {
+    let images = Pattern::parse(&config.image).expect("checked");
+    let labels = Pattern::parse(&config.label);
+    let image_names = file_names(&folder.join(&images.folder))?;
+    let mut image_of = by_id(folder, &images, &image_names)?;
+    let label_of = match &labels {
+        None => BTreeMap::new(),
+        Some(labels) if labels.folder == images.folder => by_id(folder, labels, &image_names)?,
+        Some(labels) => match file_names(&folder.join(&labels.folder)) {
+            Ok(names) => by_id(folder, labels, &names)?,
+            Err(_) => BTreeMap::new(), // a dataset without any labels
+        },
+    };
+    // `{id}.nii.gz` also matches `7_seg.nii.gz`, the label of 7, which is no scan of its own.
+    let labels_of_scans: Vec<_> =
+        label_of.iter().filter(|(id, _)| image_of.contains_key(*id)).map(|(_, p)| p).collect();
+    let is_label: Vec<_> = image_of
+        .iter()
+        .filter(|(id, path)| labels_of_scans.contains(path) && label_of.get(*id) != Some(path))
+        .map(|(id, _)| id.clone())
+        .collect();
+    is_label.iter().for_each(|id| drop(image_of.remove(id)));
+    if image_of.is_empty() {
+        return Err(nothing_matches(&folder.join(&images.folder), &config.image, &image_names));
+    }
+    let case = |(id, image): (String, PathBuf)| Case { label: label_of.get(&id).cloned(), id, image };
+    Ok(image_of.into_iter().map(case).collect())
+}
+
+fn nothing_matches(folder: &Path, pattern: &str, names: &[String]) -> Error {
+    let found = match names {
+        [] => "an empty folder".into(),
+        names if names.len() <= 3 => names.join(", "),
+        names => format!("{} and {} more", names[..3].join(", "), names.len() - 3),
+    };
+    let remedy = "set data.image to the pattern of your files";
+    Error::file(folder, format!("files like {pattern}"), found, remedy)
+}
+
+/// Every matching file, keyed by its id.
+fn by_id(folder: &Path, pattern: &Pattern, names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let folder = folder.join(&pattern.folder);
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for name in names {
+        let Some(id) = pattern.id(name) else { continue };
+        if id.contains(['/', '\\']) {
+            let remedy = "rename the file: an id becomes part of other file names";
+            return Err(Error::file(&folder.join(name), "an id without path separators", id, remedy));
+        }
+        if let Some(other) = files.insert(id.to_owned(), folder.join(name)) {
+            let found = format!("also {}", other.display());
+            return Err(Error::file(&folder.join(name), format!("one file for id {id}"), found, "remove one of them"));
+        }
+    }
+    Ok(files)
+}
+
+/// Visible files of a folder, sorted.
+fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("list", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !entry.path().is_dir() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
+    let mut names: BTreeMap<i32, &str> = BTreeMap::new();
+    for (name, &value) in classes {
+        let fault =
+            |expected: &str, found: String| Err(Error::invalid(at, expected, found, "give every class its own"));
+        if value == 0 {
+            return fault("label values other than 0, the background", format!("{name} = 0"));
+        }
+        if let Some(other) = names.insert(value, name) {
+            return fault("one class for each label value", format!("{other} = {value} and {name} = {value}"));
+        }
+    }
+    Ok(())
+}
+
+/// `folder/before{id}after.nii[.gz]`
+struct Pattern {
+    folder: String,
+    before: String,
+    after: String,
+    /// Without `.nii` at the end the rest must match as it stands.
+    nifti: bool,
+}
+
+impl Pattern {
+    fn parse(text: &str) -> Option<Self> {
+        let (folder, name) = text.rsplit_once('/').unwrap_or(("", text));
+        let (before, after) = name.split_once("{id}")?;
+        if after.contains("{id}") || folder.contains("{id}") {
+            return None;
+        }
+        let stem = without_nifti_ending(after);
+        let (after, nifti) = (stem.unwrap_or(after).to_owned(), stem.is_some());
+        Some(Self { folder: folder.to_owned(), before: before.to_owned(), after, nifti })
+    }
+
+    fn id<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let stem = if self.nifti { without_nifti_ending(name)? } else { name };
+        let id = stem.strip_prefix(&self.before)?.strip_suffix(self.after.as_str())?;
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+fn without_nifti_ending(name: &str) -> Option<&str> {
+    name.strip_suffix(".nii.gz").or_else(|| name.strip_suffix(".nii"))
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Number(u128),
+    Text(String),
+}
+
+/// Digits compare as numbers, and a number comes before text.
+fn natural(id: &str) -> Vec<Part> {
+    let is_digit = |byte: &u8| byte.is_ascii_digit();
+    let part = |bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        if is_digit(&bytes[0]) { Part::Number(text.parse().unwrap_or(u128::MAX)) } else { Part::Text(text) }
+    };
+    id.as_bytes().chunk_by(|a, b| is_digit(a) == is_digit(b)).map(part).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! nnU-Net v2: `dataset.json` beside `imagesTr/<case>_0000<ending>` and `labelsTr/<case><ending>`.
+
+use super::{Case, check_classes, file_names, nothing_matches};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What we use of it; there is more in a real one.
+#[derive(serde::Deserialize)]
+struct Description {
+    #[serde(default)]
+    channel_names: BTreeMap<String, serde_json::Value>,
+    labels: BTreeMap<String, serde_json::Value>,
+    file_ending: String,
+}
+
+/// # Errors
+/// It is not version 2, has several channels or region-based labels, or its images are not NIfTI.
+pub fn read(folder: &Path) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
+    let json = folder.join("dataset.json");
+    let text = std::fs::read_to_string(&json).map_err(Error::io("read", &json))?;
+    let description: Description = serde_json::from_str(&text).map_err(|e| {
+        let remedy =
+            "convert an older dataset with nnU-Net, or move dataset.json away and set data.image to the file names";
+        Error::file(&json, "an nnU-Net v2 description (labels by name, file_ending)", e.to_string(), remedy)
+    })?;
+    let ending = description.file_ending.as_str();
+    if ![".nii", ".nii.gz"].contains(&ending) {
+        return Err(Error::file(&json, "file_ending .nii or .nii.gz", ending, "convert the images to NIfTI"));
+    }
+    let channels = description.channel_names.len();
+    let several = |found: String| {
+        let remedy = "make a dataset of the one channel to work on, with that channel's files as _0000";
+        Error::file(&json, "one channel", found, remedy)
+    };
+    if channels > 1 {
+        return Err(several(format!("{channels} in channel_names")));
+    }
+    let classes = classes(&json, description.labels)?;
+    let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
+    let names = file_names(&images)?;
+    if let Some(second) = names.iter().find(|name| name.ends_with(&format!("_0001{ending}"))) {
+        return Err(several(format!("imagesTr/{second}")));
+    }
+    let first_channel = format!("_0000{ending}");
+    let case = |name: &String| {
+        let id = name.strip_suffix(&first_channel).filter(|id| !id.is_empty())?;
+        let label = labels.join(format!("{id}{ending}"));
+        Some(Case { id: id.to_owned(), image: images.join(name), label: label.is_file().then_some(label) })
+    };
+    let cases: Vec<_> = names.iter().filter_map(case).collect();
+    if cases.is_empty() {
+        return Err(nothing_matches(&images, &format!("{{case}}{first_channel}"), &names));
+    }
+    Ok((cases, classes))
+}
+
+fn classes(json: &Path, labels: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, i32>> {
+    let mut classes = BTreeMap::new();
+    for (name, value) in labels.into_iter().filter(|(name, _)| name != "background" && name != "ignore") {
+        let Some(number) = value.as_i64().and_then(|number| i32::try_from(number).ok()) else {
+            let remedy =
+                "give every class one integer (regions of several labels: write label maps of the regions first)";
+            return Err(Error::file(json, "labels with one integer each", format!("{name}: {value}"), remedy));
+        };
+        classes.insert(name, number);
+    }
+    check_classes(&format!("{} labels", json.display()), &classes)?;
+    Ok(classes)
+}

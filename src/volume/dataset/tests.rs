@@ -1,0 +1,110 @@
+use super::*;
+
+fn folder(files: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in files {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    folder
+}
+
+fn config(image: &str, label: &str) -> Config {
+    let classes = BTreeMap::from([("liver".to_owned(), 1), ("spleen".to_owned(), 4)]);
+    Config { image: image.into(), label: label.into(), classes }
+}
+
+fn ids(dataset: &Dataset) -> Vec<&str> {
+    dataset.cases.iter().map(|case| case.id.as_str()).collect()
+}
+
+#[test]
+fn ids_sort_by_number_and_labels_find_their_images() {
+    let files =
+        ["image_10.nii.gz", "image_2.nii", "image_x.nii.gz", "label_2.nii.gz", "label_9.nii.gz", ".image_3.nii", "a"];
+    let folder = folder(&files);
+    let dataset = open(folder.path(), &config("image_{id}.nii.gz", "label_{id}.nii")).unwrap();
+    assert_eq!(ids(&dataset), ["2", "10", "x"]);
+    assert_eq!(dataset.cases[0].image, folder.path().join("image_2.nii"));
+    assert_eq!(dataset.cases[0].label, Some(folder.path().join("label_2.nii.gz")));
+    assert_eq!(dataset.cases[1].label, None);
+    assert_eq!(dataset.classes["spleen"], 4);
+}
+
+#[test]
+fn text_ids_sort_by_the_numbers_in_them() {
+    let folder = folder(&["case10.nii.gz", "case9.nii.gz", "7.nii.gz", "case9b.nii.gz"]);
+    assert_eq!(ids(&open(folder.path(), &config("{id}.nii.gz", "")).unwrap()), ["7", "case9", "case9b", "case10"]);
+}
+
+#[test]
+fn a_label_that_also_looks_like_an_image_is_no_scan() {
+    let folder = folder(&["7.nii.gz", "7_seg.nii.gz", "8.nii.gz"]);
+    assert_eq!(ids(&open(folder.path(), &config("{id}.nii.gz", "{id}_seg.nii.gz")).unwrap()), ["7", "8"]);
+}
+
+#[test]
+fn patterns_may_lie_in_subfolders() {
+    let folder = folder(&["images/1.nii", "labels/1.nii"]);
+    let dataset = open(folder.path(), &config("images/{id}.nii", "labels/{id}.nii")).unwrap();
+    assert_eq!(dataset.cases[0].label, Some(folder.path().join("labels/1.nii")));
+}
+
+#[test]
+fn each_fault_says_what_was_looked_for_and_what_is_there() {
+    let check = |folder: &Path, config: &Config, parts: &[&str]| {
+        let text = open(folder, config).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| text.contains(part)) && !text.contains('\n'), "{text}");
+    };
+    let usual = config("image_{id}.nii.gz", "label_{id}.nii.gz");
+    check(&folder(&[]).path().join("absent"), &usual, &["found nothing"]);
+    check(folder(&[]).path(), &usual, &["empty folder"]);
+    check(
+        folder(&["a", "b", "c", "d", "e"]).path(),
+        &usual,
+        &["image_{id}.nii.gz", "a, b, c and 2 more", "data.image"],
+    );
+    check(folder(&["image_1.nii", "image_1.nii.gz"]).path(), &usual, &["one file for id 1"]);
+    check(folder(&["image_1\\2.nii"]).path(), &usual, &["path separators"]);
+    check(folder(&["image_1.nii"]).path(), &config("image.nii", ""), &["data.image", "{id}"]);
+    check(folder(&["image_1.nii"]).path(), &config("{id}/image_{id}.nii", ""), &["data.image", "{id}"]);
+}
+
+#[test]
+fn classes_need_values_of_their_own_that_are_not_background() {
+    for (first, second) in [(0, 1), (2, 2)] {
+        let mut config = config("{id}.nii", "");
+        config.classes = BTreeMap::from([("a".into(), first), ("b".into(), second)]);
+        assert!(config.check().unwrap_err().to_string().starts_with("data.classes"));
+    }
+}
+
+#[test]
+fn an_nnunet_dataset_describes_itself() {
+    let files = ["imagesTr/c_10_0000.nii.gz", "imagesTr/c_2_0000.nii.gz", "labelsTr/c_2.nii.gz"];
+    let folder = folder(&files);
+    let check = |json: &str| {
+        std::fs::write(folder.path().join("dataset.json"), json).unwrap();
+        open(folder.path(), &config("image_{id}.nii.gz", ""))
+    };
+    let dataset = check(
+        r#"{"channel_names": {"0": "MRI"}, "labels": {"background": 0, "kidney": 3, "ignore": 9},
+            "numTraining": 2, "file_ending": ".nii.gz"}"#,
+    )
+    .unwrap();
+    assert_eq!(ids(&dataset), ["c_2", "c_10"]);
+    assert_eq!(dataset.classes, BTreeMap::from([("kidney".into(), 3)]));
+    assert_eq!(dataset.cases[0].label, Some(folder.path().join("labelsTr/c_2.nii.gz")));
+    assert_eq!(dataset.cases[1].label, None);
+    for (json, part) in [
+        (r#"{"modality": {"0": "MRI"}, "labels": {"0": "background"}}"#, "v2"),
+        (r#"{"channel_names": {"0": "a", "1": "b"}, "labels": {"k": 1}, "file_ending": ".nii.gz"}"#, "one channel"),
+        (r#"{"labels": {"k": [1, 2]}, "file_ending": ".nii.gz"}"#, "one integer"),
+        (r#"{"labels": {"k": 1}, "file_ending": ".png"}"#, "NIfTI"),
+        (r#"{"labels": {"k": 1}, "file_ending": ".nii"}"#, "c_10_0000.nii.gz"),
+    ] {
+        let text = check(json).unwrap_err().to_string();
+        assert!(text.contains(part), "{text}");
+    }
+}

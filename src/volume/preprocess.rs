@@ -1,0 +1,231 @@
+//! A scan to the network's array, and the network's answer back to the scan.
+
+use super::foreground::{body_mask, bounding_box};
+use super::resample::{Weights, resize, resize_columns, resize_labels, resize_rows};
+use super::{Geometry, Image};
+use crate::error::{Error, Result};
+use ndarray::{Array3, ArrayView3, ArrayView4, ArrayViewMut3, Axis, s};
+use rayon::prelude::*;
+
+/// Of the intensity range, as in the field's usual body masks (10 of 255).
+const BODY_THRESHOLD: f32 = 10.0 / 255.0;
+/// Added on each side in-plane, as a share of the image.
+const BODY_MARGIN: f64 = 0.02;
+/// An image whose spread is below this share of its magnitude is constant.
+const CONSTANT: f64 = 1e-5;
+
+/// Section `[preprocess]`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The network's array, voxels along z, y, x.
+    pub size_vox: [usize; 3],
+    pub crop: Crop,
+    /// Intensities above this percentile are set to it (100 keeps all).
+    pub clip_percentile: f64,
+    /// Intensities below this percentile are set to it (0 keeps all).
+    pub clip_lower_percentile: f64,
+}
+
+/// What of a scan the network sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Crop {
+    /// All of it.
+    None,
+    /// The box around the body and a margin of 2 % in-plane; every slice.
+    Body,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        let fault = |key: &str, expected: &str, found: String| {
+            Err(Error::invalid(format!("preprocess.{key}"), expected, found, "change it in the config or with --set"))
+        };
+        if self.size_vox.iter().any(|&n| !(1..=4096).contains(&n)) {
+            return fault("size_vox", "three sizes z y x from 1 to 4096", format!("{:?}", self.size_vox));
+        }
+        if !(self.clip_percentile > 0.0 && self.clip_percentile <= 100.0) {
+            return fault("clip_percentile", "more than 0 and at most 100", self.clip_percentile.to_string());
+        }
+        if !(self.clip_lower_percentile >= 0.0 && self.clip_lower_percentile < self.clip_percentile) {
+            let found = self.clip_lower_percentile.to_string();
+            return fault("clip_lower_percentile", "at least 0 and less than clip_percentile", found);
+        }
+        Ok(())
+    }
+}
+
+/// How a scan (canonical frame, native voxels) maps to the network's array: a crop, then a resize.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkingGrid {
+    pub native_shape_vox: [usize; 3],
+    /// First native voxel of the crop, z y x.
+    pub start_vox: [usize; 3],
+    /// One past its last.
+    pub end_vox: [usize; 3],
+    /// The network's array.
+    pub shape_vox: [usize; 3],
+}
+
+/// Clips, crops, resizes, and scales to mean 0 and standard deviation 1 over the working volume.
+/// A constant image becomes zeros.
+pub fn prepare(image: &Image, config: &Config) -> (Array3<f32>, WorkingGrid) {
+    let mut voxels = image.voxels.clone();
+    clip(&mut voxels, config.clip_lower_percentile, config.clip_percentile);
+    let native_shape_vox = [0, 1, 2].map(|axis| voxels.shape()[axis]);
+    let (start_vox, end_vox) = match config.crop {
+        Crop::None => ([0; 3], native_shape_vox),
+        Crop::Body => body_box(voxels.view()),
+    };
+    let grid = WorkingGrid { native_shape_vox, start_vox, end_vox, shape_vox: config.size_vox };
+    let mut working = resize(grid.cropped(voxels.view()), grid.shape_vox);
+    standardise(&mut working);
+    (working, grid)
+}
+
+fn clip(voxels: &mut Array3<f32>, lower: f64, upper: f64) {
+    if lower <= 0.0 && upper >= 100.0 {
+        return;
+    }
+    let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
+    if finite.is_empty() {
+        return;
+    }
+    let high = if upper < 100.0 { percentile(&mut finite, upper) } else { f32::INFINITY };
+    let low = if lower > 0.0 { percentile(&mut finite, lower) } else { f32::NEG_INFINITY };
+    voxels.par_mapv_inplace(|v| v.max(low).min(high));
+}
+
+/// NumPy's: linear between the two neighbours in rank. Reorders `values`.
+pub fn percentile(values: &mut [f32], percent: f64) -> f32 {
+    let rank = percent / 100.0 * (values.len() - 1) as f64;
+    let (_, &mut below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
+    let next = above.iter().copied().min_by(f32::total_cmp).unwrap_or(below);
+    (f64::from(below) + rank.fract() * (f64::from(next) - f64::from(below))) as f32
+}
+
+fn body_box(voxels: ArrayView3<f32>) -> ([usize; 3], [usize; 3]) {
+    let shape = voxels.shape();
+    let mask = body_mask(voxels, BODY_THRESHOLD);
+    let (mut start, mut end) = bounding_box(mask.view()).expect("a body mask is never empty");
+    (start[0], end[0]) = (0, shape[0]);
+    for axis in [1, 2] {
+        let margin = (BODY_MARGIN * shape[axis] as f64).ceil() as usize;
+        start[axis] = start[axis].saturating_sub(margin);
+        end[axis] = (end[axis] + margin).min(shape[axis]);
+    }
+    (start, end)
+}
+
+/// (v - mean) / sd over all voxels, sums in float64 and in order.
+fn standardise(voxels: &mut Array3<f32>) {
+    let count = voxels.len() as f64;
+    let mean = voxels.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let variance = voxels.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+    let sd = variance.sqrt();
+    let largest = voxels.iter().fold(0.0, |largest: f64, &v| largest.max(f64::from(v).abs()));
+    if sd <= CONSTANT * largest {
+        voxels.fill(0.0);
+        return;
+    }
+    voxels.mapv_inplace(|v| ((f64::from(v) - mean) / sd) as f32);
+}
+
+impl WorkingGrid {
+    /// Native labels onto the working grid, class by class.
+    pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
+        resize_labels(self.cropped(native), self.shape_vox)
+    }
+
+    /// Distance between working voxels along z, y, x.
+    pub fn spacing_mm(&self, native: &Geometry) -> [f64; 3] {
+        let spacing = native.spacing_mm();
+        let crop = self.crop_shape_vox();
+        [0, 1, 2].map(|axis| spacing[axis] * crop[axis] as f64 / self.shape_vox[axis] as f64)
+    }
+
+    /// The best class of every native voxel: scores are interpolated, never labels. 0 outside of the crop; of equal
+    /// scores the first class. Holds one slice of one class at native size per thread, never all of them.
+    ///
+    /// # Shapes
+    /// `scores` (classes, z, y, x) on the working grid, at most 256 classes.
+    pub fn classes_to_native(&self, scores: ArrayView4<f32>) -> Array3<u8> {
+        let classes = scores.shape()[0];
+        assert!((1..=256).contains(&classes), "a class index of 8 bits");
+        let channels: Vec<_> = scores.outer_iter().collect();
+        let mut native = Array3::zeros(self.native_shape_vox);
+        self.for_each_slice(native.view_mut(), &channels, |mut slice, resized| {
+            let mut best = vec![f32::NEG_INFINITY; slice.len()];
+            for class in 0..classes {
+                let scores = resized(class);
+                let voxels = slice.iter_mut().zip(&mut best).zip(&scores);
+                for ((index, best), &score) in voxels {
+                    if score > *best {
+                        (*index, *best) = (class as u8, score);
+                    }
+                }
+            }
+        });
+        native
+    }
+
+    /// One channel interpolated to the native voxels; `outside` of the crop.
+    ///
+    /// # Shapes
+    /// `channel` (z, y, x) on the working grid.
+    pub fn channel_to_native(&self, channel: ArrayView3<f32>, outside: f32) -> Array3<f32> {
+        let mut native = Array3::from_elem(self.native_shape_vox, outside);
+        self.for_each_slice(native.view_mut(), &[channel], |mut slice, resized| {
+            slice.iter_mut().zip(resized(0)).for_each(|(voxel, value)| *voxel = value);
+        });
+        native
+    }
+
+    fn crop_shape_vox(&self) -> [usize; 3] {
+        [0, 1, 2].map(|axis| self.end_vox[axis] - self.start_vox[axis])
+    }
+
+    fn cropped<'a, T>(&self, native: ArrayView3<'a, T>) -> ArrayView3<'a, T> {
+        assert_eq!(native.shape(), self.native_shape_vox, "the grid was made from a volume of this shape");
+        let ([z0, y0, x0], [z1, y1, x1]) = (self.start_vox, self.end_vox);
+        native.slice_move(s![z0..z1, y0..y1, x0..x1])
+    }
+
+    /// Calls `fill` for every axial slice of the crop in parallel, with the slice and a function that gives one
+    /// channel's values on it.
+    fn for_each_slice<T: Send, F>(&self, native: ArrayViewMut3<T>, channels: &[ArrayView3<f32>], fill: F)
+    where
+        F: Fn(ndarray::ArrayViewMut2<T>, &dyn Fn(usize) -> Vec<f32>) + Sync,
+    {
+        let ([z0, y0, x0], [z1, y1, x1]) = (self.start_vox, self.end_vox);
+        let [ny, nx] = [self.shape_vox[1], self.shape_vox[2]];
+        let crop = self.crop_shape_vox();
+        let [over_z, over_y, over_x] = [0, 1, 2].map(|axis| Weights::new(self.shape_vox[axis], crop[axis]));
+        let channels: Vec<_> = channels.iter().map(|channel| channel.as_standard_layout()).collect();
+        for channel in &channels {
+            assert_eq!(channel.shape(), self.shape_vox, "scores lie on the working grid");
+        }
+        let mut inside = native.slice_move(s![z0..z1, y0..y1, x0..x1]);
+        let slices: Vec<_> = inside.outer_iter_mut().enumerate().collect();
+        slices.into_par_iter().for_each(|(z, slice)| {
+            let resized = |channel: usize| {
+                let mut slab = vec![0.0; ny * nx]; // [ny, nx]
+                for (j, w) in over_z.taps(z) {
+                    let source = channels[channel].index_axis(Axis(0), j);
+                    let source = source.to_slice().expect("standard layout");
+                    slab.iter_mut().zip(source).for_each(|(out, &v)| *out += w * v);
+                }
+                let mut rows = vec![0.0; crop[1] * nx]; // [crop y, nx]
+                resize_rows(&slab, &mut rows, nx, &over_y);
+                let mut out = vec![0.0; crop[1] * crop[2]]; // [crop y, crop x]
+                resize_columns(&rows, &mut out, nx, &over_x);
+                out
+            };
+            fill(slice, &resized);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,328 @@
+//! Holds the rules on which the reading order of the sources rests: dependencies point one way, torch and each large
+//! crate have their home, and nothing is called "utils". A rule that stands in the way is changed here, in the open.
+
+use std::fs;
+use std::path::Path;
+
+/// Every top-level module with the modules that its code (tests aside) may name. Only lines above may be named, so
+/// there are no cycles.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("rng", &["error"]),
+    ("artifact", &["error"]),
+    // Arrays, without torch.
+    ("volume", &["error", "rng", "artifact"]),
+    ("supervoxels", &["error", "rng", "artifact", "volume"]),
+    ("augment", &["error", "rng", "artifact", "volume"]),
+    ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
+    ("metrics", &["error", "rng", "artifact", "volume"]),
+    ("report", &["error", "rng", "artifact", "volume", "metrics"]),
+    ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
+    // Tensors, without files.
+    ("tensor", &["error"]),
+    ("features", &["error", "rng", "tensor"]),
+    ("prototypes", &["error", "tensor"]),
+    ("prediction", &["error", "tensor", "prototypes"]),
+    ("loss", &["error", "tensor", "prototypes", "prediction"]),
+    // Where the halves meet.
+    ("device", &["error"]),
+    ("weights", &["error", "artifact", "tensor"]),
+    ("model", &["error", "rng", "tensor", "weights", "features", "prototypes", "prediction"]),
+    ("training", ANY_ABOVE),
+    ("config", ANY_ABOVE),
+    ("cli", &["error"]),
+    ("commands", ANY_ABOVE),
+];
+const ANY_ABOVE: &[&str] = &["*"];
+
+const WITHOUT_TORCH: &[&str] =
+    &["error", "rng", "artifact", "volume", "supervoxels", "episode", "augment", "metrics", "report", "phantom"];
+const WITHOUT_FILES: &[&str] = &["tensor", "features", "prototypes", "prediction", "loss"];
+/// Crates with one home: the paths below `src/` that start like this may name them, and tests may.
+const HOMES: &[(&str, &[&str])] = &[
+    ("nifti", &["volume/nifti"]),
+    ("clap", &["cli.rs", "cli/", "main.rs"]),
+    ("toml", &["config.rs", "config/"]),
+    ("toml_edit", &["config.rs", "config/"]),
+    ("indicatif", &["commands/progress.rs"]),
+];
+const NO_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "manager", "misc"];
+const MOST_LINES: usize = 600;
+
+#[test]
+fn the_sources_keep_the_rules() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(files.len() > 10, "only {} sources under {}", files.len(), root.display());
+    let broken: Vec<String> = files
+        .iter()
+        .flat_map(|path| {
+            let name = path.strip_prefix(&root).expect("it lies below").to_str().expect("names are UTF-8");
+            violations(name, &fs::read_to_string(path).expect("a source can be read"))
+        })
+        .collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_table_points_one_way() {
+    for (at, (module, allowed)) in MAY_USE.iter().enumerate() {
+        for name in allowed.iter().filter(|name| **name != "*") {
+            assert!(
+                MAY_USE[..at].iter().any(|(above, _)| above == name),
+                "{module} may use {name}, which is not above"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_rule_is_noticed_when_it_is_broken() {
+    let long = "\n".repeat(MOST_LINES);
+    for (path, source, part) in [
+        ("volume/mod.rs", "use crate::metrics::Summary;", "volume may not use metrics"),
+        ("volume/mod.rs", "pub fn f() { crate::training::run() }", "volume may not use training"),
+        ("loss.rs", "use crate::{\n    error::Result,\n    model::{Model, volume},\n};", "loss may not use model"),
+        ("loss.rs", "use super::model::Model;", "loss may not use model"),
+        ("metrics/overlap.rs", "use super::super::report::Row;", "metrics may not use report"),
+        ("augment/spatial/draw.rs", "use super::super::super::episode;", "augment may not use episode"),
+        ("training/step.rs", "use crate::config::Config;", "training may not use config"),
+        ("cli.rs", "use crate::commands::eval::Args;", "cli may not use commands"),
+        ("sorcery.rs", "", "sorcery is not in the table"),
+        ("metrics/overlap.rs", "use tch::Tensor;", "metrics may not name tch"),
+        ("report/mod.rs", "fn f(x: &tch::Tensor) {}", "report may not name tch"),
+        ("episode/mod.rs", "#[cfg(test)]\nmod tests {\n    use tch::Tensor;\n}", "episode may not name tch"),
+        ("features/unet3d.rs", "use std::fs;", "features may not touch files"),
+        ("loss.rs", "fn f() { std::fs::read(x) }", "loss may not touch files"),
+        ("tensor.rs", "use std::{fs, path::Path};", "tensor may not touch files"),
+        ("prediction/mod.rs", "use std::io::{self, Write};\nuse std::{fmt, fs::File};", "may not touch files"),
+        ("volume/preprocess.rs", "use nifti::NiftiHeader;", "nifti belongs to"),
+        ("volume/preprocess.rs", "fn f() -> ::nifti::NiftiHeader {}", "nifti belongs to"),
+        ("report/html.rs", "fn f() { nifti::ReaderOptions::new() }", "nifti belongs to"),
+        ("commands/train.rs", "#[derive(clap::Args)] struct A;", "clap belongs to"),
+        ("training/run.rs", "use toml::Value;", "toml belongs to"),
+        ("training/run.rs", "use toml_edit as edit;", "toml_edit belongs to"),
+        ("training/run.rs", "use indicatif::ProgressBar;", "indicatif belongs to"),
+        ("volume/utils.rs", "", "says nothing"),
+        ("augment/helpers/mod.rs", "", "says nothing"),
+        ("loss.rs", &long, "600 lines"),
+    ] {
+        let found = violations(path, source);
+        assert!(found.iter().any(|line| line.contains(part)), "{path} with {source:?} gave {found:?}, not {part:?}");
+    }
+}
+
+#[test]
+fn what_is_allowed_passes() {
+    for (path, source) in [
+        ("volume/mod.rs", "// use tch::Tensor; crate::training\n/* crate::model */ use crate::error::Result;"),
+        ("volume/mod.rs", "const A: &str = \"crate::model \\\" tch::Tensor\"; const B: &str = r#\"use \"tch::\"\"#;"),
+        ("volume/mod.rs", "fn f<'a>(x: &'a u8) -> char { '\"' }\nuse crate::volume::nifti;"),
+        ("volume/dataset.rs", "use super::nifti;\nfn f() { nifti::read(path) }"),
+        ("volume/dataset.rs", "use crate::volume::{Volume, nifti};\nfn f() { nifti::read(path) }"),
+        ("report/html.rs", "fn f() { crate::volume::nifti::read(path) }"),
+        ("volume/nifti/header.rs", "use nifti::NiftiHeader;\nuse super::super::Volume;"),
+        ("metrics/overlap.rs", "use crate::{error::{Error, Result}, volume::Geometry};"),
+        ("metrics/overlap.rs", "#[cfg(test)]\nmod tests {\n    use crate::phantom;\n    use super::*;\n}"),
+        ("episode/split.rs", "#[cfg(test)]\nmod tests {\n    fn f() { toml::from_str(text) }\n}"),
+        ("volume/preprocess/tests.rs", "use crate::phantom;\nuse toml::Value;"),
+        ("training/step.rs", "use crate::loss;\nuse crate::episode::Episode;\nuse tch::Tensor;"),
+        ("config.rs", "use crate::training;\nuse toml::Value;"),
+        ("main.rs", "use clap::Parser;\nuse ssl3d::cli;"),
+        ("features/mod.rs", "use std::fmt;\nlet buffs::x = offs::y;"),
+    ] {
+        assert_eq!(violations(path, source), Vec::<String>::new(), "{path} with {source:?}");
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The rules that a source breaks, one line each. `path` is relative to `src/`.
+fn violations(path: &str, source: &str) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut say = |line: String| broken.push(format!("src/{path}: {line}"));
+    if source.lines().count() >= MOST_LINES {
+        say(format!("{} lines; {MOST_LINES} lines are too many", source.lines().count()));
+    }
+    let parts: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
+    if let Some(name) = parts.iter().find(|part| NO_NAMES.contains(part)) {
+        say(format!("{name} says nothing about what it yields"));
+    }
+
+    let code = blank_text(source);
+    let shipped = if parts.last() == Some(&"tests") { "" } else { without_tests(&code) };
+    for (name, homes) in HOMES {
+        if !homes.iter().any(|home| path.starts_with(home)) && names_crate(shipped, name) {
+            say(format!("{name} belongs to {}", homes.join(" and ")));
+        }
+    }
+    let module = parts[0];
+    if module == "lib" || module == "main" {
+        return broken;
+    }
+    if WITHOUT_TORCH.contains(&module) && names_crate(&code, "tch") {
+        say(format!("{module} may not name tch"));
+    }
+    let touches_files = || paths_after(&code, "std::").iter().any(|name| name == "fs") || names_crate(&code, "fs");
+    if WITHOUT_FILES.contains(&module) && touches_files() {
+        say(format!("{module} may not touch files"));
+    }
+
+    let Some(at) = MAY_USE.iter().position(|(name, _)| *name == module) else {
+        say(format!("{module} is not in the table of tests/architecture.rs"));
+        return broken;
+    };
+    let allowed: Vec<&str> = match MAY_USE[at].1 {
+        ["*"] => MAY_USE[..at].iter().map(|(name, _)| *name).collect(),
+        names => names.to_vec(),
+    };
+    // As many `super`s as the module is deep lead to the root.
+    let depth = parts.len() - usize::from(parts.last() == Some(&"mod"));
+    let mut used = paths_after(shipped, "crate::");
+    used.extend(paths_after(shipped, &"super::".repeat(depth)));
+    for name in used {
+        let known = MAY_USE.iter().any(|(module, _)| *module == name);
+        if known && name != module && !allowed.contains(&name.as_str()) {
+            say(format!("{module} may not use {name}"));
+        }
+    }
+    broken
+}
+
+/// The code up to its test module.
+fn without_tests(code: &str) -> &str {
+    code.match_indices("#[cfg(test)]")
+        .find(|(at, attribute)| code[at + attribute.len()..].trim_start().starts_with("mod "))
+        .map_or(code, |(at, _)| &code[..at])
+}
+
+/// The first names after each `prefix`: one for a path, several for a group in braces.
+fn paths_after(code: &str, prefix: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in code.match_indices(prefix).filter(|(at, _)| !continues_a_path(code, *at)) {
+        let rest = code[at + prefix.len()..].trim_start();
+        let Some(group) = rest.strip_prefix('{') else {
+            names.extend(identifier(rest));
+            continue;
+        };
+        let (mut depth, mut start) = (0, 0);
+        for (at, letter) in group.char_indices() {
+            match letter {
+                ',' | '}' if depth == 0 => {
+                    names.extend(identifier(group[start..at].trim_start()));
+                    start = at + 1;
+                    if letter == '}' {
+                        break;
+                    }
+                }
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+/// Whether the code names the crate, in a path or an import, and not a module of ours that has the same name.
+fn names_crate(code: &str, name: &str) -> bool {
+    let ours = code.split(';').any(|item| {
+        let local = ["crate::", "super::", "self::"].iter().any(|start| item.contains(start));
+        let imported = item.trim_start().trim_start_matches("pub ").starts_with("use ") && local;
+        let declared = item.trim_end().ends_with(&format!("mod {name}"));
+        declared || (imported && item.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name))
+    });
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (code[..at].trim_end(), &code[at + name.len()..]);
+        if identifier(&code[at..]).as_deref() != Some(name) || before_is_word(&code[..at]) {
+            return false;
+        }
+        let absolute = before.ends_with("::") && !before.trim_end_matches("::").ends_with(word_or_closing);
+        let bare = !before.ends_with("::") && !ours;
+        (absolute || bare) && (after.starts_with("::") || before.ends_with("use"))
+    })
+}
+
+fn continues_a_path(code: &str, at: usize) -> bool {
+    before_is_word(&code[..at]) || code[..at].ends_with("::")
+}
+
+fn before_is_word(before: &str) -> bool {
+    before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+}
+
+fn word_or_closing(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '>'
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let name: String = text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// The source with comments and the insides of literals left out.
+fn blank_text(source: &str) -> String {
+    let mut code = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(letter) = rest.chars().next() {
+        let skip = match letter {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '"' => string_end(rest),
+            'r' if !before_is_word(&code) => raw_string_end(rest),
+            '\'' => char_end(rest),
+            _ => 0,
+        };
+        if skip == 0 {
+            code.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        } else {
+            rest = &rest[skip..];
+        }
+    }
+    code
+}
+
+fn string_end(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, letter) in text.char_indices().skip(1) {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// 0 where no raw string begins.
+fn raw_string_end(text: &str) -> usize {
+    let hashes = text[1..].bytes().take_while(|byte| *byte == b'#').count();
+    if !text[1 + hashes..].starts_with('"') {
+        return 0;
+    }
+    let body = hashes + 2;
+    let end = format!("\"{}", "#".repeat(hashes));
+    text[body..].find(&end).map_or(text.len(), |at| body + at + end.len())
+}
+
+/// 0 for a lifetime.
+fn char_end(text: &str) -> usize {
+    let mut letters = text.char_indices().skip(1);
+    match letters.next() {
+        Some((_, '\\')) => text[2..].char_indices().skip(1).find(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 3),
+        Some(_) => letters.next().filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1),
+        None => 0,
+    }
+}
