@@ -229,7 +229,8 @@ mod tests {
     #[test]
     fn a_file_replaces_what_it_names_and_an_override_replaces_that() {
         let text = "[training]\nepochs = 7\n[data]\nclasses = { spleen = 9 }\n[prototypes]\ntest_window = { grid = [1, 2, 3] }";
-        let config = load_text(text, &["training.epochs=8", "data.image=scan {id}.nii", "loss.dice_weight=0.5"]).unwrap();
+        let config =
+            load_text(text, &["training.epochs=8", "data.image=scan {id}.nii", "loss.dice_weight=0.5"]).unwrap();
         assert_eq!(config.training.epochs, 8);
         assert_eq!(config.data.classes.len(), 1);
         assert_eq!(config.data.image, "scan {id}.nii");

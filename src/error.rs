@@ -34,12 +34,7 @@ impl Error {
     }
 
     /// The same for something wrong with a file.
-    pub fn file(
-        path: &Path,
-        expected: impl Into<String>,
-        found: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
+    pub fn file(path: &Path, expected: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::invalid(path.display().to_string(), expected, found, remedy)
     }
 

@@ -18,43 +18,43 @@ pub mod error;
 /// Random streams keyed by (seed, purpose, step).
 pub mod rng;
 
-/// What we read: voxels and their geometry.
-pub mod volume;
-/// Volume -> regions that stand in for organs.
-pub mod supervoxels;
 /// Random transforms, drawn apart from being applied.
 pub mod augment;
 /// Regions -> support and query.
 pub mod episode;
 /// Prediction + truth -> Dice.
 pub mod metrics;
-/// Scores -> tables, curves, overlays, pages.
-pub mod report;
 /// Generated abdomens for the demonstration and the tests.
 pub mod phantom;
+/// Scores -> tables, curves, overlays, pages.
+pub mod report;
+/// Volume -> regions that stand in for organs.
+pub mod supervoxels;
+/// What we read: voxels and their geometry.
+pub mod volume;
 
-/// ndarray <-> libtorch.
-pub mod tensor;
 /// Which device, and how the cores are shared.
 pub mod device;
 /// Volume -> feature map.
 pub mod features;
-/// Support features + mask -> prototypes.
-pub mod prototypes;
-/// Query features + prototypes -> scores.
-pub mod prediction;
 /// What training minimises.
 pub mod loss;
-/// Named tensors in files.
-pub mod weights;
 /// Features, prototypes and prediction as one.
 pub mod model;
+/// Query features + prototypes -> scores.
+pub mod prediction;
+/// Support features + mask -> prototypes.
+pub mod prototypes;
+/// ndarray <-> libtorch.
+pub mod tensor;
 /// The loop, its optimiser, schedule, checkpoints and log.
 pub mod training;
+/// Named tensors in files.
+pub mod weights;
 
-/// The experiment.
-pub mod config;
 /// Flags.
 pub mod cli;
 /// One file a subcommand.
 pub mod commands;
+/// The experiment.
+pub mod config;

@@ -128,8 +128,8 @@ impl MemoryEstimate {
         // Prediction: normalised features, and per class the attended ones, at feature resolution; scores at full.
         let feature_vox = voxels(shapes[features.output_level]);
         let scored = classes as u64 + 1;
-        let prediction = feature_vox * features.output_channels as u64 * (3 + 2 * scored)
-            + voxels(shapes[0]) * scored * 8;
+        let prediction =
+            feature_vox * features.output_channels as u64 * (3 + 2 * scored) + voxels(shapes[0]) * scored * 8;
 
         let training = 2 * kept + 2 * 3 * largest + 2 * prediction + 4 * parameters;
         let segmenting = 4 * largest + prediction + parameters;

@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         device: args.device,
     };
     let evaluation = eval::evaluate(&evaluated)?;
-    eval::write(&evaluated, &evaluation, &evaluation.page(&evaluated))?;
+    evaluation.write(&evaluated)?;
 
     note("5/5 segmenting them as new scans");
     let parts = split::fold(data.cases.len(), FOLD, &config.split)?;

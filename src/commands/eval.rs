@@ -43,16 +43,7 @@ pub fn protocols(flag: Protocols) -> Vec<Protocol> {
 
 pub fn run(args: &Args) -> Result<()> {
     let evaluation = evaluate(args)?;
-    let page = evaluation.page(args);
-    write(args, &evaluation, &page)
-}
-
-/// Writes scores, summary and page, and prints the tables.
-pub fn write(args: &Args, evaluation: &Evaluation, page: &Page) -> Result<()> {
-    artifact::create_folder(&args.out)?;
-    scores::write_csv(&args.out.join("scores.csv"), &evaluation.rows)?;
-    scores::write_summary(&args.out.join("summary.json"), &evaluation.summary)?;
-    artifact::write_bytes(&args.out.join("report.html"), render(page).as_bytes())?;
+    evaluation.write(args)?;
     for protocol in &evaluation.summary {
         println!("{}\n{}", protocol.signature, table::by_class(protocol).to_text());
     }
@@ -90,8 +81,9 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
         return Err(Error::file(&path, "the configuration of a run", "no such file", "give a run of ssl3d train"));
     }
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let config = config::with_overrides(&text, &path.display().to_string(), &args.overrides)?;
+    let mut config = config::with_overrides(&text, &path.display().to_string(), &args.overrides)?;
     let data = dataset::open(&args.data, &config.data)?;
+    config.data.classes.clone_from(&data.classes); // a dataset that describes itself has its own
     let folds = folds(args, &config)?;
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for &fold in &folds {
@@ -109,8 +101,7 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
         let mut needed: Vec<usize> = parts.test.iter().chain(&others).copied().collect();
         needed.sort_unstable();
         needed.dedup();
-        let scans: BTreeMap<usize, Annotated> =
-            needed.iter().map(|p| Ok((*p, read(p)?))).collect::<Result<_>>()?;
+        let scans: BTreeMap<usize, Annotated> = needed.iter().map(|p| Ok((*p, read(p)?))).collect::<Result<_>>()?;
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (others.len() * parts.test.len()) as u64);
         for support in &others {
             for query in parts.test.iter().filter(|query| *query != support) {
@@ -260,6 +251,14 @@ impl Evaluation {
         self.summary.iter().find(|scores| scores.protocol == protocol)?.mean
     }
 
+    /// Writes scores, summary and page.
+    pub fn write(&self, args: &Args) -> Result<()> {
+        artifact::create_folder(&args.out)?;
+        scores::write_csv(&args.out.join("scores.csv"), &self.rows)?;
+        scores::write_summary(&args.out.join("summary.json"), &self.summary)?;
+        artifact::write_bytes(&args.out.join("report.html"), render(&self.page(args)).as_bytes())
+    }
+
     pub fn page(&self, args: &Args) -> Page {
         let protocols = args.protocols.iter();
         let cards = protocols.filter_map(|&protocol| {
@@ -301,5 +300,10 @@ fn command(args: &Args) -> String {
     let folder = |path: &Path| path.display().to_string();
     let fold = args.fold.as_ref().map_or(String::new(), |fold| format!(" --fold {fold}"));
     let set: String = args.overrides.iter().map(|text| format!(" --set {text}")).collect();
-    format!("ssl3d eval --run {} --data {}{fold}{set} --out {}", folder(&args.run), folder(&args.data), folder(&args.out))
+    format!(
+        "ssl3d eval --run {} --data {}{fold}{set} --out {}",
+        folder(&args.run),
+        folder(&args.data),
+        folder(&args.out)
+    )
 }

@@ -44,8 +44,8 @@ impl Progress {
         bar.reset_eta();
         let now = Instant::now();
         let interval = Duration::from_secs(10);
-        let plain = (!on_terminal && !quiet)
-            .then(|| Mutex::new(Plain { started: now, first: done, last_line: now, interval }));
+        let plain =
+            (!on_terminal && !quiet).then(|| Mutex::new(Plain { started: now, first: done, last_line: now, interval }));
         Self { bar, label: label.to_owned(), total, plain }
     }
 

@@ -48,8 +48,10 @@ pub fn parse_classes(text: &str) -> Result<Option<Vec<i32>>> {
         let expected = "all, or label values other than 0 separated by commas";
         Error::invalid("--classes", expected, format!("{text:?}"), "for instance --classes 1,3")
     };
-    let values: BTreeSet<i32> =
-        text.split(',').map(|part| part.trim().parse().ok().filter(|&v| v != 0).ok_or_else(refuse)).collect::<Result<_>>()?;
+    let values: BTreeSet<i32> = text
+        .split(',')
+        .map(|part| part.trim().parse().ok().filter(|&v| v != 0).ok_or_else(refuse))
+        .collect::<Result<_>>()?;
     Ok(Some(values.into_iter().collect()))
 }
 
@@ -128,7 +130,6 @@ impl Segmenter {
             })
             .collect::<Result<_>>()?;
         let values = values(args, &shots)?;
-        let (model, config) = (model, config);
         let supports: Vec<Support> = shots
             .iter()
             .map(|(subject, labels)| {
@@ -152,10 +153,6 @@ impl Segmenter {
     /// Segments one volume and writes the result; a line that says what was found.
     fn segment(&self, query: &Path, output: &Path, probabilities: bool) -> Result<String> {
         let subject = Subject::read(query, &self.config.preprocess)?;
-        if subject.native.non_finite_vox > 0 {
-            let count = subject.native.non_finite_vox;
-            warn(&format!("{}: {count} voxels are not finite and count as 0", query.display()));
-        }
         let scores = self.model.predict(&from_voxels(subject.working.view()), &self.prototypes);
         let classes = subject.grid.classes_to_native(to_channels(&scores).view());
         let labels = classes.mapv(|class| if class == 0 { 0 } else { self.values[class as usize - 1] });
@@ -191,9 +188,8 @@ fn values(args: &Args, shots: &[(Subject, LabelMap)]) -> Result<Vec<i32>> {
         if all.is_empty() { "nothing but 0".to_owned() } else { all.join(", ") }
     };
     let files: Vec<String> = args.supports.iter().map(|(_, label)| label.display().to_string()).collect();
-    let refuse = |expected: String, remedy: &str| {
-        Err(Error::invalid(files.join(" and "), expected, list(&present), remedy))
-    };
+    let refuse =
+        |expected: String, remedy: &str| Err(Error::invalid(files.join(" and "), expected, list(&present), remedy));
     let wanted = match &args.classes {
         None if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
         None if present.len() > 200 => {

@@ -4,17 +4,26 @@ use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock, Once};
+
+/// One flag for the process: a stage that ends before it looks leaves the request to the next.
+static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+static REGISTERED: Once = Once::new();
 
 /// A flag that the signals raise.
 pub fn on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let mut outcome = Ok(());
+    REGISTERED.call_once(|| outcome = register(&STOP));
+    outcome.map(|()| Arc::clone(&STOP))
+}
+
+fn register(stop: &Arc<AtomicBool>) -> Result<()> {
     let failed = |e| Error::io("listen to signals for", Path::new("this process"))(e);
     // Registered first: the flag is still down at the first SIGINT and up at the second.
-    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop)).map_err(failed)?;
+    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(stop)).map_err(failed)?;
     for signal in [SIGINT, SIGTERM, SIGUSR1] {
-        flag::register(signal, Arc::clone(&stop)).map_err(failed)?;
+        flag::register(signal, Arc::clone(stop)).map_err(failed)?;
     }
-    Ok(stop)
+    Ok(())
 }

@@ -87,8 +87,7 @@ fn keep_config(run: &Path, config: &Config) -> Result<()> {
     }
     let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let before = Config::from_toml(&before, &path.display().to_string())?.to_toml();
-    let differing = before.lines().zip(text.lines()).find(|(a, b)| a != b);
-    match differing {
+    match first_difference(&before, &text) {
         None => Ok(()),
         Some((before, now)) => {
             let remedy = "give another --run, or the configuration that this run began with";
@@ -97,13 +96,29 @@ fn keep_config(run: &Path, config: &Config) -> Result<()> {
     }
 }
 
-fn train_fold(
-    args: &Args,
-    data: &Dataset,
-    supervoxels: &Path,
-    fold: Option<usize>,
-    stop: &AtomicBool,
-) -> Result<()> {
+/// The first line in which two configurations differ, on either side, as `section.key = value`.
+fn first_difference(before: &str, now: &str) -> Option<(String, String)> {
+    let named = |text: &str| -> Vec<String> {
+        let mut section = String::new();
+        let mut lines = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            match line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                Some(name) => name.clone_into(&mut section),
+                None => lines.push(format!("{section}.{line}")),
+            }
+        }
+        lines.sort_unstable(); // a key that only one side has moves no other
+        lines
+    };
+    let (before, now) = (named(before), named(now));
+    let nothing = || "no such key".to_owned();
+    let gone = before.iter().find(|line| !now.contains(line));
+    let new = now.iter().find(|line| !before.contains(line));
+    (gone.is_some() || new.is_some())
+        .then(|| (gone.cloned().unwrap_or_else(nothing), new.cloned().unwrap_or_else(nothing)))
+}
+
+fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usize>, stop: &AtomicBool) -> Result<()> {
     let Args { config, run, .. } = args;
     let folder = fold_folder(run, fold);
     let name = match fold {
@@ -199,7 +214,8 @@ impl Shown<'_> {
                 if row.validation_loss.is_none() && row.organ_dice.is_none() && row.iteration < self.total {
                     return;
                 }
-                let value = |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!(", {name} {v:.3}"));
+                let value =
+                    |name: &str, value: Option<f64>| value.map_or(String::new(), |v| format!(", {name} {v:.3}"));
                 let line = format!(
                     "{}: epoch {}, loss {:.3}{}{}{}",
                     self.name,

@@ -93,7 +93,7 @@ mod tests {
     use super::connectivity::{Neighbourhood, components};
     use super::*;
     use crate::rng;
-    use crate::volume::{Geometry, Volume};
+    use crate::volume::{Geometry, Volume, dataset, nifti};
     use rand::RngExt;
 
     fn config(method: Method) -> Config {
@@ -168,5 +168,29 @@ mod tests {
         assert_eq!(to_unit_range(&image.voxels, 99.5)[[0, 0, 0]], 1.0);
         image.voxels[[0, 0, 1]] = f32::NAN;
         assert_eq!(to_unit_range(&image.voxels, 99.5)[[0, 0, 1]], 0.0);
+    }
+
+    /// Graph regions on the 16 shared CHAOS T2-SPIR scans.
+    #[test]
+    fn on_real_scans_single_graph_regions_match_organs() {
+        let Ok(folder) = std::env::var("SSL3D_CHAOS_DIR") else {
+            return println!("SSL3D_CHAOS_DIR is not set: no real scans, nothing checked");
+        };
+        let classes = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
+        let classes = classes.map(|(organ, label)| (organ.to_owned(), label)).into();
+        let patterns =
+            dataset::Config { image: "image_{id}.nii.gz".into(), label: "label_{id}.nii.gz".into(), classes };
+        let data = dataset::open(folder.as_ref(), &patterns).unwrap();
+        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };
+        let config = Config { body_mask: true, felzenszwalb, ..config(Method::Felzenszwalb) };
+        let mut dice = Vec::new();
+        for case in &data.cases {
+            let (image, _) = nifti::read_image(&case.image).unwrap();
+            let (organs, _) = nifti::read_labels(case.label.as_ref().unwrap()).unwrap();
+            let regions = generate(&image, &config);
+            dice.push(quality::measure(regions.view(), &organs, &data.classes).unwrap().mean_best_region_dice);
+        }
+        let mean = dice.iter().sum::<f64>() / dice.len() as f64;
+        assert!(mean >= 0.75, "mean Dice of the best region: {mean:.3}");
     }
 }

@@ -80,7 +80,9 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
         let first = state.step;
         let (train, fold, candidates) = (run.train, run.fold, &candidates);
         scope.spawn(move || prepare(train, recipe, fold, candidates, first, &sender));
-        let mut trainer = Trainer { run, adamw, state, saved: Instant::now(), failures: 0 };
+        let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
+        let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
+        let mut trainer = Trainer { run, adamw, statistics, state, saved: Instant::now(), failures: 0 };
         trainer.train(&episodes, &mut rows, &mut show)
         // `episodes` is dropped here, on which `prepare` ends.
     })
@@ -110,6 +112,8 @@ fn prepare(
 struct Trainer<'a> {
     run: &'a Run<'a>,
     adamw: AdamW,
+    /// Running means and variances of batch norm, which every forward pass changes.
+    statistics: Vec<Tensor>,
     state: State,
     saved: Instant,
     /// Steps in a row without a finite loss or gradient.
@@ -143,7 +147,7 @@ impl Trainer<'_> {
                 let remedy = "lower training.learning_rate, or set training.clip_norm = 1.0";
                 return Err(Error::invalid("training", "a finite loss", found, remedy));
             }
-            if self.state.step % config.iterations_per_epoch == 0 {
+            if self.state.step.is_multiple_of(config.iterations_per_epoch) {
                 self.end_epoch(rows)?;
                 show(Event::Epoch(rows));
             }
@@ -163,6 +167,7 @@ impl Trainer<'_> {
         let alignment = self.state.step as f64 >= recipe.loss.alignment_start * steps as f64;
         let (rate, beta_1) = one_cycle(self.state.step, steps, recipe.training.learning_rate);
         self.adamw.zero_gradients();
+        let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
         let outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
         outcome.loss.backward();
         let norm = self.adamw.gradient_norm();
@@ -171,6 +176,9 @@ impl Trainer<'_> {
         let (norm, loss) = (f64::from(both[0]), f64::from(both[1]));
         if !norm.is_finite() || !loss.is_finite() {
             self.failures += 1;
+            for (now, before) in self.statistics.iter_mut().zip(&before) {
+                now.copy_(before);
+            }
             return None;
         }
         self.failures = 0;
@@ -200,7 +208,7 @@ impl Trainer<'_> {
             seconds: self.state.seconds,
         };
         let mut is_best = false;
-        if epoch % config.validate_every_epochs == 0 || epoch == config.epochs {
+        if epoch.is_multiple_of(config.validate_every_epochs) || epoch == config.epochs {
             if let Some((loss, dice)) = validation::on_supervoxels(model, held_out, recipe) {
                 (row.validation_loss, row.validation_dice) = (Some(loss), Some(dice));
                 is_best = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best);
@@ -216,7 +224,7 @@ impl Trainer<'_> {
         if is_best {
             self.save("best")?;
         }
-        if epoch % config.checkpoint_every_epochs == 0 {
+        if epoch.is_multiple_of(config.checkpoint_every_epochs) {
             self.save(&format!("epoch_{epoch:04}"))?;
         }
         if self.saved.elapsed() >= SAVE_EVERY {

@@ -1,8 +1,8 @@
 //! How training fares on scans that it does not see: loss and Dice on their supervoxels, and for the log alone Dice on
 //! their organs where somebody has drawn them.
 
-use super::step::{Tensors, step};
 use super::Recipe;
+use super::step::{Tensors, step};
 use crate::episode::{self, Episode, Scan};
 use crate::metrics;
 use crate::model::Model;
@@ -51,8 +51,10 @@ pub fn on_organs(model: &Model, organs: &Organs) -> Option<f64> {
     let image = |scan: &Annotated| from_voxels(scan.image.view());
     let shot = model.support(&image(support), &from_classes(support.classes.view()), i64::from(*count));
     let prototypes = model.test_prototypes(&[shot]);
-    let dices: Vec<f64> =
-        queries.iter().flat_map(|query| dice(&hard(&model.predict(&image(query), &prototypes)), &query.classes)).collect();
+    let dices: Vec<f64> = queries
+        .iter()
+        .flat_map(|query| dice(&hard(&model.predict(&image(query), &prototypes)), &query.classes))
+        .collect();
     mean(&dices)
 }
 

@@ -4,8 +4,9 @@ use super::foreground::{body_mask, bounding_box};
 use super::resample::{Weights, resize, resize_columns, resize_labels, resize_rows};
 use super::{Geometry, Image};
 use crate::error::{Error, Result};
-use ndarray::{Array3, ArrayView3, ArrayView4, ArrayViewMut3, Axis, s};
+use ndarray::{Array2, Array3, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Of the intensity range, as in the field's usual body masks (10 of 255).
 const BODY_THRESHOLD: f32 = 10.0 / 255.0;
@@ -21,6 +22,9 @@ pub struct Config {
     /// The network's array, voxels along z, y, x.
     pub size_vox: [usize; 3],
     pub crop: Crop,
+    pub resample: Resample,
+    /// Distance between voxels along z, y, x where `resample` is [`Resample::Spacing`]; unused otherwise.
+    pub spacing_mm: [f64; 3],
     /// Intensities above this percentile are set to it (100 keeps all).
     pub clip_percentile: f64,
     /// Intensities below this percentile are set to it (0 keeps all).
@@ -37,6 +41,16 @@ pub enum Crop {
     Body,
 }
 
+/// What a scan is brought to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resample {
+    /// All that the crop keeps, resized to `size_vox`: the spacing differs from scan to scan.
+    Size,
+    /// `spacing_mm`, to the nearest whole number of voxels; the middle of that, cut or padded to `size_vox`.
+    Spacing,
+}
+
 impl Config {
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String| {
@@ -44,6 +58,9 @@ impl Config {
         };
         if self.size_vox.iter().any(|&n| !(1..=4096).contains(&n)) {
             return fault("size_vox", "three sizes z y x from 1 to 4096", format!("{:?}", self.size_vox));
+        }
+        if self.spacing_mm.iter().any(|mm| !(0.1..=100.0).contains(mm)) {
+            return fault("spacing_mm", "three distances z y x from 0.1 to 100", format!("{:?}", self.spacing_mm));
         }
         if !(self.clip_percentile > 0.0 && self.clip_percentile <= 100.0) {
             return fault("clip_percentile", "more than 0 and at most 100", self.clip_percentile.to_string());
@@ -56,30 +73,33 @@ impl Config {
     }
 }
 
-/// How a scan (canonical frame, native voxels) maps to the network's array: a crop, then a resize.
+/// How a scan (canonical frame, native voxels) maps to the network's array: a box of it is resampled over the same
+/// extent, then cut or padded. Along each axis, between voxel indices,
+///
+/// ```text
+/// native + 1/2 = start + (working + offset + 1/2) (end - start) / resampled
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkingGrid {
     pub native_shape_vox: [usize; 3],
-    /// First native voxel of the crop, z y x.
+    /// First native voxel of the box, z y x.
     pub start_vox: [usize; 3],
     /// One past its last.
     pub end_vox: [usize; 3],
-    /// The network's array.
+    /// Voxels that the box is resampled to.
+    pub resampled_vox: [usize; 3],
+    /// The network's array: the middle of those, cut or padded.
     pub shape_vox: [usize; 3],
 }
 
-/// Clips, crops, resizes, and scales to mean 0 and standard deviation 1 over the working volume.
-/// A constant image becomes zeros.
+/// Clips, crops, resamples, cuts or pads (with the image's minimum), and scales to mean 0 and standard deviation 1
+/// over the working volume. A constant image becomes zeros.
 pub fn prepare(image: &Image, config: &Config) -> (Array3<f32>, WorkingGrid) {
     let mut voxels = image.voxels.clone();
     clip(&mut voxels, config.clip_lower_percentile, config.clip_percentile);
-    let native_shape_vox = [0, 1, 2].map(|axis| voxels.shape()[axis]);
-    let (start_vox, end_vox) = match config.crop {
-        Crop::None => ([0; 3], native_shape_vox),
-        Crop::Body => body_box(voxels.view()),
-    };
-    let grid = WorkingGrid { native_shape_vox, start_vox, end_vox, shape_vox: config.size_vox };
-    let mut working = resize(grid.cropped(voxels.view()), grid.shape_vox);
+    let grid = WorkingGrid::new(voxels.view(), image.geometry.spacing_mm(), config);
+    let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
+    let mut working = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
     standardise(&mut working);
     (working, grid)
 }
@@ -133,20 +153,36 @@ fn standardise(voxels: &mut Array3<f32>) {
 }
 
 impl WorkingGrid {
-    /// Native labels onto the working grid, class by class.
-    pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
-        resize_labels(self.cropped(native), self.shape_vox)
+    fn new(voxels: ArrayView3<f32>, spacing_mm: [f64; 3], config: &Config) -> Self {
+        let native_shape_vox = [0, 1, 2].map(|axis| voxels.shape()[axis]);
+        let (start_vox, end_vox) = match config.crop {
+            Crop::None => ([0; 3], native_shape_vox),
+            Crop::Body => body_box(voxels),
+        };
+        let resampled_vox = match config.resample {
+            Resample::Size => config.size_vox,
+            Resample::Spacing => [0, 1, 2].map(|axis| {
+                let extent_mm = (end_vox[axis] - start_vox[axis]) as f64 * spacing_mm[axis];
+                ((extent_mm / config.spacing_mm[axis]).round() as usize).max(1)
+            }),
+        };
+        Self { native_shape_vox, start_vox, end_vox, resampled_vox, shape_vox: config.size_vox }
     }
 
-    /// Distance between working voxels along z, y, x.
+    /// Native labels onto the working grid, class by class; padded with 0.
+    pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
+        self.placed(resize_labels(self.cropped(native), self.resampled_vox), 0)
+    }
+
+    /// Distance between working voxels along z, y, x; off the configured one by what rounding to whole voxels asks.
     pub fn spacing_mm(&self, native: &Geometry) -> [f64; 3] {
         let spacing = native.spacing_mm();
         let crop = self.crop_shape_vox();
-        [0, 1, 2].map(|axis| spacing[axis] * crop[axis] as f64 / self.shape_vox[axis] as f64)
+        [0, 1, 2].map(|axis| spacing[axis] * crop[axis] as f64 / self.resampled_vox[axis] as f64)
     }
 
-    /// The best class of every native voxel: scores are interpolated, never labels. 0 outside of the crop; of equal
-    /// scores the first class. Holds one slice of one class at native size per thread, never all of them.
+    /// The best class of every native voxel: scores are interpolated, never labels. 0 where the network saw
+    /// nothing; of equal scores the first class. Holds one slice of one class at native size per thread, never all of them.
     ///
     /// # Shapes
     /// `scores` (classes, z, y, x) on the working grid, at most 256 classes.
@@ -170,7 +206,7 @@ impl WorkingGrid {
         native
     }
 
-    /// One channel interpolated to the native voxels; `outside` of the crop.
+    /// One channel interpolated to the native voxels; `outside` where the network saw nothing.
     ///
     /// # Shapes
     /// `channel` (z, y, x) on the working grid.
@@ -192,35 +228,87 @@ impl WorkingGrid {
         native.slice_move(s![z0..z1, y0..y1, x0..x1])
     }
 
-    /// Calls `fill` for every axial slice of the crop in parallel, with the slice and a function that gives one
-    /// channel's values on it.
+    /// Index, among the resampled voxels, of the network's first; below 0 where that is padding. The middle voxel,
+    /// n / 2 of n, comes to lie on the middle voxel.
+    fn offset_vox(&self) -> [isize; 3] {
+        let middle = |n: usize| (n / 2) as isize;
+        [0, 1, 2].map(|axis| middle(self.resampled_vox[axis]) - middle(self.shape_vox[axis]))
+    }
+
+    /// The resampled voxels that the network sees.
+    fn visible_vox(&self) -> [Range<usize>; 3] {
+        let offset = self.offset_vox();
+        [0, 1, 2].map(|axis| {
+            let end = offset[axis] + self.shape_vox[axis] as isize;
+            offset[axis].max(0) as usize..(end as usize).min(self.resampled_vox[axis])
+        })
+    }
+
+    /// The native voxels, counted from the start of the box, whose centres lie in what the network sees.
+    fn seen_vox(&self) -> [Range<usize>; 3] {
+        let (crop, visible) = (self.crop_shape_vox(), self.visible_vox());
+        // (j + 1/2) resampled / crop >= face, in whole numbers
+        let first_beyond = |axis: usize, face: usize| {
+            let before = |&j: &usize| (2 * j + 1) * self.resampled_vox[axis] < 2 * face * crop[axis];
+            (0..crop[axis]).take_while(before).count()
+        };
+        [0, 1, 2].map(|axis| first_beyond(axis, visible[axis].start)..first_beyond(axis, visible[axis].end))
+    }
+
+    /// The resampled box on the network's array.
+    fn placed<T: Clone>(&self, resampled: Array3<T>, padding: T) -> Array3<T> {
+        if self.resampled_vox == self.shape_vox {
+            return resampled;
+        }
+        let [zs, ys, xs] = self.visible_vox();
+        let [z, y, x] = self.offset_vox().map(|offset| (-offset).max(0) as usize);
+        let mut working = Array3::from_elem(self.shape_vox, padding);
+        let mut inside = working.slice_mut(s![z..z + zs.len(), y..y + ys.len(), x..x + xs.len()]);
+        inside.assign(&resampled.slice(s![zs, ys, xs]));
+        working
+    }
+
+    /// Calls `fill` for every axial slice of what the network saw in parallel, with the slice and a function that gives
+    /// one channel's values on it. Beyond the border of the working grid its last values go on.
     fn for_each_slice<T: Send, F>(&self, native: ArrayViewMut3<T>, channels: &[ArrayView3<f32>], fill: F)
     where
-        F: Fn(ndarray::ArrayViewMut2<T>, &dyn Fn(usize) -> Vec<f32>) + Sync,
+        F: Fn(ArrayViewMut2<T>, &dyn Fn(usize) -> Array2<f32>) + Sync,
     {
-        let ([z0, y0, x0], [z1, y1, x1]) = (self.start_vox, self.end_vox);
+        let (crop, offset, [zs, ys, xs]) = (self.crop_shape_vox(), self.offset_vox(), self.seen_vox());
         let [ny, nx] = [self.shape_vox[1], self.shape_vox[2]];
-        let crop = self.crop_shape_vox();
-        let [over_z, over_y, over_x] = [0, 1, 2].map(|axis| Weights::new(self.shape_vox[axis], crop[axis]));
+        let [over_z, over_y, over_x] = [0, 1, 2].map(|axis| Weights::new(self.resampled_vox[axis], crop[axis]));
+        let [on_z, on_y, on_x] = [0, 1, 2].map(|axis| {
+            let last = self.shape_vox[axis] as isize - 1;
+            let on_array = |i: usize| (i as isize - offset[axis]).clamp(0, last) as usize;
+            (0..self.resampled_vox[axis]).map(on_array).collect::<Vec<_>>()
+        });
         let channels: Vec<_> = channels.iter().map(|channel| channel.as_standard_layout()).collect();
         for channel in &channels {
             assert_eq!(channel.shape(), self.shape_vox, "scores lie on the working grid");
         }
-        let mut inside = native.slice_move(s![z0..z1, y0..y1, x0..x1]);
-        let slices: Vec<_> = inside.outer_iter_mut().enumerate().collect();
+        let [z0, y0, x0] = self.start_vox;
+        let seen = s![z0 + zs.start..z0 + zs.end, y0 + ys.start..y0 + ys.end, x0 + xs.start..x0 + xs.end];
+        let mut inside = native.slice_move(seen);
+        let slices: Vec<_> = zs.zip(inside.outer_iter_mut()).collect();
         slices.into_par_iter().for_each(|(z, slice)| {
             let resized = |channel: usize| {
                 let mut slab = vec![0.0; ny * nx]; // [ny, nx]
                 for (j, w) in over_z.taps(z) {
-                    let source = channels[channel].index_axis(Axis(0), j);
+                    let source = channels[channel].index_axis(Axis(0), on_z[j]);
                     let source = source.to_slice().expect("standard layout");
                     slab.iter_mut().zip(source).for_each(|(out, &v)| *out += w * v);
                 }
-                let mut rows = vec![0.0; crop[1] * nx]; // [crop y, nx]
-                resize_rows(&slab, &mut rows, nx, &over_y);
-                let mut out = vec![0.0; crop[1] * crop[2]]; // [crop y, crop x]
-                resize_columns(&rows, &mut out, nx, &over_x);
-                out
+                if [on_y.len(), on_x.len()] != [ny, nx] {
+                    // [resampled y, resampled x]
+                    let row = |&y: &usize| &slab[y * nx..][..nx];
+                    slab = on_y.iter().map(row).flat_map(|row| on_x.iter().map(|&x| row[x])).collect();
+                }
+                let mut rows = vec![0.0; crop[1] * on_x.len()]; // [crop y, resampled x]
+                resize_rows(&slab, &mut rows, on_x.len(), &over_y);
+                let mut out = Array2::zeros([ys.len(), crop[2]]); // [seen y, crop x]
+                let seen_rows = &rows[ys.start * on_x.len()..ys.end * on_x.len()];
+                resize_columns(seen_rows, out.as_slice_mut().expect("new"), on_x.len(), &over_x);
+                out.slice_move(s![.., xs.clone()]) // [seen y, seen x]
             };
             fill(slice, &resized);
         });

@@ -4,7 +4,12 @@ use ndarray::Array4;
 use rand::RngExt;
 
 fn config(size_vox: [usize; 3], crop: Crop) -> Config {
-    Config { size_vox, crop, clip_percentile: 99.5, clip_lower_percentile: 0.0 }
+    let (resample, spacing_mm) = (Resample::Size, [7.7, 1.25, 1.25]);
+    Config { size_vox, crop, resample, spacing_mm, clip_percentile: 99.5, clip_lower_percentile: 0.0 }
+}
+
+fn spaced(size_vox: [usize; 3], crop: Crop, spacing_mm: [f64; 3]) -> Config {
+    Config { resample: Resample::Spacing, spacing_mm, clip_percentile: 100.0, ..config(size_vox, crop) }
 }
 
 /// A bright ellipsoid with an inner structure in the middle of dark air.
@@ -71,6 +76,7 @@ fn classes_come_back_as_the_greatest_of_the_resized_channels() {
             native_shape_vox: native.map(|n| n + 3),
             start_vox: [1, 2, 3],
             end_vox: [native[0] + 1, native[1] + 2, native[2] + 3],
+            resampled_vox: size,
             shape_vox: size,
         };
         let scores = random4([3, size[0], size[1], size[2]]);
@@ -114,8 +120,172 @@ fn the_config_names_the_key_that_is_wrong() {
         config.check().unwrap_err().to_string()
     };
     assert!(wrong(|c| c.size_vox[1] = 0).starts_with("preprocess.size_vox"));
+    for spacing_mm in [[0.0, 1.0, 1.0], [1.0, f64::NAN, 1.0], [1.0, 1.0, 101.0]] {
+        let found = spaced([24, 128, 128], Crop::None, spacing_mm).check().unwrap_err().to_string();
+        assert!(found.starts_with("preprocess.spacing_mm"), "{found}");
+    }
     assert!(wrong(|c| c.clip_percentile = f64::NAN).starts_with("preprocess.clip_percentile"));
     assert!(wrong(|c| c.clip_lower_percentile = 99.5).starts_with("preprocess.clip_lower_percentile"));
-    let text = "size_vox = [24, 128, 128]\ncrop = \"body\"\nclip_percentile = 99.5\nclip_lower_percentile = 0.0\n";
-    assert_eq!(toml::from_str::<Config>(text).unwrap(), config([24, 128, 128], Crop::Body));
+    let text = |resample: &str| {
+        format!(
+            "size_vox = [24, 128, 128]\ncrop = \"body\"\nresample = \"{resample}\"\nspacing_mm = [7.7, 1.25, 1.25]\n\
+            clip_percentile = 99.5\nclip_lower_percentile = 0.0\n"
+        )
+    };
+    let read = |resample| toml::from_str::<Config>(&text(resample)).unwrap();
+    assert_eq!(read("size"), config([24, 128, 128], Crop::Body));
+    assert_eq!(read("spacing").resample, Resample::Spacing);
+}
+
+/// A scan of these voxels, and what the network sees of them before the z-score.
+fn seen_plainly(voxels: Array3<f32>, spacing_mm: [f64; 3], config: &Config) -> (WorkingGrid, Array3<f32>) {
+    let shape = [0, 1, 2].map(|axis| voxels.shape()[axis]);
+    let image = Image { voxels, geometry: Geometry::with_spacing(shape, spacing_mm) };
+    let (_, grid) = prepare(&image, config);
+    let working = grid.placed(resize(grid.cropped(image.voxels.view()), grid.resampled_vox), -1.0);
+    (grid, working)
+}
+
+#[test]
+fn size_mode_is_a_crop_and_a_resize_whatever_the_spacing_key_says() {
+    let image = phantom();
+    for crop in [Crop::None, Crop::Body] {
+        let (working, grid) = prepare(&image, &config([7, 31, 45], crop));
+        let mut clipped = image.voxels.clone();
+        clip(&mut clipped, 0.0, 99.5);
+        let mut twin = resize(grid.cropped(clipped.view()), [7, 31, 45]);
+        standardise(&mut twin);
+        assert_eq!(working, twin);
+        assert_eq!((grid.resampled_vox, grid.offset_vox()), ([7, 31, 45], [0; 3]));
+        let other = Config { spacing_mm: [3.0, 2.0, 1.0], ..config([7, 31, 45], crop) };
+        assert_eq!(prepare(&image, &other), (working, grid));
+    }
+}
+
+#[test]
+fn the_native_spacing_and_size_change_nothing() {
+    let image = phantom();
+    let (working, grid) = prepare(&image, &spaced([12, 50, 60], Crop::None, [8.0, 1.5, 1.25]));
+    let mut scaled = image.voxels.clone();
+    standardise(&mut scaled);
+    assert_eq!(working, scaled);
+    assert_eq!(grid.spacing_mm(&image.geometry), [8.0, 1.5, 1.25]);
+    assert_eq!(grid.channel_to_native(working.view(), 9.0), scaled);
+}
+
+#[test]
+fn labels_come_back_exactly_where_the_network_saw_and_are_0_elsewhere() {
+    // (native size, working size) along each axis: cut, padded, kept; odd and even against odd and even.
+    for (native, size) in [([7, 9, 11], [5, 13, 11]), ([8, 6, 9], [11, 3, 4]), ([4, 5, 6], [5, 4, 7])] {
+        let mut rng = rng::stream(6, "preprocess", 0);
+        let labels = Array3::from_shape_simple_fn(native, || rng.random_range(1..4));
+        let config = spaced(size, Crop::None, [4.0, 2.0, 1.0]);
+        let (grid, _) = seen_plainly(labels.mapv(|l| l as f32), [4.0, 2.0, 1.0], &config);
+        let working = grid.labels(labels.view());
+        assert_eq!(working.shape(), size);
+        let scores = Array4::from_shape_fn([4, size[0], size[1], size[2]], |(class, z, y, x)| {
+            f32::from(working[[z, y, x]] == class as i32)
+        });
+        let back = grid.classes_to_native(scores.view());
+        let numbers = grid.channel_to_native(working.mapv(|l| l as f32).view(), -7.0);
+        // Voxel n / 2 of the scan lies on voxel n / 2 of the array.
+        let on_array = |at: [usize; 3], axis: usize| (at[axis] + size[axis] / 2).checked_sub(native[axis] / 2);
+        for ((z, y, x), &label) in labels.indexed_iter() {
+            let at = [z, y, x];
+            let home = [0, 1, 2].map(|axis| on_array(at, axis).filter(|&i| i < size[axis]));
+            let (expected, number) = match home {
+                [Some(z), Some(y), Some(x)] => {
+                    assert_eq!(working[[z, y, x]], label);
+                    (label, label as f32)
+                }
+                _ => (0, -7.0),
+            };
+            assert_eq!((i32::from(back[at]), numbers[at]), (expected, number), "{native:?} {size:?} {at:?}");
+        }
+        let kept: usize = [0, 1, 2].map(|axis| native[axis].min(size[axis])).iter().product();
+        assert_eq!(working.iter().filter(|&&l| l != 0).count(), kept, "the rest is padding");
+    }
+}
+
+#[test]
+fn organs_survive_another_spacing_and_odd_sizes() {
+    let image = phantom();
+    let labels = image.voxels.map(|&v| if v > 150.0 { 3 } else { i32::from(v > 50.0) });
+    // 96 mm of 5 mm: 19; 75 mm of 1.1 mm: 68, cut to 51; 75 mm of 1 mm: 75, padded to 81.
+    let (_, grid) = prepare(&image, &spaced([23, 51, 81], Crop::None, [5.0, 1.1, 1.0]));
+    assert_eq!((grid.resampled_vox, grid.offset_vox()), ([19, 68, 75], [-2, 9, -3]));
+    let working = grid.labels(labels.view());
+    let scores =
+        Array4::from_shape_fn([4, 23, 51, 81], |(class, z, y, x)| f32::from(working[[z, y, x]] == class as i32));
+    let back = grid.classes_to_native(scores.view());
+    let same = back.iter().zip(&labels).filter(|(a, b)| i32::from(**a) == **b).count();
+    assert!(same as f64 > 0.99 * labels.len() as f64, "{same} of {}", labels.len());
+}
+
+#[test]
+fn every_working_voxel_lies_where_its_spacing_says() {
+    // The voxels hold their own distance from the outer face of voxel 0, in mm, along one axis after the other.
+    let (shape, native_mm) = ([10, 40, 50], [6.0, 1.5, 1.2]);
+    for axis in 0..3 {
+        let place = |i: usize, spacing: f64| (i as f64 + 0.5) * spacing;
+        let ramp = Array3::from_shape_fn(shape, |(z, y, x)| place([z, y, x][axis], native_mm[axis]) as f32);
+        let config = spaced([17, 31, 71], Crop::None, [4.1, 1.4, 1.0]);
+        let (grid, working) = seen_plainly(ramp.clone(), native_mm, &config);
+        assert_eq!(grid.resampled_vox, [15, 43, 60]);
+        let spacing_mm = grid.spacing_mm(&Geometry::with_spacing(shape, native_mm));
+        let offset = grid.offset_vox();
+        let extent_mm = native_mm[axis] * shape[axis] as f64;
+        let margin_mm = native_mm[axis].max(spacing_mm[axis]);
+        let mut found = 0;
+        for ((z, y, x), &v) in working.indexed_iter() {
+            let here = [z, y, x];
+            let padding = (0..3).any(|a| {
+                let i = here[a] as isize + offset[a];
+                i < 0 || i >= grid.resampled_vox[a] as isize
+            });
+            let expected_mm = (here[axis] as f64 + offset[axis] as f64 + 0.5) * spacing_mm[axis];
+            if padding {
+                assert_eq!(v, -1.0);
+            } else if expected_mm > margin_mm && expected_mm < extent_mm - margin_mm {
+                assert!((f64::from(v) - expected_mm).abs() < 1e-4, "axis {axis}: {v} {expected_mm}");
+                found += 1;
+            }
+        }
+        assert!(found > 10_000, "{found}");
+        // And back: where the network saw the voxel and its neighbours, it holds its own place again.
+        let back = grid.channel_to_native(working.view(), f32::NAN);
+        let face_mm = |i: isize| i as f64 * spacing_mm[axis];
+        let low_mm = face_mm(offset[axis].max(0)) + 2.0 * margin_mm;
+        let high_mm = face_mm(offset[axis] + working.shape()[axis] as isize).min(extent_mm) - 2.0 * margin_mm;
+        let seen: Vec<_> = back.iter().zip(&ramp).filter(|(b, _)| !b.is_nan()).collect();
+        let inner = seen.iter().filter(|(_, r)| (low_mm..high_mm).contains(&f64::from(**r)));
+        assert!(inner.clone().count() > 5_000);
+        inner.for_each(|(b, r)| assert!((**b - **r).abs() < 0.05, "axis {axis}: {b} {r}"));
+    }
+}
+
+#[test]
+fn a_landmark_lands_where_the_formula_says_within_the_body_box_too() {
+    let mut image = phantom();
+    let landmark = [7, 30, 20];
+    image.voxels[landmark] = 5000.0;
+    // The body box is z 0..12, y 10..41, x 9..52; halving the spacing makes it 24 x 62 x 86.
+    let config = spaced([30, 41, 101], Crop::Body, [4.0, 0.75, 0.625]);
+    let (working, grid) = prepare(&image, &config);
+    assert_eq!((grid.start_vox, grid.end_vox, grid.resampled_vox), ([0, 10, 9], [12, 41, 52], [24, 62, 86]));
+    assert_eq!(grid.spacing_mm(&image.geometry), [4.0, 0.75, 0.625]);
+    // working = 2 (native - start) - offset and the next, with offset = resampled / 2 - size / 2.
+    let offset = [12 - 15, 31 - 20, 43 - 50];
+    let first = [0, 1, 2].map(|axis| 2 * (landmark[axis] - grid.start_vox[axis]) as isize - offset[axis]);
+    let mut order: Vec<_> = working.indexed_iter().collect();
+    order.sort_by(|a, b| b.1.total_cmp(a.1));
+    for ((z, y, x), _) in &order[..8] {
+        let away = [0, 1, 2].map(|axis| [*z, *y, *x][axis] as isize - first[axis]);
+        assert!(away.iter().all(|step| (0..=1).contains(step)), "{away:?}");
+    }
+    // Padding is the image's minimum: nothing is darker.
+    assert_eq!(working[[0, 0, 0]], *order.last().unwrap().1);
+    let back = grid.channel_to_native(working.view(), f32::NEG_INFINITY);
+    let greatest = back.indexed_iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    assert_eq!([greatest.0, greatest.1, greatest.2], landmark);
 }
