@@ -104,8 +104,8 @@ const PROCESS_BYTES: u64 = 400 << 20;
 const FLOAT_BYTES: u64 = 4;
 
 impl MemoryEstimate {
-    /// For volumes of `size_vox` and `classes` regions or organs at a time.
-    pub fn of(config: &Config, size_vox: [usize; 3], classes: usize) -> Self {
+    /// For volumes of `size_vox`, training on so many regions and segmenting so many classes at a time.
+    pub fn of(config: &Config, size_vox: [usize; 3], regions: usize, classes: usize) -> Self {
         let features = &config.features;
         let voxels = |shape: [i64; 3]| shape.iter().product::<i64>() as u64;
         let shapes = features.level_shapes(size_vox.map(|n| n as i64));
@@ -125,14 +125,16 @@ impl MemoryEstimate {
         for level in features.output_level..features.levels - 1 {
             double(channels[level] + channels[level + 1], channels[level], channels[level], voxels(shapes[level]));
         }
-        // Prediction: normalised features, and per class the attended ones, at feature resolution; scores at full.
+        // Prediction: normalised features, and per class the attended ones; scores at the input's resolution.
         let feature_vox = voxels(shapes[features.output_level]);
-        let scored = classes as u64 + 1;
-        let prediction =
-            feature_vox * features.output_channels as u64 * (3 + 2 * scored) + voxels(shapes[0]) * scored * 8;
-
-        let training = 2 * kept + 2 * 3 * largest + 2 * prediction + 4 * parameters;
-        let segmenting = 4 * largest + prediction + parameters;
+        // The backward pass keeps the attended features of every class; otherwise they are made one class at a time.
+        let prediction = |classes: usize, kept: usize| {
+            let of_features = feature_vox * features.output_channels as u64 * (3 + 2 * kept as u64);
+            of_features + voxels(shapes[0]) * (classes as u64 + 1) * 8
+        };
+        // Two volumes; gradients of the largest map, and copies of it in the convolution's own layout.
+        let training = 2 * kept + 2 * 2 * largest + 2 * prediction(regions, regions + 1) + 4 * parameters;
+        let segmenting = 2 * largest + prediction(classes, 1) + parameters;
         Self {
             parameters,
             training_bytes: PROCESS_BYTES + FLOAT_BYTES * training,

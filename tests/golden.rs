@@ -97,3 +97,28 @@ fn adamw_under_one_cycle_takes_pytorchs_steps() {
     }
     assert_eq!(tensor::to_vec(&weights).len(), 12);
 }
+
+#[test]
+fn weights_pass_to_pytorch_3dunet_and_back_under_its_names() {
+    let golden = golden("unet3d");
+    let theirs: BTreeMap<String, Tensor> =
+        golden.iter().filter_map(|(name, t)| Some((name.strip_prefix("weights.")?.to_owned(), t.copy()))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.safetensors");
+    let floats = theirs.iter().filter(|(_, t)| t.kind() == Kind::Float).map(|(n, t)| (n.clone(), t.copy())).collect();
+    ssl3d::weights::write(&path, &floats, "").unwrap();
+    // The file has exactly the tensors of their state_dict, the integer counters included.
+    let bytes = std::fs::read(&path).unwrap();
+    let mut names: Vec<String> =
+        SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned).collect();
+    names.sort();
+    assert_eq!(names, theirs.into_keys().collect::<Vec<_>>());
+    // And theirs load into our network without a name missing or left over.
+    let read = ssl3d::weights::read(&path).unwrap();
+    let vs = VarStore::new(Device::Cpu);
+    let pooling = vec![[2, 2, 2]; 3];
+    let config =
+        features::Config { f_maps: 8, levels: 4, output_channels: 8, norm: Norm::Batch, pooling, output_level: 0 };
+    let _net = UNet3d::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    ssl3d::weights::load(&path, &read.tensors, &ssl3d::weights::variables(&vs)).unwrap();
+}

@@ -67,8 +67,8 @@ pub fn run(cli: Cli) -> Result<()> {
                 None => None,
                 Some(path) => {
                     let config = config::load(Some(&path), &flags.overrides.set)?;
-                    let classes = config.episode.regions.max(config.data.classes.len());
-                    Some(MemoryEstimate::of(&config.model(), config.preprocess.size_vox, classes))
+                    let (regions, classes) = (config.episode.regions, config.data.classes.len());
+                    Some(MemoryEstimate::of(&config.model(), config.preprocess.size_vox, regions, classes))
                 }
             };
             info::run(info::Args { json: flags.json, memory })

@@ -59,7 +59,7 @@ impl HtmlTable {
 }
 
 #[derive(Template)]
-#[template(path = "report.html")]
+#[template(path = "report.html", config = "src/report/askama.toml")]
 struct View<'a> {
     page: &'a Page,
     tables: Vec<TableView<'a>>,

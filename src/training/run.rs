@@ -80,11 +80,11 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
         let first = state.step;
         let (train, fold, candidates) = (run.train, run.fold, &candidates);
         scope.spawn(move || prepare(train, recipe, fold, candidates, first, &sender));
+        let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
         let mut trainer = Trainer { run, adamw, statistics, state, saved: Instant::now(), failures: 0 };
         trainer.train(&episodes, &mut rows, &mut show)
-        // `episodes` is dropped here, on which `prepare` ends.
     })
 }
 
@@ -160,7 +160,8 @@ impl Trainer<'_> {
         checkpoint::write_weights(&self.run.folder.join("weights.safetensors"), self.run.model, &self.about())
     }
 
-    /// One update of the weights; the loss, or None where it or the gradient is not finite and nothing was changed.
+    /// One update of the weights; the loss of Eq. 3.6 without that of alignment, so that it compares with the validation
+    /// loss at any time; or None where it or the gradient is not finite and nothing was changed.
     fn update(&mut self, episode: &Episode) -> Option<f64> {
         let Run { model, recipe, .. } = self.run;
         let steps = recipe.training.steps();
@@ -172,8 +173,8 @@ impl Trainer<'_> {
         outcome.loss.backward();
         let norm = self.adamw.gradient_norm();
         // The only place where the host waits for the device.
-        let both = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss.detach()], 0));
-        let (norm, loss) = (f64::from(both[0]), f64::from(both[1]));
+        let numbers = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss.detach(), outcome.segmentation], 0));
+        let [norm, loss, segmentation] = [0, 1, 2].map(|i| f64::from(numbers[i]));
         if !norm.is_finite() || !loss.is_finite() {
             self.failures += 1;
             for (now, before) in self.statistics.iter_mut().zip(&before) {
@@ -188,7 +189,7 @@ impl Trainer<'_> {
         }
         self.adamw.step(rate, beta_1);
         self.state.updates = self.adamw.steps;
-        Some(loss)
+        Some(segmentation)
     }
 
     /// Validates where it is due, logs, saves.

@@ -260,7 +260,10 @@ fn every_working_voxel_lies_where_its_spacing_says() {
         let seen: Vec<_> = back.iter().zip(&ramp).filter(|(b, _)| !b.is_nan()).collect();
         let inner = seen.iter().filter(|(_, r)| (low_mm..high_mm).contains(&f64::from(**r)));
         assert!(inner.clone().count() > 5_000);
-        inner.for_each(|(b, r)| assert!((**b - **r).abs() < 0.05, "axis {axis}: {b} {r}"));
+        // Antialiasing by a ratio that is no whole number bends a ramp: by the
+        // formula, up to 0.019 voxels at 15 to 10, 0.0501 at 43 to 40 and 0.048 at 60 to 50. A misplaced voxel is 0.7 off.
+        let close = |b: f32, r: f32| f64::from((b - r).abs()) < 0.0505 * native_mm[axis];
+        inner.for_each(|(b, r)| assert!(close(**b, **r), "axis {axis}: {b} {r}"));
     }
 }
 

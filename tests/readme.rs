@@ -1,0 +1,63 @@
+//! Every command of the README is run: on a generated cohort in place of CHAOS, with training cut down to seconds.
+
+mod phantoms;
+
+use assert_cmd::Command;
+use std::path::Path;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What stands in ```sh blocks, one command a line, continuation lines joined.
+fn commands(readme: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    for block in readme.split("```sh\n").skip(1) {
+        let block = block.split("```").next().expect("the block ends").replace("\\\n", " ");
+        commands.extend(block.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")));
+    }
+    commands.retain(|command| !command.is_empty());
+    commands
+}
+
+/// A smaller training: the same code paths in seconds.
+const SMALLER: [&str; 6] = [
+    "training.epochs=1",
+    "training.iterations_per_epoch=2",
+    "training.validation_episodes=1",
+    "preprocess.size_vox=[8,32,32]",
+    "features.f_maps=4",
+    "supervoxels.felzenszwalb.min_size_vox=200",
+];
+
+fn run(folder: &Path, command: &str) {
+    let mut words = command.split(' ');
+    let program = words.next().expect("a program");
+    if let Some(script) = program.strip_prefix("scripts/") {
+        // These build everything first; this test is itself run by one of them.
+        let script = Path::new(ROOT).join("scripts").join(script);
+        Command::new("bash").arg("-n").arg(script).assert().success();
+        return;
+    }
+    assert_eq!(program, "ssl3d", "{command}");
+    let mut ssl3d = Command::new(env!("CARGO_BIN_EXE_ssl3d"));
+    ssl3d.current_dir(folder).args(words);
+    if command.contains("--config") {
+        SMALLER.iter().for_each(|set| drop(ssl3d.args(["--set", set])));
+    }
+    ssl3d.assert().success();
+}
+
+#[test]
+fn every_command_of_the_readme_works() {
+    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    phantoms::cohort(&folder.path().join("chaos"), 8);
+    std::os::unix::fs::symlink(Path::new(ROOT).join("configs"), folder.path().join("configs")).unwrap();
+    let (segment, others): (Vec<_>, Vec<_>) =
+        commands(&readme).into_iter().partition(|command| command.starts_with("ssl3d segment"));
+    assert!(segment.len() == 1 && others.len() >= 6, "the README has its commands");
+    // The README shows first what needs the weights that the rest makes.
+    others.iter().chain(&segment).for_each(|command| run(folder.path(), command));
+    for file in ["segmentations/image_1_seg.nii.gz", "runs/cpu/evaluation/report.html", "runs/everything/config.toml"] {
+        assert!(folder.path().join(file).exists(), "{file}");
+    }
+}
