@@ -1,0 +1,37 @@
+//! Runs the binary and looks at what it says.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The binary with these arguments, separated by blanks; `{}` stands for the next of `paths`. On one thread, since tests
+/// run side by side, and OpenMP pools that share cores spend their time spinning.
+pub fn command(arguments: &str, paths: &[&Path]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ssl3d"));
+    command.args(["--threads", "1"]);
+    let mut paths = paths.iter();
+    for argument in arguments.split_whitespace() {
+        match argument.split_once("{}") {
+            Some((before, after)) => {
+                let path = paths.next().expect("a path for each {}").display();
+                command.arg(format!("{before}{path}{after}"));
+            }
+            None => drop(command.arg(argument)),
+        }
+    }
+    assert!(paths.next().is_none(), "more paths than {{}} in {arguments}");
+    command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// What a run that has to end well printed, on stdout and on stderr.
+#[track_caller]
+pub fn succeed(arguments: &str, paths: &[&Path]) -> [String; 2] {
+    let output = command(arguments, paths).output().expect("the binary starts");
+    let said = said(&output);
+    assert!(output.status.success(), "ssl3d {arguments} ended with {}:\n{}\n{}", output.status, said[0], said[1]);
+    said
+}
+
+pub fn said(output: &Output) -> [String; 2] {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).expect("messages are UTF-8"))
+}
