@@ -50,15 +50,12 @@ impl Config {
     }
 }
 
-/// The body is what exceeds this part of the intensity range (10 of 255, as in Hansen et al. 2022).
-const BODY_THRESHOLD: f32 = 10.0 / 255.0;
-
 /// Regions of an image: contiguous labels 1..=n `[z, y, x]`, every one connected; 0 is outside the body where
 /// that is left out. Adding a constant to the intensities or multiplying them by one changes nothing.
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();
-    let body = config.body_mask.then(|| foreground::body_mask(unit.view(), BODY_THRESHOLD));
+    let body = config.body_mask.then(|| foreground::body_mask(unit.view()));
     let body = body.as_ref().map(|mask| mask.view());
     match config.method {
         Method::Slic => slic::segment(unit.view(), spacing_mm, body, &config.slic),

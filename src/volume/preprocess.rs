@@ -8,8 +8,6 @@ use ndarray::{Array2, Array3, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMu
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Of the intensity range, as in the field's usual body masks (10 of 255).
-const BODY_THRESHOLD: f32 = 10.0 / 255.0;
 /// Added on each side in-plane, as a share of the image.
 const BODY_MARGIN: f64 = 0.02;
 /// An image whose spread is below this share of its magnitude is constant.
@@ -127,7 +125,7 @@ pub fn percentile(values: &mut [f32], percent: f64) -> f32 {
 
 fn body_box(voxels: ArrayView3<f32>) -> ([usize; 3], [usize; 3]) {
     let shape = voxels.shape();
-    let mask = body_mask(voxels, BODY_THRESHOLD);
+    let mask = body_mask(voxels);
     let (mut start, mut end) = bounding_box(mask.view()).expect("a body mask is never empty");
     (start[0], end[0]) = (0, shape[0]);
     for axis in [1, 2] {
