@@ -10,11 +10,8 @@ pub enum Error {
     #[error("{at}: expected {expected}, found {found}; {remedy}")]
     Invalid { at: String, expected: String, found: String, remedy: String },
     /// The file system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {source}; {}", path.display(), remedy(source))]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
-    /// libtorch refused: its own message, first line only.
-    #[error("{at}: libtorch failed: {message}")]
-    Torch { at: String, message: String },
     /// SIGINT or SIGTERM arrived and all work up to here is on disk (exit code 75).
     #[error("stopped on request; everything up to {saved} is saved, run the same command again to go on")]
     Stopped { saved: String },
@@ -50,5 +47,16 @@ impl Error {
             Self::Stopped { .. } => 75,
             _ => 1,
         }
+    }
+}
+
+fn remedy(fault: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match fault.kind() {
+        ErrorKind::NotFound => "check the path",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "check the permissions or choose another place",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room or choose another place",
+        ErrorKind::IsADirectory | ErrorKind::NotADirectory => "name a file where a file is meant",
+        _ => "check the disk and try again",
     }
 }

@@ -4,6 +4,7 @@ use crate::artifact;
 use crate::cli::Protocols;
 use crate::commands::cohort::Subject;
 use crate::commands::progress::{Progress, note};
+use crate::commands::stop;
 use crate::commands::train::fold_folder;
 use crate::config::{self, Config};
 use crate::episode::split::{self, Supports};
@@ -94,17 +95,24 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
         };
         let mut examples = Vec::new();
         let weights = fold_folder(&args.run, Some(fold)).join("weights.safetensors");
-        let (_, tensors) = checkpoint::read_weights(&weights)?;
+        let (about, tensors) = checkpoint::read_weights(&weights)?;
         let model = Model::new(&config.model(), args.device, config.training.seed);
         model.load(&weights, &tensors)?;
         let read = |&position: &usize| annotated(&data.cases[position], &config);
         let mut needed: Vec<usize> = parts.test.iter().chain(&others).copied().collect();
         needed.sort_unstable();
         needed.dedup();
+        let ids = |position: &usize| &data.cases[*position].id;
+        if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
+            let expected = format!("scans that fold {fold} held out");
+            let remedy = "give the dataset that the run was trained on";
+            return Err(Error::file(&args.data, expected, format!("scan {seen}, which it was trained on"), remedy));
+        }
         let scans: BTreeMap<usize, Annotated> = needed.iter().map(|p| Ok((*p, read(p)?))).collect::<Result<_>>()?;
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (others.len() * parts.test.len()) as u64);
         for support in &others {
             for query in parts.test.iter().filter(|query| *query != support) {
+                stop::check()?;
                 let (support, query) = (&scans[support], &scans[query]);
                 let found = segment(&model, &config, support, query);
                 let scored = score(&config, args, fold, support, query, &found);

@@ -3,6 +3,7 @@
 use crate::artifact;
 use crate::commands::cohort::Subject;
 use crate::commands::progress::{Progress, note, warn};
+use crate::commands::stop;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
@@ -52,8 +53,15 @@ pub fn parse_classes(text: &str) -> Result<Option<Vec<i32>>> {
         .split(',')
         .map(|part| part.trim().parse().ok().filter(|&v| v != 0).ok_or_else(refuse))
         .collect::<Result<_>>()?;
+    if values.len() > MOST_CLASSES {
+        let (expected, found) = (format!("at most {MOST_CLASSES} values"), values.len().to_string());
+        return Err(Error::invalid("--classes", expected, found, "use several calls"));
+    }
     Ok(Some(values.into_iter().collect()))
 }
+
+/// Classes are counted in a byte, and each costs a volume of scores.
+const MOST_CLASSES: usize = 200;
 
 /// A network that knows what to look for.
 struct Segmenter {
@@ -71,7 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
     let progress = Progress::new("segmenting", 0, args.queries.len() as u64);
     let mut failed = Vec::new();
     for (query, output) in args.queries.iter().zip(&outputs) {
-        match segmenter.segment(query, output, args.probabilities) {
+        stop::check()?;
+        match segmenter.segment(query, output, args) {
             Ok(line) => progress.note(&line),
             Err(error) => {
                 // The other queries are worth having all the same.
@@ -99,12 +108,17 @@ fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
             let found = format!("{} and {}, which have one", other.display(), query.display());
             return Err(Error::invalid("--query", "files of different names", found, "rename one or use two calls"));
         }
-        if output.exists() && !args.force {
-            let remedy = "give another --out, or --force to overwrite";
-            return Err(Error::file(&output, "no result yet", "an existing file", remedy));
-        }
+        refuse_existing(&output, args.force)?;
     }
     Ok(args.queries.iter().map(|query| args.out.join(format!("{}_seg.nii.gz", stem(query)))).collect())
+}
+
+fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    if path.exists() && !force {
+        let remedy = "give another --out, or --force to overwrite";
+        return Err(Error::file(path, "no result yet", "an existing file", remedy));
+    }
+    Ok(())
 }
 
 /// The file's name without .nii or .nii.gz.
@@ -151,19 +165,20 @@ impl Segmenter {
     }
 
     /// Segments one volume and writes the result; a line that says what was found.
-    fn segment(&self, query: &Path, output: &Path, probabilities: bool) -> Result<String> {
+    fn segment(&self, query: &Path, output: &Path, args: &Args) -> Result<String> {
+        let probability = |value: &i32| output.with_file_name(format!("{}_probability_{value}.nii.gz", stem(query)));
+        let probabilities: Vec<PathBuf> =
+            if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
+        probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let subject = Subject::read(query, &self.config.preprocess)?;
         let scores = self.model.predict(&from_voxels(subject.working.view()), &self.prototypes);
         let classes = subject.grid.classes_to_native(to_channels(&scores).view());
         let labels = classes.mapv(|class| if class == 0 { 0 } else { self.values[class as usize - 1] });
         nifti::write_labels(output, &labels, &subject.native)?;
-        if probabilities {
-            let all = prediction::probabilities(&scores, self.config.prediction.test_classes);
-            let all = to_channels(&all);
-            for (value, channel) in self.values.iter().zip(all.axis_iter(Axis(0))) {
-                let name = format!("{}_probability_{value}.nii.gz", stem(query));
-                let native = subject.grid.channel_to_native(channel, 0.0);
-                nifti::write_image(&output.with_file_name(name), &native, &subject.native)?;
+        if args.probabilities {
+            let all = to_channels(&prediction::probabilities(&scores, self.config.prediction.test_classes));
+            for (path, channel) in probabilities.iter().zip(all.axis_iter(Axis(0))) {
+                nifti::write_image(path, &subject.grid.channel_to_native(channel, 0.0), &subject.native)?;
             }
         }
         let geometry = &subject.image.geometry;
@@ -192,11 +207,9 @@ fn values(args: &Args, shots: &[(Subject, LabelMap)]) -> Result<Vec<i32>> {
         |expected: String, remedy: &str| Err(Error::invalid(files.join(" and "), expected, list(&present), remedy));
     let wanted = match &args.classes {
         None if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
-        None if present.len() > 200 => {
-            return refuse(
-                "at most 200 label values".to_owned(),
-                "this looks like an image rather than labels; choose with --classes",
-            );
+        None if present.len() > MOST_CLASSES => {
+            let expected = format!("at most {MOST_CLASSES} label values");
+            return refuse(expected, "this looks like an image rather than labels; choose with --classes");
         }
         None => present.iter().copied().collect(),
         Some(wanted) => match wanted.iter().find(|value| !present.contains(value)) {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Once};
 
 /// One flag for the process: a stage that ends before it looks leaves the request to the next.
@@ -16,6 +16,14 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
     let mut outcome = Ok(());
     REGISTERED.call_once(|| outcome = register(&STOP));
     outcome.map(|()| Arc::clone(&STOP))
+}
+
+/// Ends a stage that saves nothing on its way, if a signal that some stage before it listens to has asked for it.
+pub fn check() -> Result<()> {
+    if STOP.load(Ordering::Relaxed) {
+        return Err(Error::Stopped { saved: "the last finished step".to_owned() });
+    }
+    Ok(())
 }
 
 fn register(stop: &Arc<AtomicBool>) -> Result<()> {

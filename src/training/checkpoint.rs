@@ -40,6 +40,8 @@ pub struct About {
     pub config: String,
     /// What was held out: "fold 0 of 5", ...
     pub fold: String,
+    /// Ids of the scans that were trained on.
+    pub trained_on: Vec<String>,
     /// Position of the training, where it can go on from here.
     pub state: State,
 }

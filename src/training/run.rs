@@ -248,6 +248,7 @@ impl Trainer<'_> {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: self.run.config.to_owned(),
             fold: self.run.fold.to_owned(),
+            trained_on: self.run.train.iter().map(|scan| scan.id.clone()).collect(),
             state: self.state.clone(),
         }
     }
