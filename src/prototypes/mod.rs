@@ -126,7 +126,7 @@ pub fn extract(supports: &[Support], window: Window, config: &Config, classes: C
             Method::Global => global(&support.features, &background(support)),
             Method::Alp => local_of(support, &background(support)),
         });
-        // Nowhere a window of pure background: its mean stands in (DESIGN.md 5).
+        // Nowhere a window of pure background: its mean stands in.
         if local.size()[0] > 0 { local } else { each(&|support| global(&support.features, &background(support))) }
     };
     let background = match classes {
@@ -150,6 +150,7 @@ fn global(features: &Tensor, mask: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::RngExt;
     use tch::{Device, Kind};
 
     const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -159,13 +160,18 @@ mod tests {
         Config { method, train_window: window, test_window: window, threshold: 0.95 }
     }
 
-    fn support(seed: i64) -> Support {
-        tch::manual_seed(seed);
+    /// From our own stream: libtorch's generator is shared by all tests that run at the same time.
+    fn features(seed: u64) -> Tensor {
+        let mut rng = crate::rng::stream(seed, "features", 0);
+        let values: Vec<f64> = (0..5 * 64).map(|_| rng.random_range(-1.0..1.0)).collect();
+        Tensor::from_slice(&values).view([1, 5, 4, 4, 4])
+    }
+
+    fn support(seed: u64) -> Support {
         let classes = Tensor::zeros([4, 4, 4], (Kind::Int64, Device::Cpu));
         let _ = classes.narrow(0, 0, 2).narrow(1, 0, 2).narrow(2, 0, 3).fill_(1);
         let _ = classes.narrow(0, 3, 1).narrow(1, 3, 1).fill_(2);
-        let features = Tensor::randn([1, 5, 4, 4, 4], F64);
-        Support::new(features, &classes.shallow_clone(), 2)
+        Support::new(features(seed), &classes, 2)
     }
 
     fn sizes(of: &[Tensor]) -> Vec<i64> {
