@@ -56,7 +56,7 @@ pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: 
     let scores = model.scores(&of_query, &prototypes, size);
     let segmentation = loss::segmentation(&scores, query, classes, config);
 
-    let mut total = segmentation.shallow_clone();
+    let mut loss = segmentation.shallow_clone();
     if alignment && config.alignment_weight > 0.0 {
         // The query's own hard prediction is its mask, and has to find the support's.
         let (predicted, truth, found) = no_grad(|| present(&hard(&scores), support, *count));
@@ -64,10 +64,11 @@ pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: 
             let predicted = Support::new(of_query, &predicted, found);
             let prototypes = model.prototypes(&[predicted], window, classes);
             let scores = model.scores(&of_support, &prototypes, size);
-            total += loss::segmentation(&scores, &truth, classes, config) * config.alignment_weight;
+            let swapped = loss::segmentation(&scores, &truth, classes, config);
+            loss = &segmentation + swapped * config.alignment_weight;
         }
     }
-    Outcome { loss: total, segmentation: segmentation.detach(), scores: scores.detach() }
+    Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach() }
 }
 
 /// Leaves out the classes that were predicted nowhere and numbers the others anew: predicted map, truth, their count.
@@ -86,6 +87,56 @@ fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::{self, blocks::Norm};
+    use crate::prototypes::{self, Classes, Method, Window};
+    use crate::{model, prediction};
+    use ndarray::Array3;
+
+    fn model() -> Model {
+        let window = Window::Size([2, 2, 2]);
+        let (levels, pooling) = (2, vec![[1, 2, 2]]);
+        let classes = Classes::Joint;
+        let config = model::Config {
+            features: features::Config {
+                f_maps: 4,
+                levels,
+                output_channels: 4,
+                norm: Norm::Instance,
+                pooling,
+                output_level: 0,
+            },
+            prototypes: prototypes::Config {
+                method: Method::Alp,
+                train_window: window,
+                test_window: window,
+                threshold: 0.95,
+            },
+            prediction: prediction::Config { alpha: 20.0, train_classes: classes, test_classes: classes },
+        };
+        Model::new(&config, Device::Cpu, 0)
+    }
+
+    #[test]
+    fn alignment_adds_to_the_loss_and_leaves_the_reported_part_alone() {
+        let image = Array3::from_shape_fn((4, 8, 8), |(z, y, x)| (z + 2 * y + x) as f32 / 10.0);
+        let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
+        let (query_image, query_labels) = (image.clone(), labels.clone());
+        let (support_image, support_labels) = (image, labels);
+        let episode = Episode { support_image, support_labels, query_image, query_labels, classes: 1 };
+        let config = loss::Config {
+            dice_weight: 1.0,
+            cross_entropy_weight: 0.0,
+            background_weight: 0.1,
+            alignment_weight: 1.0,
+            alignment_start: 0.0,
+        };
+        let (model, tensors) = (model(), Tensors::new(&episode, Device::Cpu));
+        let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, true));
+        let value = |t: &Tensor| t.double_value(&[]);
+        assert_eq!(value(&without.loss), value(&without.segmentation));
+        assert_eq!(value(&with.segmentation), value(&without.segmentation));
+        assert!(value(&with.loss) > value(&with.segmentation));
+    }
 
     #[test]
     fn classes_that_were_predicted_nowhere_are_left_out_of_the_alignment() {
