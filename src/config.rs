@@ -51,7 +51,8 @@ pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
         merge(&mut table, parse_override(text)?, "");
     }
     let config = resolve(table).map_err(|(key, message)| {
-        let overridden = overrides.iter().find(|text| text.split('=').next().is_some_and(|k| k.trim() == key));
+        let is_below = |set: &str| set == key || set.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'));
+        let overridden = overrides.iter().find(|text| text.split('=').next().is_some_and(|set| is_below(set.trim())));
         let at = match (&given, overridden) {
             (_, Some(text)) => format!("--set {text}"),
             (Some((path, text)), None) => format!("{}{}: {key}", path.display(), locate(text, &key)),
@@ -248,6 +249,7 @@ mod tests {
             ("[training]\nepochs = 0", &[], ["training.epochs", "at least 1"]),
             ("", &["training.epochs=many"], ["--set training.epochs=many", "invalid type"]),
             ("", &["training.epoch=1"], ["--set training.epoch=1", "unknown field"]),
+            ("", &["trainin.epochs=1"], ["--set trainin.epochs=1", "unknown field"]),
             ("", &["epochs"], ["--set epochs", "section.key=value"]),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {

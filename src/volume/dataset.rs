@@ -76,12 +76,12 @@ pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
 fn match_patterns(folder: &Path, config: &Config) -> Result<Vec<Case>> {
     let images = Pattern::parse(&config.image).expect("checked");
     let labels = Pattern::parse(&config.label);
-    let image_names = file_names(&folder.join(&images.folder))?;
+    let image_names = file_names(&images.within(folder))?;
     let mut image_of = by_id(folder, &images, &image_names)?;
     let label_of = match &labels {
         None => BTreeMap::new(),
         Some(labels) if labels.folder == images.folder => by_id(folder, labels, &image_names)?,
-        Some(labels) => match file_names(&folder.join(&labels.folder)) {
+        Some(labels) => match file_names(&labels.within(folder)) {
             Ok(names) => by_id(folder, labels, &names)?,
             Err(_) => BTreeMap::new(), // a dataset without any labels
         },
@@ -96,7 +96,7 @@ fn match_patterns(folder: &Path, config: &Config) -> Result<Vec<Case>> {
         .collect();
     is_label.iter().for_each(|id| drop(image_of.remove(id)));
     if image_of.is_empty() {
-        return Err(nothing_matches(&folder.join(&images.folder), &config.image, &image_names));
+        return Err(nothing_matches(&images.within(folder), &config.image, &image_names));
     }
     let case = |(id, image): (String, PathBuf)| Case { label: label_of.get(&id).cloned(), id, image };
     Ok(image_of.into_iter().map(case).collect())
@@ -114,7 +114,7 @@ fn nothing_matches(folder: &Path, pattern: &str, names: &[String]) -> Error {
 
 /// Every matching file, keyed by its id.
 fn by_id(folder: &Path, pattern: &Pattern, names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
-    let folder = folder.join(&pattern.folder);
+    let folder = pattern.within(folder);
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for name in names {
         let Some(id) = pattern.id(name) else { continue };
@@ -170,6 +170,11 @@ struct Pattern {
 }
 
 impl Pattern {
+    /// Where its files are.
+    fn within(&self, folder: &Path) -> PathBuf {
+        if self.folder.is_empty() { folder.to_owned() } else { folder.join(&self.folder) }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (folder, name) = text.rsplit_once('/').unwrap_or(("", text));
         let (before, after) = name.split_once("{id}")?;
