@@ -11,6 +11,7 @@ use crate::episode::split::{self, Supports};
 use crate::error::{Error, Result};
 use crate::metrics::{Protocol, volume_ml};
 use crate::model::Model;
+use crate::prototypes::Prototypes;
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page, render};
 use crate::report::scores::{self, ProtocolScores, Setup};
 use crate::report::{Row, curves, overlay, table};
@@ -110,11 +111,13 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
         }
         let scans: BTreeMap<usize, Annotated> = needed.iter().map(|p| Ok((*p, read(p)?))).collect::<Result<_>>()?;
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (others.len() * parts.test.len()) as u64);
+        let values: Vec<i32> = config.data.classes.values().copied().collect();
         for support in &others {
+            let prototypes = prototypes(&model, &values, &scans[support]);
             for query in parts.test.iter().filter(|query| *query != support) {
                 stop::check()?;
                 let (support, query) = (&scans[support], &scans[query]);
-                let found = segment(&model, &config, support, query);
+                let found = segment(&model, &values, &prototypes, query);
                 let scored = score(&config, args, fold, support, query, &found);
                 examples.push(example(&config, &scored, support, query, &found));
                 rows.extend(scored);
@@ -174,13 +177,16 @@ fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
     Ok(Annotated { id: case.id.clone(), subject, labels })
 }
 
+/// What the classes look like in the support.
+fn prototypes(model: &Model, values: &[i32], support: &Annotated) -> Prototypes {
+    let classes = support.subject.classes(support.labels.voxels.view(), values);
+    let image = from_voxels(support.subject.working.view());
+    model.test_prototypes(&[model.support(&image, &from_classes(classes.view()), values.len() as i64)])
+}
+
 /// The query's label map on its native grid.
-fn segment(model: &Model, config: &Config, support: &Annotated, query: &Annotated) -> Array3<i32> {
-    let values: Vec<i32> = config.data.classes.values().copied().collect();
-    let classes = support.subject.classes(support.labels.voxels.view(), &values);
-    let image = |scan: &Annotated| from_voxels(scan.subject.working.view());
-    let shot = model.support(&image(support), &from_classes(classes.view()), values.len() as i64);
-    let scores = model.predict(&image(query), &model.test_prototypes(&[shot]));
+fn segment(model: &Model, values: &[i32], prototypes: &Prototypes, query: &Annotated) -> Array3<i32> {
+    let scores = model.predict(&from_voxels(query.subject.working.view()), prototypes);
     let classes = query.subject.grid.classes_to_native(to_channels(&scores).view());
     classes.mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] })
 }

@@ -27,7 +27,7 @@ impl Tensors {
             images: batch(&[&image(&episode.support_image), &image(&episode.query_image)]).to_device(device),
             support: classes(&episode.support_labels),
             query: classes(&episode.query_labels),
-            count: i64::from(episode.support_labels.iter().copied().max().unwrap_or(0)),
+            count: i64::from(episode.classes),
         }
     }
 }
