@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::features::{self, UNet3d};
-use crate::prediction;
+use crate::prediction::{self, Tape};
 use crate::prototypes::{self, Classes, Prototypes, Support, Window};
 use crate::{rng, weights};
 use std::collections::BTreeMap;
@@ -58,9 +58,9 @@ impl Model {
         prototypes::extract(supports, window, &self.config.prototypes, classes)
     }
 
-    /// Scores (1, 1 + K, D, H, W) of query features (1, C, d, h, w) at `size_vox`.
-    pub fn scores(&self, features: &Tensor, prototypes: &Prototypes, size_vox: [i64; 3]) -> Tensor {
-        let scores = prediction::scores(features, prototypes, self.config.prediction.alpha);
+    /// Scores (1, 1 + K, D, H, W) of query features (1, C, d, h, w) at `size_vox`; `tape` for their gradients.
+    pub fn scores(&self, features: &Tensor, prototypes: &Prototypes, size_vox: [i64; 3], tape: &mut Tape) -> Tensor {
+        let scores = prediction::scores(features, prototypes, self.config.prediction.alpha, tape);
         prediction::interpolate(&scores, size_vox)
     }
 
@@ -77,7 +77,7 @@ impl Model {
         no_grad(|| {
             let size = query.size();
             let features = self.features(&query.to_device(self.device()), false);
-            self.scores(&features, prototypes, [size[2], size[3], size[4]])
+            self.scores(&features, prototypes, [size[2], size[3], size[4]], &mut Tape::default())
         })
     }
 

@@ -44,6 +44,21 @@ pub fn to_voxels(tensor: &Tensor) -> Array3<f32> {
     Array3::from_shape_vec((d as usize, h as usize, w as usize), to_vec(tensor)).expect("sizes agree")
 }
 
+/// The elements of a contiguous float32 tensor on the CPU, where they are.
+pub fn floats(tensor: &Tensor) -> &[f32] {
+    assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.is_contiguous());
+    // SAFETY: just checked; the tensor is borrowed for as long as its elements are.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
+}
+
+/// A new float32 tensor on the CPU with the elements, in row-major order, that `fill` writes over zeros.
+pub fn filled(shape: &[i64], fill: impl FnOnce(&mut [f32])) -> Tensor {
+    let tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+    // SAFETY: nobody else has the tensor yet, and its elements are contiguous float32.
+    fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) });
+    tensor
+}
+
 /// All elements in row-major order.
 pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
     let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);

@@ -94,8 +94,9 @@ impl SingleConv {
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
         let y = x.conv3d(&channels_last(&self.weight), None::<Tensor>, 1, 1, 1, 1);
-        let y = self.norm.forward(&channels_last(&y), train);
-        y.leaky_relu() // slope .01, PyTorch's default, which pytorch-3dunet leaves alone
+        let mut y = self.norm.forward(&channels_last(&y), train);
+        // Slope .01, PyTorch's default, which pytorch-3dunet leaves alone. In place: the norm does not need its output.
+        y.leaky_relu_()
     }
 }
 

@@ -1,9 +1,14 @@
 //! Query features + prototypes -> scores, probabilities: paper, section 3.4, Eqs. 3.3-3.5.
 
+mod similarity;
+mod tape;
+
+pub use tape::Tape;
+
 use crate::error::{Error, Result};
 use crate::prototypes::{Classes, Prototypes};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Section `[prediction]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +31,6 @@ impl Config {
     }
 }
 
-/// The score of a class that has no prototype: never the greatest, and without influence on the softmax.
-const ABSENT: f64 = -1e4;
 /// Blocks of queries that libtorch's attention kernels treat in parallel, forward and backward.
 const BLOCKS: i64 = 16;
 
@@ -39,20 +42,25 @@ const BLOCKS: i64 = 16;
 ///
 /// The paper's fusion of foreground and background (Eq. 3.5, read as beta Y_f + (1 - beta)(1 - Y_b)) equals Y_f for
 /// every beta since Y_b = 1 - Y_f under the softmax; there is nothing left to compute.
-pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64) -> Tensor {
+///
+/// Where the gradients do not come from libtorch they are left to `tape`: see there.
+pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64, tape: &mut Tape) -> Tensor {
     let (_, channels, d, h, w) = features.size5().expect("(1, C, d, h, w)");
-    let voxels = features.permute([0, 2, 3, 4, 1]).reshape([-1, channels]); // (d h w, C)
-    let voxels = normalised(&voxels);
-    let similarity = |p: &Tensor| similarity(&voxels, p, alpha).view([1, 1, d, h, w]);
-    let foreground = prototypes.foreground.iter().map(similarity);
-    let all: Vec<Tensor> = if prototypes.background.len() == 1 {
-        std::iter::once(similarity(&prototypes.background[0])).chain(foreground).collect()
+    let voxels = features.permute([0, 2, 3, 4, 1]).reshape([-1, channels]); // (N, C), N = d h w
+    let Prototypes { background, foreground } = prototypes;
+    let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
+    let by_class = match (features.kind(), features.device()) {
+        (Kind::Float, Device::Cpu) => tape.similarity(&voxels, &classes, alpha),
+        _ => attention(&voxels, &classes, alpha),
+    }; // (classes, N)
+    let by_class = if background.len() == 1 {
+        by_class
     } else {
-        let against = |(s, background): (Tensor, &Tensor)| s - similarity(background);
-        let zero = Tensor::zeros([1, 1, d, h, w], (features.kind(), features.device()));
-        std::iter::once(zero).chain(foreground.zip(&prototypes.background).map(against)).collect()
+        let count = foreground.len() as i64;
+        let against = by_class.narrow(0, count, count) - by_class.narrow(0, 0, count);
+        Tensor::cat(&[against.narrow(0, 0, 1).zeros_like(), against], 0)
     };
-    Tensor::cat(&all, 1)
+    by_class.view([1, -1, d, h, w])
 }
 
 /// Probabilities (1, K, ...) of the K classes from scores (1, 1 + K, ...): softmax over background and all classes, or
@@ -73,25 +81,27 @@ pub fn interpolate(scores: &Tensor, size_vox: [i64; 3]) -> Tensor {
     scores.upsample_trilinear3d(size_vox, false, None, None, None)
 }
 
-/// sum_k softmax_k(d)_k d_k with d_k = alpha p_k . q over the rows p_k of `prototypes` (P, C), for each row q of the
-/// normalised `voxels` (N, C): (N).
+/// S_c by libtorch, for any device and kind: sum_k softmax_k(d)_k d_k with d_k = alpha p_k . q over the unit rows p_k
+/// (P, C) of each class, for each row q of `voxels` (N, C): (classes, N).
 ///
 /// It equals alpha q . Attention(Q = q, K = P, V = P, scale = alpha), and libtorch's attention never holds N x P
-/// numbers on the CPU. The queries are laid out as [`BLOCKS`] heads, over which its backward pass runs in parallel.
-fn similarity(voxels: &Tensor, prototypes: &Tensor, alpha: f64) -> Tensor {
+/// numbers. The queries are laid out as [`BLOCKS`] heads, over which its backward pass runs in parallel.
+fn attention(voxels: &Tensor, classes: &[Tensor], alpha: f64) -> Tensor {
     let (count, channels) = voxels.size2().expect("(N, C)");
-    let size = prototypes.size()[0];
-    if size == 0 {
-        return Tensor::full([count], ABSENT, (voxels.kind(), voxels.device()));
-    }
-    let keys = normalised(prototypes).view([1, 1, size, channels]).expand([1, BLOCKS, size, channels], false);
     let padding = (BLOCKS - count % BLOCKS) % BLOCKS;
-    let padded = if padding == 0 { voxels.shallow_clone() } else { voxels.constant_pad_nd([0, 0, 0, padding]) };
-    let queries = padded.view([1, BLOCKS, -1, channels]); // (1, blocks, N / blocks, C)
-    let attended =
-        Tensor::scaled_dot_product_attention(&queries, &keys, &keys, None::<Tensor>, 0.0, false, alpha, false);
-    let similarity = (attended * queries).sum_dim_intlist([-1i64].as_slice(), false, voxels.kind()) * alpha;
-    similarity.view(-1).narrow(0, 0, count) // (N)
+    let queries = normalised(voxels).constant_pad_nd([0, 0, 0, padding]).view([1, BLOCKS, -1, channels]);
+    let of_class = |rows: &Tensor| {
+        let size = rows.size()[0];
+        if size == 0 {
+            return Tensor::full([count], f64::from(similarity::ABSENT), (voxels.kind(), voxels.device()));
+        }
+        let keys = rows.view([1, 1, size, channels]).expand([1, BLOCKS, size, channels], false);
+        let attended =
+            Tensor::scaled_dot_product_attention(&queries, &keys, &keys, None::<Tensor>, 0.0, false, alpha, false);
+        let similarity = (attended * &queries).sum_dim_intlist([-1i64].as_slice(), false, voxels.kind()) * alpha;
+        similarity.view(-1).narrow(0, 0, count) // (N)
+    };
+    Tensor::stack(&classes.iter().map(of_class).collect::<Vec<_>>(), 0)
 }
 
 /// Rows of unit length.
@@ -123,10 +133,66 @@ mod tests {
         (Tensor::randn([1, 4, 2, 3, 5], F64), Prototypes { background: vec![p(7)], foreground: vec![p(3), p(1)] })
     }
 
+    fn plain_scores(features: &Tensor, prototypes: &Prototypes) -> Tensor {
+        scores(features, prototypes, 20.0, &mut Tape::default())
+    }
+
+    /// The same scores and gradients in double precision by libtorch and in single precision by us, for sizes that fill
+    /// no vector register, a class without prototypes and alpha so large that one prototype takes all.
+    #[test]
+    fn both_ways_give_the_same_scores_and_gradients() {
+        for (channels, sizes, [d, h, w], alpha) in [
+            (16, vec![384, 5], [4, 12, 16], 20.0),
+            (5, vec![7, 0, 1, 30], [3, 5, 7], 20.0),
+            (33, vec![9, 17], [1, 1, 3], 1000.0),
+            (3, vec![2], [23, 19, 11], 0.5),
+        ] {
+            let features = Tensor::randn([1, channels, d, h, w], F64);
+            let rows: Vec<Tensor> = sizes.iter().map(|&size| Tensor::randn([size, channels], F64)).collect();
+            let weights = Tensor::randn([1, sizes.len() as i64, d, h, w], F64);
+            let [double, single] = [Kind::Double, Kind::Float].map(|kind| {
+                let leaf = |t: &Tensor| t.to_kind(kind).detach().copy().set_requires_grad(true);
+                let (features, rows) = (leaf(&features), rows.iter().map(leaf).collect::<Vec<_>>());
+                let copies = |of: &[Tensor]| of.iter().map(Tensor::shallow_clone).collect();
+                let prototypes = Prototypes { background: copies(&rows[..1]), foreground: copies(&rows[1..]) };
+                let mut tape = Tape::default();
+                let scores = scores(&features, &prototypes, alpha, &mut tape);
+                (&scores * (weights.to_kind(kind) + &scores * 0.1)).sum(kind).backward();
+                tape.backward();
+                let gradients = std::iter::once(&features).chain(rows.iter().filter(|rows| rows.size()[0] > 0));
+                std::iter::once(scores.detach()).chain(gradients.map(Tensor::grad)).collect::<Vec<_>>()
+            });
+            assert_eq!(double.len(), single.len());
+            for (index, (double, single)) in double.iter().zip(&single).enumerate() {
+                let scale = double.abs().clamp_max(1e3).max().double_value(&[]).max(1.0);
+                let difference = largest_difference(double, &single.to_kind(Kind::Double));
+                assert!(difference < 2e-5 * scale, "{sizes:?}, tensor {index}: {difference} of {scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bytes() {
+        let random = |count: i64| crate::tensor::to_vec(&Tensor::randn([count], (Kind::Float, Device::Cpu)));
+        let (voxels, rows, of_scores) = (random(16 * 6138), random(16 * 40), random(2 * 6138));
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let rows = similarity::Rows { values: &rows, channels: 16, ends: &[25, 40] };
+                let (mut scores, mut of_voxels) = (vec![0.0; of_scores.len()], vec![0.0; voxels.len()]);
+                similarity::scores(&voxels, rows, 20.0, &mut scores);
+                let of_rows = similarity::gradients(&voxels, rows, 20.0, &of_scores, &mut of_voxels);
+                (scores, of_voxels, of_rows)
+            })
+        };
+        let alone = with(1);
+        assert!(with(2) == alone && with(3) == alone);
+    }
+
     #[test]
     fn scores_equal_nested_loops() {
         let (features, prototypes) = example();
-        let fast = scores(&features, &prototypes, 20.0);
+        let fast = plain_scores(&features, &prototypes);
         for (class, rows) in std::iter::once(&prototypes.background[0]).chain(&prototypes.foreground).enumerate() {
             for (z, y, x) in [(0, 0, 0), (1, 2, 4), (0, 1, 3)] {
                 let at = |channel: i64| features.double_value(&[0, channel, z, y, x]);
@@ -148,20 +214,20 @@ mod tests {
     #[test]
     fn the_order_of_prototypes_and_the_length_of_features_change_nothing() {
         let (features, mut prototypes) = example();
-        let before = scores(&features, &prototypes, 20.0);
+        let before = plain_scores(&features, &prototypes);
         prototypes.foreground[0] = prototypes.foreground[0].flip([0]) * 7.0;
-        assert!(largest_difference(&before, &scores(&(features * 3.0), &prototypes, 20.0)) < 1e-10);
+        assert!(largest_difference(&before, &plain_scores(&(features * 3.0), &prototypes)) < 1e-10);
     }
 
     #[test]
     fn with_one_class_joint_and_one_against_the_rest_give_the_same_probability() {
         let (features, mut prototypes) = example();
         prototypes.foreground.truncate(1);
-        let joint = probabilities(&scores(&features, &prototypes, 20.0), Classes::Joint);
+        let joint = probabilities(&plain_scores(&features, &prototypes), Classes::Joint);
         // Two entries of background mean one for each class.
         prototypes.background.push(prototypes.background[0].shallow_clone());
         prototypes.foreground.push(prototypes.foreground[0].shallow_clone());
-        let rest = probabilities(&scores(&features, &prototypes, 20.0), Classes::OneVsRest);
+        let rest = probabilities(&plain_scores(&features, &prototypes), Classes::OneVsRest);
         assert!(largest_difference(&joint, &rest.narrow(1, 0, 1)) < 1e-10);
     }
 
@@ -169,10 +235,10 @@ mod tests {
     fn a_class_without_prototypes_is_never_predicted() {
         let (features, mut prototypes) = example();
         prototypes.foreground[1] = Tensor::zeros([0, 4], F64);
-        let with = scores(&features, &prototypes, 20.0);
+        let with = plain_scores(&features, &prototypes);
         assert_eq!(hard(&with).eq(2).any().int64_value(&[]), 0);
         prototypes.foreground.pop();
-        let without = probabilities(&scores(&features, &prototypes, 20.0), Classes::Joint);
+        let without = probabilities(&plain_scores(&features, &prototypes), Classes::Joint);
         assert!(largest_difference(&probabilities(&with, Classes::Joint).narrow(1, 0, 1), &without) < 1e-12);
     }
 }

@@ -9,12 +9,6 @@ pub fn pool(map: &Tensor, window: Window) -> Tensor {
     means(map, window).permute([0, 2, 3, 4, 1]).reshape([-1, channels])
 }
 
-/// The rows of `pooled` whose window `mask` (1, 1, D, H, W) fills by more than `threshold`: (P, C).
-pub fn select(pooled: &Tensor, mask: &Tensor, window: Window, threshold: f64) -> Tensor {
-    let filled = means(mask, window).view(-1).gt(threshold); // (windows)
-    pooled.index_select(0, &filled.nonzero().view(-1))
-}
-
 /// (1, C, D, H, W) -> (1, C, windows along z, y, x)
 fn means(map: &Tensor, window: Window) -> Tensor {
     let size = map.size();

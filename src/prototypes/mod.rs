@@ -3,6 +3,7 @@
 pub mod local;
 
 use crate::error::{Error, Result};
+use crate::tensor::to_vec;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -102,49 +103,69 @@ impl Support {
 ///
 /// A class that no support shows has no prototype, i.e. an entry of shape (0, C): it is never predicted.
 pub fn extract(supports: &[Support], window: Window, config: &Config, classes: Classes) -> Prototypes {
-    let count = supports[0].masks.size()[1] - 1;
-    let join = |parts: Vec<Tensor>| Tensor::cat(&parts, 0); // (P1, C), (P2, C), ... -> (P, C)
-    let each = |of: &dyn Fn(&Support) -> Tensor| join(supports.iter().map(of).collect());
-    let mask = |support: &Support, class: i64| support.masks.narrow(1, class, 1);
-    let pooled: Vec<_> = supports.iter().map(|s| local::pool(&s.features, window)).collect();
-    let local_of = |support: &Support, mask: &Tensor| {
-        let index = supports.iter().position(|s| std::ptr::eq(s, support)).expect("one of them");
-        local::select(&pooled[index], mask, window, config.threshold)
+    let means: Vec<_> = supports.iter().map(|support| Means::of(support, window, config, classes)).collect();
+    let roles = means[0].global.len();
+    let pooled = |of: &dyn Fn(&Means) -> Tensor| Tensor::cat(&means.iter().map(of).collect::<Vec<_>>(), 0);
+    let local = |role: usize| pooled(&|means| means.local[role].shallow_clone());
+    let global = |role: usize| pooled(&|means| means.global[role].shallow_clone());
+    let of_background = |role: usize| {
+        let local = local(role);
+        // Nowhere a window of pure background, or none asked for: its mean stands in.
+        if local.size()[0] > 0 { local } else { global(role) }
     };
-    let of_class = |class: i64| {
-        each(&|support| {
-            let mask = mask(support, class);
-            let global = global(&support.features, &mask);
-            match config.method {
-                Method::Global => global,
-                Method::Alp => Tensor::cat(&[local_of(support, &mask), global], 0),
-            }
-        })
+    let of_class = |role: usize| {
+        let part = |means: &Means| Tensor::cat(&[&means.local[role], &means.global[role]], 0);
+        pooled(&part)
     };
-    let of_background = |background: &dyn Fn(&Support) -> Tensor| {
-        let local = each(&|support| match config.method {
-            Method::Global => global(&support.features, &background(support)),
-            Method::Alp => local_of(support, &background(support)),
-        });
-        // Nowhere a window of pure background: its mean stands in.
-        if local.size()[0] > 0 { local } else { each(&|support| global(&support.features, &background(support))) }
-    };
-    let background = match classes {
-        Classes::Joint => vec![of_background(&|support| mask(support, 0))],
-        Classes::OneVsRest => (1..=count).map(|class| of_background(&|s| 1.0 - mask(s, class))).collect(),
-    };
-    Prototypes { background, foreground: (1..=count).map(of_class).collect() }
+    let first_class = roles + 1 - supports[0].masks.size()[1] as usize;
+    Prototypes {
+        background: (0..first_class).map(of_background).collect(),
+        foreground: (first_class..roles).map(of_class).collect(),
+    }
 }
 
-/// The masked mean of the features (Eq. 3.2): sum_x f(x) y(x) / (sum_x y(x) + 1e-5), as (1, C); (0, C) where the
-/// mask is empty.
-fn global(features: &Tensor, mask: &Tensor) -> Tensor {
-    let kind = features.kind();
-    let total = mask.sum(kind);
-    if total.double_value(&[]) <= 0.0 {
-        return Tensor::zeros([0, features.size()[1]], (kind, features.device()));
+/// The prototypes of one support by role: the backgrounds, then the classes.
+struct Means {
+    /// (P, C) each; none where they are not asked for.
+    local: Vec<Tensor>,
+    /// (1, C) each, (0, C) where the mask is empty.
+    global: Vec<Tensor>,
+}
+
+impl Means {
+    fn of(support: &Support, window: Window, config: &Config, classes: Classes) -> Self {
+        let Support { features, masks } = support;
+        let (kind, device, channels) = (features.kind(), features.device(), features.size()[1]);
+        let masks = match classes {
+            Classes::Joint => masks.shallow_clone(),
+            Classes::OneVsRest => {
+                let each = masks.narrow(1, 1, masks.size()[1] - 1);
+                Tensor::cat(&[1.0 - &each, each], 1)
+            }
+        }; // (1, roles, D, H, W)
+        let roles = masks.size()[1];
+        let flat = masks.reshape([roles, -1]);
+        let voxels = features.permute([0, 2, 3, 4, 1]).reshape([-1, channels]);
+        // Eq. 3.2: sum_x f(x) y(x) / (sum_x y(x) + 1e-5)
+        let sizes = flat.sum_dim_intlist([1i64].as_slice(), true, kind); // (roles, 1)
+        let global = flat.matmul(&voxels) / (&sizes + 1e-5); // (roles, C)
+        let (pooled, filled) = match config.method {
+            Method::Alp => (local::pool(features, window), local::pool(&masks, window).transpose(0, 1)),
+            Method::Global => (voxels.narrow(0, 0, 0), sizes.narrow(1, 0, 0)),
+        }; // (windows, C), (roles, windows)
+
+        // The only place where the host waits for the device.
+        let numbers = to_vec(&Tensor::cat(&[&sizes, &filled.gt(config.threshold).to_kind(kind)], 1));
+        let (mut local, mut existing) = (Vec::new(), Vec::new());
+        for (role, numbers) in numbers.chunks_exact(numbers.len() / roles as usize).enumerate() {
+            let [size, filled @ ..] = numbers else { unreachable!("a size before the windows") };
+            let windows = (0i64..).zip(filled).filter(|(_, filled)| **filled > 0.0).map(|(window, _)| window);
+            let windows = Tensor::from_slice(&windows.collect::<Vec<i64>>()).to_device(device);
+            local.push(pooled.index_select(0, &windows));
+            existing.push(global.narrow(0, role as i64, i64::from(*size > 0.0)));
+        }
+        Self { local, global: existing }
     }
-    (features * mask).sum_dim_intlist([2i64, 3, 4].as_slice(), false, kind) / (total + 1e-5) // (1, C)
 }
 
 #[cfg(test)]
@@ -204,10 +225,12 @@ mod tests {
     #[test]
     fn a_window_over_everything_equals_the_global_mean() {
         let (features, mask) = (Tensor::randn([1, 3, 2, 4, 6], F64), Tensor::ones([1, 1, 2, 4, 6], F64));
-        let whole =
-            local::select(&local::pool(&features, Window::Grid([1, 1, 1])), &mask, Window::Grid([1, 1, 1]), 0.95);
-        let mean = global(&features, &mask);
-        assert!((whole - mean).abs().max().double_value(&[]) < 1e-6, "up to the 1e-5 in the denominator");
+        let support = Support { features, masks: Tensor::cat(&[&mask.zeros_like(), &mask], 1) };
+        let means = Means::of(&support, Window::Grid([1, 1, 1]), &config(Method::Alp), Classes::Joint);
+        assert!(
+            (&means.local[1] - &means.global[1]).abs().max().double_value(&[]) < 1e-6,
+            "up to the 1e-5 in the denominator"
+        );
     }
 
     #[test]

@@ -169,8 +169,8 @@ impl Trainer<'_> {
         let (rate, beta_1) = one_cycle(self.state.step, steps, recipe.training.learning_rate);
         self.adamw.zero_gradients();
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
-        let outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
-        outcome.loss.backward();
+        let mut outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
+        outcome.backward();
         let norm = self.adamw.gradient_norm();
         // The only place where the host waits for the device.
         let numbers = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss.detach(), outcome.segmentation], 0));

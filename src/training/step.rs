@@ -3,7 +3,7 @@
 use crate::episode::Episode;
 use crate::loss;
 use crate::model::Model;
-use crate::prediction::hard;
+use crate::prediction::{Tape, hard};
 use crate::prototypes::Support;
 use crate::tensor::{batch, from_classes, from_voxels};
 use tch::{Device, Tensor, no_grad};
@@ -40,6 +40,15 @@ pub struct Outcome {
     pub segmentation: Tensor,
     /// Scores of the query, (1, 1 + K, D, H, W).
     pub scores: Tensor,
+    tape: Tape,
+}
+
+impl Outcome {
+    /// The gradients of the loss with respect to the network's variables.
+    pub fn backward(&mut self) {
+        self.loss.backward();
+        self.tape.backward();
+    }
 }
 
 /// The loss of one episode. `train`: batch norm uses and updates the batch's statistics.
@@ -53,7 +62,8 @@ pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: 
     let (of_support, of_query) = (features.narrow(0, 0, 1), features.narrow(0, 1, 1));
     let annotated = Support::new(of_support.shallow_clone(), support, *count);
     let prototypes = model.prototypes(&[annotated], window, classes);
-    let scores = model.scores(&of_query, &prototypes, size);
+    let mut tape = Tape::default();
+    let scores = model.scores(&of_query, &prototypes, size, &mut tape);
     let segmentation = loss::segmentation(&scores, query, classes, config);
 
     let mut loss = segmentation.shallow_clone();
@@ -63,12 +73,12 @@ pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: 
         if found > 0 {
             let predicted = Support::new(of_query, &predicted, found);
             let prototypes = model.prototypes(&[predicted], window, classes);
-            let scores = model.scores(&of_support, &prototypes, size);
+            let scores = model.scores(&of_support, &prototypes, size, &mut tape);
             let swapped = loss::segmentation(&scores, &truth, classes, config);
             loss = &segmentation + swapped * config.alignment_weight;
         }
     }
-    Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach() }
+    Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach(), tape }
 }
 
 /// Leaves out the classes that were predicted nowhere and numbers the others anew: predicted map, truth, their count.
