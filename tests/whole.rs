@@ -160,7 +160,7 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let tensors = Tensors::new(&episode, Device::Cpu);
     for _ in 0..80 {
         adamw.zero_gradients();
-        step(&model, &tensors, &config.loss, true, true).loss.backward();
+        step(&model, &tensors, &config.loss, true, true).backward();
         adamw.step(1e-2, 0.9);
     }
     let query = |model: &Model, episode: &Episode| {

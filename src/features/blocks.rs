@@ -39,6 +39,7 @@ fn convolution_bound(shape: &[i64]) -> f64 {
 enum NormLayer {
     Batch { weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor },
     Group { weight: Tensor, bias: Tensor, groups: i64 },
+    Instance { weight: Tensor, bias: Tensor },
 }
 
 impl NormLayer {
@@ -58,20 +59,31 @@ impl NormLayer {
             }
             Norm::Instance => {
                 let (weight, bias) = affine(path / "instancenorm");
-                Self::Group { weight, bias, groups: channels }
+                Self::Instance { weight, bias }
             }
         }
     }
 
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let some = |t: &Tensor| Some(t.shallow_clone());
         match self {
             Self::Batch { weight, bias, running_mean, running_var } => {
-                let some = |t: &Tensor| Some(t.shallow_clone());
                 let (weight, bias) = (some(weight), some(bias));
                 let (mean, var) = (some(running_mean), some(running_var));
                 x.batch_norm(weight, bias, mean, var, train, BATCH_MOMENTUM, NORM_EPSILON, true)
             }
             Self::Group { weight, bias, groups } => x.group_norm(*groups, Some(weight), Some(bias), NORM_EPSILON, true),
+            // Batch norm over a batch of one. libtorch's group norm says the same, but on the CPU its backward pass takes
+            // three times as long in the channels-last format, and its sums are less exact.
+            Self::Instance { weight, bias } => {
+                let none = || None::<Tensor>;
+                let normalise =
+                    |x: &Tensor| x.batch_norm(some(weight), some(bias), none(), none(), true, 0.0, NORM_EPSILON, true);
+                match x.size()[0] {
+                    1 => normalise(x),
+                    _ => Tensor::cat(&x.split(1, 0).iter().map(normalise).collect::<Vec<_>>(), 0),
+                }
+            }
         }
     }
 }
@@ -92,12 +104,48 @@ impl SingleConv {
 
     /// (n, inputs, d, h, w) -> (n, outputs, d, h, w)
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
-        let y = x.conv3d(&channels_last(&self.weight), None::<Tensor>, 1, 1, 1, 1);
-        let mut y = self.norm.forward(&channels_last(&y), train);
+        self.normalise(&convolve(x, &self.weight), train)
+    }
+
+    /// The same of `skip` (n, a, d, h, w) and, behind it, `deep` (n, b, d', h', w') brought to the size of `skip` by
+    /// repeating voxels: nearest-neighbour upsampling and concatenation in front of the convolution.
+    ///
+    /// Where the sizes are multiples, neither is done: a 3x3x3 kernel on voxels that repeat f times is a transposed
+    /// convolution of stride f, with half of the work for f = 2 and without the two large maps.
+    fn forward_joined(&self, skip: &Tensor, deep: &Tensor, train: bool) -> Tensor {
+        let (to, from) = (skip.size(), deep.size());
+        if (2..5).any(|axis| to[axis] % from[axis] != 0) {
+            let up = deep.upsample_nearest3d(&to[2..], None, None, None); // (n, b, d, h, w)
+            return self.forward(&Tensor::cat(&[skip, &up], 1), train);
+        }
+        let kernels = self.weight.split_with_sizes([to[1], from[1]], 1);
+        let mut kernel = kernels[1].flip([2, 3, 4]);
+        let factors = [2, 3, 4].map(|axis| to[axis] / from[axis]);
+        for (axis, factor) in (0..3).zip(factors) {
+            // An output voxel meets the same input voxel once for each of its copies.
+            let shifted = |by: i64| {
+                let mut padding = [0; 6]; // before and behind, last axis first
+                [padding[4 - 2 * axis], padding[5 - 2 * axis]] = [by, factor - 1 - by];
+                kernel.constant_pad_nd(padding)
+            };
+            kernel = (0..factor).map(shifted).reduce(|sum, shifted| sum + shifted).expect("a factor from 1 on");
+        }
+        let kernel = channels_last(&kernel.transpose(0, 1)); // (b, outputs, f + 2, ...)
+        let up = deep.conv_transpose3d(&kernel, None::<Tensor>, factors, 1, 0, 1, 1);
+        self.normalise(&(convolve(skip, &kernels[0]) + up), train)
+    }
+
+    fn normalise(&self, y: &Tensor, train: bool) -> Tensor {
+        let mut y = self.norm.forward(&channels_last(y), train);
         // Slope .01, PyTorch's default, which pytorch-3dunet leaves alone. In place: the norm does not need its output.
         y.leaky_relu_()
     }
+}
+
+/// 3x3x3, with a border of zeros.
+fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
+    // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
+    x.conv3d(&channels_last(weight), None::<Tensor>, 1, 1, 1, 1)
 }
 
 /// Two single convolutions. In an encoder the first one grows to half of the outputs (pytorch-3dunet).
@@ -129,6 +177,11 @@ impl DoubleConv {
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         self.second.forward(&self.first.forward(x, train), train)
     }
+
+    /// The encoder's `skip` (n, a, d, h, w) and the deeper level's map (n, inputs - a, d', h', w') -> (n, outputs, d, h, w)
+    pub fn forward_joined(&self, skip: &Tensor, deep: &Tensor, train: bool) -> Tensor {
+        self.second.forward(&self.first.forward_joined(skip, deep, train), train)
+    }
 }
 
 /// 1x1x1 convolution with bias.
@@ -151,5 +204,38 @@ impl Head {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         debug_assert_eq!(x.kind(), Kind::Float);
         x.conv3d(&self.weight, Some(&self.bias), 1, 0, 1, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+    use tch::{Device, nn::VarStore};
+
+    #[test]
+    fn joining_without_upsampling_equals_upsampling_and_concatenation() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Double, Device::Cpu));
+        for factors in [[1, 1, 1], [1, 2, 2], [2, 2, 2], [3, 1, 4]] {
+            let mut vs = VarStore::new(Device::Cpu);
+            let conv = SingleConv::new(vs.root(), 5, 4, Norm::Instance, &mut rng::stream(0, "weights", 0));
+            vs.double();
+            let (skip, deep) = (random(&[2, 2, 2 * factors[0], 3 * factors[1], factors[2]]), random(&[2, 3, 2, 3, 1]));
+            let up = deep.upsample_nearest3d(&skip.size()[2..], None, None, None);
+            let expected = conv.forward(&Tensor::cat(&[&skip, &up], 1), true);
+            let difference = (conv.forward_joined(&skip, &deep, true) - expected).abs().max().double_value(&[]);
+            assert!(difference < 1e-10, "{factors:?}: {difference}");
+        }
+    }
+
+    #[test]
+    fn instance_norm_is_group_norm_with_a_group_a_channel() {
+        let vs = VarStore::new(Device::Cpu);
+        let norm = NormLayer::new(&vs.root(), 3, Norm::Instance);
+        for n in [1, 2] {
+            let x = Tensor::randn([n, 3, 4, 5, 6], (Kind::Float, Device::Cpu));
+            let expected = x.group_norm(3, None::<Tensor>, None::<Tensor>, NORM_EPSILON, true);
+            assert!((norm.forward(&x, true) - expected).abs().max().double_value(&[]) < 1e-5);
+        }
     }
 }

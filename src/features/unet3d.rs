@@ -118,9 +118,7 @@ impl UNet3d {
         skips.pop();
         for decoder in &self.decoders {
             let skip = skips.pop().expect("one skip for each decoder");
-            let size = &skip.size()[2..];
-            let up = x.upsample_nearest3d(size, None, None, None); // (n, 2c, d, h, w)
-            x = decoder.forward(&Tensor::cat(&[&skip, &up], 1), train); // (n, 3c, d, h, w) -> (n, c, d, h, w)
+            x = decoder.forward_joined(&skip, &x, train); // (n, c, d, h, w), (n, 2c, ...) -> (n, c, d, h, w)
         }
         self.head.forward(&x)
     }

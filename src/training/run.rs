@@ -173,7 +173,7 @@ impl Trainer<'_> {
         outcome.backward();
         let norm = self.adamw.gradient_norm();
         // The only place where the host waits for the device.
-        let numbers = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss.detach(), outcome.segmentation], 0));
+        let numbers = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss(), outcome.segmentation], 0));
         let [norm, loss, segmentation] = [0, 1, 2].map(|i| f64::from(numbers[i]));
         if !norm.is_finite() || !loss.is_finite() {
             self.failures += 1;

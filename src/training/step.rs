@@ -35,7 +35,7 @@ impl Tensors {
 /// What one episode gave.
 pub struct Outcome {
     /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 where alignment is on.
-    pub loss: Tensor,
+    loss: Tensor,
     /// The part of Eq. 3.6.
     pub segmentation: Tensor,
     /// Scores of the query, (1, 1 + K, D, H, W).
@@ -44,6 +44,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The value of the loss to minimise: for its gradients there is [`Outcome::backward`].
+    pub fn loss(&self) -> Tensor {
+        self.loss.detach()
+    }
+
     /// The gradients of the loss with respect to the network's variables.
     pub fn backward(&mut self) {
         self.loss.backward();
