@@ -69,7 +69,7 @@ fn slow<'c>(c: &'c mut Criterion, name: &str) -> criterion::BenchmarkGroup<'c, c
 }
 
 fn threads(_: &mut Criterion) {
-    device::share_threads(None);
+    device::threads::share(None);
 }
 
 criterion_group!(benches, threads, supervoxels, data, network);

@@ -68,7 +68,7 @@ fn main() {
 }
 
 fn run(Order { threads, inputs, stage }: Order) -> Result<()> {
-    device::share_threads(Some(threads));
+    device::threads::share(Some(threads));
     match stage {
         Stage::Inputs => write_inputs(&inputs),
         Stage::Scan { size_vox, image, label } => write_scan(size_vox, 0, &image, Some(&label)),

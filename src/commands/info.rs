@@ -44,7 +44,7 @@ impl Machine {
             libtorch: device::libtorch(),
             processor: processor(&cpuinfo).unwrap_or(std::env::consts::ARCH).to_owned(),
             threads: Threads {
-                usable: device::usable_threads(),
+                usable: device::threads::usable(),
                 rayon: rayon::current_num_threads(),
                 torch: tch::get_num_threads() as usize,
             },

@@ -19,8 +19,11 @@ use crate::volume::dataset;
 
 /// Does what was asked for.
 pub fn run(cli: Cli) -> Result<()> {
+    if matches!(cli.command, Command::Train(_) | Command::Eval(_) | Command::Demo(_)) {
+        device::threads::sleep_while_waiting();
+    }
     progress::set_quiet(cli.quiet);
-    device::share_threads(cli.threads);
+    device::threads::share(cli.threads);
     match cli.command {
         Command::Pseudolabel(flags) => {
             let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;

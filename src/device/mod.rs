@@ -6,6 +6,7 @@
 
 mod cuda;
 pub mod memory;
+pub mod threads;
 
 pub use cuda::{CudaStatus, Gpu, Libtorch, cuda_status, libtorch};
 
@@ -95,23 +96,6 @@ fn choose(request: Request, status: &CudaStatus) -> Result<Chosen> {
     }
 }
 
-/// Gives `threads` threads (all that the process may use when `None`) to both pools: libtorch's OpenMP one and rayon's.
-///
-/// They share the cores by taking turns. A stage computes either in tensors or in arrays, and a pool that waits sleeps
-/// (OpenMP after spinning for some milliseconds), so each may be as wide as the machine. Rayon's pool is built once in
-/// a process: a second call only changes libtorch's. Results do not depend on rayon's width.
-pub fn share_threads(threads: Option<usize>) {
-    let threads = threads.unwrap_or_else(usable_threads).max(1);
-    tch::set_num_threads(threads as i32);
-    // An error means that the pool stands already, as documented above.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-}
-
-/// Cores that the process may use: affinity and cgroup quota counted.
-pub fn usable_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,10 +139,10 @@ mod tests {
 
     #[test]
     fn both_pools_get_the_threads_that_were_asked_for() {
-        share_threads(Some(1));
+        threads::share(Some(1));
         assert_eq!(tch::get_num_threads(), 1);
-        share_threads(None);
-        assert_eq!(tch::get_num_threads() as usize, usable_threads());
+        threads::share(None);
+        assert_eq!(tch::get_num_threads() as usize, threads::usable());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Connected regions: finding them, numbering them 1..=n, and giving small ones to their neighbours.
 
 use ndarray::{Array3, ArrayView3};
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
+use rayon::prelude::*;
 
 /// Which voxels touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,63 +14,9 @@ pub enum Neighbourhood {
 
 /// Numbers every maximal connected set of equal non-zero labels 1..=n, in the order of their first voxels;
 /// 0 stays 0. Returns the components `[z, y, x]` and n.
-///
-/// Works on runs along x: rows are cut into runs of one label, and runs of touching rows that overlap (by at
-/// least one voxel, or up to one voxel apart for [`Neighbourhood::Corners`]) are united.
 pub fn components(labels: ArrayView3<i32>, neighbourhood: Neighbourhood) -> (Array3<i32>, usize) {
-    let [depth, height, width] = labels.dim().into();
-    let labels = labels.as_standard_layout();
-    let values = labels.as_slice().expect("standard layout");
-    let (runs, first_run) = runs_of_rows(values, width);
-    let mut forest = Forest::new(runs.len());
-    let (earlier_rows, reach): (&[(isize, isize)], u32) = match neighbourhood {
-        Neighbourhood::Faces => (&[(0, -1), (-1, 0)], 0),
-        Neighbourhood::Corners => (&[(0, -1), (-1, -1), (-1, 0), (-1, 1)], 1),
-    };
-    for z in 0..depth {
-        for y in 0..height {
-            let row = z * height + y;
-            for &(dz, dy) in earlier_rows {
-                let (other_z, other_y) = (z as isize + dz, y as isize + dy);
-                if other_z < 0 || other_y < 0 || other_y >= height as isize {
-                    continue;
-                }
-                let other = other_z as usize * height + other_y as usize;
-                let runs_of = |row: usize| first_run[row]..first_run[row + 1];
-                unite_touching(&runs, &mut forest, runs_of(row), runs_of(other), reach);
-            }
-        }
-    }
-    let mut number_of_root = vec![0; runs.len()];
-    let mut count = 0;
-    let mut numbers = Array3::zeros((depth, height, width));
-    let out = numbers.as_slice_mut().expect("standard layout");
-    for row in 0..depth * height {
-        for run in first_run[row]..first_run[row + 1] {
-            let number = &mut number_of_root[forest.root(run as u32) as usize];
-            if *number == 0 {
-                count += 1;
-                *number = count;
-            }
-            out[row * width + runs[run].start as usize..row * width + runs[run].end as usize].fill(*number);
-        }
-    }
-    (numbers, count as usize)
-}
-
-/// Renames the non-zero labels 1..=n in the order of their first voxels and returns n.
-pub fn relabel(labels: &mut Array3<i32>) -> usize {
-    let mut names = HashMap::new();
-    let (mut last, mut last_name) = (0, 0);
-    for label in labels.iter_mut().filter(|label| **label != 0) {
-        if *label != last {
-            last = *label;
-            let next = names.len() as i32 + 1;
-            last_name = *names.entry(last).or_insert(next);
-        }
-        *label = last_name;
-    }
-    names.len()
+    let regions = Regions::find(labels, neighbourhood);
+    (regions.draw(|region| region as i32), regions.count)
 }
 
 /// Cuts `labels` into connected regions and gives every region of fewer than `min_size_vox` voxels to the
@@ -86,35 +31,190 @@ pub fn join_small(
     min_size_vox: usize,
     neighbourhood: Neighbourhood,
 ) -> Array3<i32> {
-    let (mut regions, count) = components(labels, neighbourhood);
-    let intensity = intensity.as_standard_layout();
-    let mut size_vox = vec![0usize; count + 1];
-    let mut sum = vec![0f64; count + 1];
-    for (&region, &value) in regions.iter().zip(&intensity) {
-        size_vox[region as usize] += 1;
-        sum[region as usize] += f64::from(value);
-    }
-    let mut small: Vec<u32> = (1..=count as u32).filter(|&r| size_vox[r as usize] < min_size_vox).collect();
-    if small.is_empty() {
-        return regions;
-    }
-    small.sort_by_key(|&region| size_vox[region as usize]); // stable: ties by number
-    let borders = borders_of_small(&regions, |region| size_vox[region as usize] < min_size_vox, neighbourhood);
-    let mut groups = Groups { forest: Forest::new(count + 1), members: HashMap::new(), size_vox, sum };
+    let regions = Regions::find(labels, neighbourhood);
+    let (size_vox, sum) = regions.sizes_and_sums(intensity);
+    let is_small = |region: u32| size_vox[region as usize] < min_size_vox;
+    let mut small: Vec<u32> = (1..=regions.count as u32).filter(|&region| is_small(region)).collect();
+    small.sort_unstable_by_key(|&region| (size_vox[region as usize], region));
+    let borders = Borders::of(&regions, is_small);
+    let count = regions.count;
+    let next = (0..=count as u32).collect();
+    let mut groups = Groups { forest: Forest::new(count + 1), next, size_vox, sum };
+    let mut shared = Vec::new();
     for &region in &small {
         loop {
             let root = groups.forest.root(region);
             if groups.size_vox[root as usize] >= min_size_vox {
                 break;
             }
-            let Some(neighbour) = groups.best_neighbour(root, &borders, min_size_vox) else { break };
+            let Some(neighbour) = groups.best_neighbour(root, &borders, min_size_vox, &mut shared) else { break };
             groups.unite(root, neighbour);
         }
     }
-    let roots: Vec<i32> = (0..=count as u32).map(|region| groups.forest.root(region) as i32).collect();
-    regions.mapv_inplace(|region| roots[region as usize]);
-    relabel(&mut regions);
-    regions
+    // Regions are numbered by their first voxels, so their unions are too.
+    let mut number_of_root = vec![0; count + 1];
+    let mut last = 0;
+    let mut numbers = vec![0; count + 1];
+    for region in 1..=count {
+        let number = &mut number_of_root[groups.forest.root(region as u32) as usize];
+        if *number == 0 {
+            last += 1;
+            *number = last;
+        }
+        numbers[region] = *number;
+    }
+    regions.draw(|region| numbers[region as usize])
+}
+
+/// The connected regions of a label map, as runs of voxels along x: rows are cut into runs of one label, and runs of
+/// touching rows that overlap (by at least one voxel, or up to one voxel apart for [`Neighbourhood::Corners`])
+/// belong together.
+struct Regions {
+    shape: [usize; 3],
+    neighbourhood: Neighbourhood,
+    runs: Vec<Run>,
+    /// Index of the first run of each row, and of one past the last.
+    first_run: Vec<usize>,
+    /// Of each run: 1..=count.
+    number: Vec<u32>,
+    count: usize,
+}
+
+/// Voxels start..end of one row, all of one label that is not 0.
+struct Run {
+    start: u32,
+    end: u32,
+    label: i32,
+}
+
+impl Regions {
+    fn find(labels: ArrayView3<i32>, neighbourhood: Neighbourhood) -> Self {
+        let shape: [usize; 3] = labels.dim().into();
+        let labels = labels.as_standard_layout();
+        let (runs, first_run) = runs_of_rows(labels.as_slice().expect("standard layout"), shape);
+        let mut regions = Self { shape, neighbourhood, runs, first_run, number: Vec::new(), count: 0 };
+        let of_slice = |z: usize| {
+            let mut pairs = Vec::new();
+            for row in z * shape[1]..(z + 1) * shape[1] {
+                regions.for_touching(row, |own, other, _| {
+                    if regions.runs[own].label == regions.runs[other].label {
+                        pairs.push([own as u32, other as u32]);
+                    }
+                });
+            }
+            pairs
+        };
+        let same: Vec<Vec<[u32; 2]>> = (0..shape[0]).into_par_iter().map(of_slice).collect();
+        let mut forest = Forest::new(regions.runs.len());
+        for [own, other] in same.into_iter().flatten() {
+            let (own, other) = (forest.root(own), forest.root(other));
+            if own != other {
+                forest.unite_roots(own, other);
+            }
+        }
+        let mut number_of_root = vec![0; regions.runs.len()];
+        regions.number.reserve_exact(regions.runs.len());
+        for run in 0..regions.runs.len() as u32 {
+            let number = &mut number_of_root[forest.root(run) as usize];
+            if *number == 0 {
+                regions.count += 1;
+                *number = regions.count as u32;
+            }
+            regions.number.push(*number);
+        }
+        regions
+    }
+
+    /// Calls `found(own, other, pairs)` for each run of the row and each run of an earlier row that touches it,
+    /// with the number of their voxel pairs in touch.
+    fn for_touching(&self, row: usize, mut found: impl FnMut(usize, usize, u32)) {
+        let (earlier_rows, reach): (&[(usize, isize)], i64) = match self.neighbourhood {
+            Neighbourhood::Faces => (&[(0, -1), (1, 0)], 0),
+            Neighbourhood::Corners => (&[(0, -1), (1, -1), (1, 0), (1, 1)], 1),
+        };
+        let [_, height, width] = self.shape;
+        let (z, y) = (row / height, row % height);
+        for &(before, dy) in earlier_rows {
+            let (Some(other_z), other_y) = (z.checked_sub(before), y.wrapping_add_signed(dy)) else { continue };
+            if other_y >= height {
+                continue;
+            }
+            let other_row = other_z * height + other_y;
+            let ahead = ((row - other_row) * width) as i64;
+            let mut theirs = self.first_run[other_row]..self.first_run[other_row + 1];
+            for own in self.first_run[row]..self.first_run[row + 1] {
+                let [start, end] = [self.runs[own].start, self.runs[own].end].map(|at| i64::from(at) - ahead);
+                while !theirs.is_empty() && i64::from(self.runs[theirs.start].end) + reach <= start {
+                    theirs.start += 1;
+                }
+                for other in theirs.clone() {
+                    let Run { start: other_start, end: other_end, .. } = self.runs[other];
+                    let [other_start, other_end] = [other_start, other_end].map(i64::from);
+                    if other_start >= end + reach {
+                        break;
+                    }
+                    let overlap = |dx: i64| (end.min(other_end + dx) - start.max(other_start + dx)).max(0) as u32;
+                    found(own, other, (-reach..=reach).map(overlap).sum());
+                }
+            }
+        }
+    }
+
+    /// Voxels and sum of the intensities of each region; of none for number 0.
+    fn sizes_and_sums(&self, intensity: ArrayView3<f32>) -> (Vec<usize>, Vec<f64>) {
+        let intensity = intensity.as_standard_layout();
+        let values = intensity.as_slice().expect("standard layout");
+        let of_run = |run: &Run| values[run.start as usize..run.end as usize].iter().map(|&v| f64::from(v)).sum();
+        let sums: Vec<f64> = self.runs.par_iter().map(of_run).collect();
+        let (mut size_vox, mut sum) = (vec![0; self.count + 1], vec![0.0; self.count + 1]);
+        for ((run, run_sum), &number) in self.runs.iter().zip(sums).zip(&self.number) {
+            size_vox[number as usize] += (run.end - run.start) as usize;
+            sum[number as usize] += run_sum;
+        }
+        (size_vox, sum)
+    }
+
+    /// A volume with `name(number)` for each region and 0 elsewhere.
+    fn draw(&self, name: impl Fn(u32) -> i32 + Sync) -> Array3<i32> {
+        let [_, height, width] = self.shape;
+        let mut drawn = Array3::zeros(self.shape);
+        let slices = drawn.as_slice_mut().expect("standard layout").par_chunks_mut((height * width).max(1));
+        slices.enumerate().for_each(|(z, slice)| {
+            let first = z * height * width;
+            for run in self.first_run[z * height]..self.first_run[(z + 1) * height] {
+                let Run { start, end, .. } = self.runs[run];
+                slice[start as usize - first..end as usize - first].fill(name(self.number[run]));
+            }
+        });
+        drawn
+    }
+}
+
+/// The runs of non-zero labels, and for each row (and one past the last) the index of its first run.
+fn runs_of_rows(values: &[i32], [_, height, width]: [usize; 3]) -> (Vec<Run>, Vec<usize>) {
+    let of_slice = |(z, slice): (usize, &[i32])| {
+        let mut start = u32::try_from(z * height * width).expect("fewer than 2^32 voxels");
+        let (mut runs, mut row_ends) = (Vec::new(), Vec::new());
+        for row in slice.chunks_exact(width) {
+            for run in row.chunk_by(|a, b| a == b) {
+                let end = start + run.len() as u32;
+                if run[0] != 0 {
+                    runs.push(Run { start, end, label: run[0] });
+                }
+                start = end;
+            }
+            row_ends.push(runs.len());
+        }
+        (runs, row_ends)
+    };
+    let slices: Vec<_> = values.par_chunks((height * width).max(1)).enumerate().map(of_slice).collect();
+    let mut all = Vec::with_capacity(slices.iter().map(|(runs, _)| runs.len()).sum());
+    let mut first_run = vec![0];
+    for (runs, row_ends) in slices {
+        first_run.extend(row_ends.iter().map(|end| all.len() + end));
+        all.extend(runs);
+    }
+    (all, first_run)
 }
 
 /// Disjoint sets with union by size and path halving.
@@ -163,136 +263,145 @@ impl Forest {
     }
 }
 
-/// Voxels start..end of one row, all of one label.
-struct Run {
-    start: u32,
-    end: u32,
-    label: i32,
-}
-
-/// The runs of non-zero labels, and for each row (and one past the last) the index of its first run.
-fn runs_of_rows(values: &[i32], width: usize) -> (Vec<Run>, Vec<usize>) {
-    let mut runs = Vec::new();
-    let mut first_run = vec![0];
-    for row in values.chunks_exact(width) {
-        let mut start = 0;
-        for run in row.chunk_by(|a, b| a == b) {
-            let end = start + run.len() as u32;
-            if run[0] != 0 {
-                runs.push(Run { start, end, label: run[0] });
-            }
-            start = end;
-        }
-        first_run.push(runs.len());
-    }
-    (runs, first_run)
-}
-
-/// Unites the runs `mine` of one row with those runs `theirs` of a touching row that have the same label and
-/// overlap, or lie at most `reach` voxels apart.
-fn unite_touching(runs: &[Run], forest: &mut Forest, mine: Range<usize>, mut theirs: Range<usize>, reach: u32) {
-    for own in mine {
-        while !theirs.is_empty() && runs[theirs.start].end + reach <= runs[own].start {
-            theirs.start += 1;
-        }
-        for other in theirs.clone() {
-            if runs[other].start >= runs[own].end + reach {
-                break;
-            }
-            if runs[other].label == runs[own].label {
-                let (a, b) = (forest.root(other as u32), forest.root(own as u32));
-                if a != b {
-                    forest.unite_roots(a, b);
-                }
-            }
-        }
-    }
-}
-
 /// Regions on their way to being large enough.
 struct Groups {
     forest: Forest,
-    /// The regions under a root that is still small; a root that is missing has only itself.
-    members: HashMap<u32, Vec<u32>>,
+    /// The next region of the same group, in a circle.
+    next: Vec<u32>,
     size_vox: Vec<usize>,
     sum: Vec<f64>,
 }
 
 impl Groups {
-    fn best_neighbour(&mut self, root: u32, borders: &Borders, min_size_vox: usize) -> Option<u32> {
-        let alone = [root];
-        let members = self.members.get(&root).map_or(&alone[..], |members| &members[..]);
-        let mut shared = BTreeMap::new();
-        for &(other, contacts) in members.iter().filter_map(|member| borders.get(member)).flatten() {
-            let other = self.forest.root(other);
-            if other != root {
-                *shared.entry(other).or_insert(0u64) += u64::from(contacts);
+    /// `shared` is room for the neighbours.
+    fn best_neighbour(
+        &mut self,
+        root: u32,
+        borders: &Borders,
+        min_size_vox: usize,
+        shared: &mut Vec<(u32, u64)>,
+    ) -> Option<u32> {
+        shared.clear();
+        let mut member = root;
+        loop {
+            for border in borders.of_region(member) {
+                let other = self.forest.root(border.other);
+                if other != root {
+                    shared.push((other, u64::from(border.pairs)));
+                }
+            }
+            member = self.next[member as usize];
+            if member == root {
+                break;
             }
         }
+        shared.sort_unstable();
+        shared.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            kept.1 += if same { next.1 } else { 0 };
+            same
+        });
         let mean = |region: u32| self.sum[region as usize] / self.size_vox[region as usize] as f64;
         let far = |region: u32| (mean(region) - mean(root)).abs();
         let large = |region: u32| self.size_vox[region as usize] >= min_size_vox;
-        let better = |a: &(u32, u64), b: &(u32, u64)| {
+        let better = |a: &&(u32, u64), b: &&(u32, u64)| {
             let order = large(a.0).cmp(&large(b.0)).then(a.1.cmp(&b.1));
             order.then(far(b.0).total_cmp(&far(a.0))).then(b.0.cmp(&a.0))
         };
-        shared.into_iter().max_by(better).map(|(region, _)| region)
+        shared.iter().max_by(better).map(|&(region, _)| region)
     }
 
     fn unite(&mut self, a: u32, b: u32) {
-        let mut members = self.members.remove(&a).unwrap_or_else(|| vec![a]);
-        members.extend(self.members.remove(&b).unwrap_or_else(|| vec![b]));
+        self.next.swap(a as usize, b as usize); // two circles become one
         let size_vox = self.size_vox[a as usize] + self.size_vox[b as usize];
         let sum = self.sum[a as usize] + self.sum[b as usize];
         let root = self.forest.unite_roots(a, b);
         self.size_vox[root as usize] = size_vox;
         self.sum[root as usize] = sum;
-        self.members.insert(root, members);
     }
 }
 
-/// For each small region its neighbours, with the number of voxel pairs in touch.
-type Borders = HashMap<u32, Vec<(u32, u32)>>;
+/// What the small regions touch, sorted by region.
+struct Borders {
+    all: Vec<Border>,
+    /// Index of the first border of each region, and of one past the last.
+    first: Vec<u32>,
+}
 
-fn borders_of_small(regions: &Array3<i32>, small: impl Fn(i32) -> bool, neighbourhood: Neighbourhood) -> Borders {
-    let [depth, height, width] = regions.dim().into();
-    let values = regions.as_slice().expect("standard layout");
-    let mut pairs: Vec<u64> = Vec::new();
-    for [dz, dy, dx] in later_neighbours(neighbourhood) {
-        for z in 0..depth.saturating_sub(dz as usize) {
-            for y in (-dy).max(0)..height as isize - dy.max(0) {
-                let row = (z * height + y as usize) * width;
-                let other_row = ((z + dz as usize) * height + (y + dy) as usize) * width;
-                for x in (-dx).max(0)..width as isize - dx.max(0) {
-                    let (a, b) = (values[row + x as usize], values[other_row + (x + dx) as usize]);
-                    if a != b && a != 0 && b != 0 {
-                        for (own, other) in [(a, b), (b, a)] {
-                            if small(own) {
-                                pairs.push((own as u64) << 32 | other as u64);
-                            }
-                        }
+#[derive(Clone, Copy, Default)]
+struct Border {
+    other: u32,
+    /// Of voxels in touch.
+    pairs: u32,
+}
+
+impl Borders {
+    fn of(regions: &Regions, small: impl Fn(u32) -> bool + Sync) -> Self {
+        let [depth, height, _] = regions.shape;
+        let of_slice = |z: usize| {
+            let mut borders = Vec::new();
+            let mut touch = |a: usize, b: usize, pairs: u32| {
+                let (a, b) = (regions.number[a], regions.number[b]);
+                for (own, other) in [(a, b), (b, a)] {
+                    if own != other && pairs > 0 && small(own) {
+                        borders.push((own, Border { other, pairs }));
                     }
                 }
+            };
+            for row in z * height..(z + 1) * height {
+                regions.for_touching(row, &mut touch);
+                for run in regions.first_run[row] + 1..regions.first_run[row + 1] {
+                    let in_touch = regions.runs[run - 1].end == regions.runs[run].start;
+                    touch(run - 1, run, u32::from(in_touch));
+                }
             }
+            borders
+        };
+        let slices: Vec<Vec<(u32, Border)>> = (0..depth).into_par_iter().map(of_slice).collect();
+        // Counting sort by region.
+        let none = || vec![0u32; regions.count + 2];
+        let count = |mut counts: Vec<u32>, slice: &Vec<(u32, Border)>| {
+            slice.iter().for_each(|&(own, _)| counts[own as usize + 1] += 1);
+            counts
+        };
+        let add = |mut total: Vec<u32>, part: Vec<u32>| {
+            total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+            total
+        };
+        let mut first = slices.par_iter().fold(none, count).reduce(none, add);
+        for region in 0..=regions.count {
+            first[region + 1] += first[region];
         }
+        let mut all = vec![Border::default(); first[regions.count + 1] as usize];
+        scatter(&slices, 0, &first, &mut all, rayon::current_num_threads());
+        Self { all, first }
     }
-    pairs.sort_unstable();
-    let mut borders = Borders::new();
-    for same in pairs.chunk_by(|a, b| a == b) {
-        let (own, other) = ((same[0] >> 32) as u32, same[0] as u32);
-        borders.entry(own).or_default().push((other, same.len() as u32));
+
+    fn of_region(&self, region: u32) -> &[Border] {
+        &self.all[self.first[region as usize] as usize..self.first[region as usize + 1] as usize]
     }
-    borders
 }
 
-/// Steps (dz, dy, dx) to the neighbours that come later in memory.
-fn later_neighbours(neighbourhood: Neighbourhood) -> Vec<[isize; 3]> {
-    let steps = (0..=1).flat_map(|dz| (-1..=1).flat_map(move |dy| (-1..=1).map(move |dx| [dz, dy, dx])));
-    let wanted = |step: &[isize; 3]| {
-        let distance = step.iter().map(|d| d.abs()).sum::<isize>();
-        *step > [0, 0, 0] && (neighbourhood == Neighbourhood::Corners || distance == 1)
-    };
-    steps.filter(wanted).collect()
+/// Puts the borders of the regions from `begin` on where `first` says: `all` is the room for just these. Each of
+/// `workers` takes a range of regions.
+fn scatter(slices: &[Vec<(u32, Border)>], begin: u32, first: &[u32], all: &mut [Border], workers: usize) {
+    let regions = first.len() - 1;
+    if workers > 1 && regions > 1 {
+        let half = first.partition_point(|&at| at < first[0] + all.len() as u32 / 2).clamp(1, regions - 1);
+        let (left, right) = all.split_at_mut((first[half] - first[0]) as usize);
+        rayon::join(
+            || scatter(slices, begin, &first[..=half], left, workers / 2),
+            || scatter(slices, begin + half as u32, &first[half..], right, workers - workers / 2),
+        );
+        return;
+    }
+    let mut place: Vec<u32> = first[..regions].iter().map(|at| at - first[0]).collect();
+    for &(own, border) in slices.iter().flatten() {
+        if let Some(place) = place.get_mut(own.wrapping_sub(begin) as usize) {
+            all[*place as usize] = border;
+            *place += 1;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -301,6 +410,16 @@ mod tests {
     use crate::rng;
     use ndarray::{Array3, arr3};
     use rand::RngExt;
+
+    /// Steps (dz, dy, dx) to the neighbours that come later in memory.
+    fn later_neighbours(neighbourhood: Neighbourhood) -> Vec<[isize; 3]> {
+        let steps = (0..=1).flat_map(|dz| (-1..=1).flat_map(move |dy| (-1..=1).map(move |dx| [dz, dy, dx])));
+        let wanted = |step: &[isize; 3]| {
+            let distance = step.iter().map(|d| d.abs()).sum::<isize>();
+            *step > [0, 0, 0] && (neighbourhood == Neighbourhood::Corners || distance == 1)
+        };
+        steps.filter(wanted).collect()
+    }
 
     /// Flood fill, voxel by voxel.
     fn reference_components(labels: &Array3<i32>, neighbourhood: Neighbourhood) -> (Array3<i32>, usize) {

@@ -5,6 +5,7 @@ pub mod felzenszwalb;
 pub mod quality;
 mod seeds;
 pub mod slic;
+mod tiles;
 
 use crate::error::{Error, Result};
 use crate::volume::preprocess::percentile;

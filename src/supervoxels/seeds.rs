@@ -59,9 +59,14 @@ pub(super) fn seed(grid: &Grid, k: usize) -> Option<Seeds> {
     };
     let positions = |step_mm: f64| -> Vec<[usize; 3]> {
         let n = cells(step_mm);
-        let at = |a: usize, i: usize| bounds[a][0] + (2 * i + 1) * (bounds[a][1] - bounds[a][0]) / (2 * n[a]);
-        let all = (0..n[0]).flat_map(|z| (0..n[1]).flat_map(move |y| (0..n[2]).map(move |x| [z, y, x])));
-        all.map(|[z, y, x]| [at(0, z), at(1, y), at(2, x)]).filter(|&p| grid.inside(grid.index(p))).collect()
+        let along = |a: usize| -> Vec<usize> {
+            (0..n[a]).map(|i| bounds[a][0] + (2 * i + 1) * (bounds[a][1] - bounds[a][0]) / (2 * n[a])).collect()
+        };
+        let (along_y, along_x) = (&along(1), &along(2));
+        let all = along(0)
+            .into_iter()
+            .flat_map(|z| along_y.iter().flat_map(move |&y| along_x.iter().map(move |&x| [z, y, x])));
+        all.filter(|&p| grid.inside(grid.index(p))).collect()
     };
     // A grid of cubes of the right volume; slabs thinner than a cube leave fewer axes to divide.
     let volume_mm3 = count as f64 * grid.spacing_mm.iter().product::<f64>();

@@ -7,6 +7,7 @@
 
 use super::connectivity::{Neighbourhood, join_small};
 use super::seeds::{Centre, Grid, seed};
+use super::tiles::{Sums, Tiles};
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
@@ -67,158 +68,33 @@ pub fn segment(
         intensity: intensity.as_slice().expect("standard layout"),
         mask: mask.as_ref().map(|mask| mask.as_slice().expect("standard layout")),
     };
-    let mut labels = Array3::zeros(intensity.dim());
-    let Some(seeds) = seed(&grid, config.k) else { return labels };
+    let Some(seeds) = seed(&grid, config.k) else { return Array3::zeros(intensity.dim()) };
     let mut centres = seeds.centres;
     let window_mm = 2.0 * seeds.step_mm;
     let weight = config.compactness / seeds.step_mm;
-    let out = labels.as_slice_mut().expect("standard layout");
+    let mut tiles = Tiles::new(&grid, centres.len());
     for _ in 0..config.iterations {
-        let sums = assign(&grid, &centres, window_mm, weight, out);
-        if move_to_means(&mut centres, &sums) <= config.tolerance_vox {
+        tiles.assign(&centres, window_mm, weight);
+        if move_to_means(&mut centres, &tiles.sums) <= config.tolerance_vox {
             break;
         }
     }
+    let mut labels = tiles.labels();
+    let out = labels.as_slice_mut().expect("standard layout");
     assign_unreached(&grid, &centres, weight, out);
-    let voxels_inside = out.iter().filter(|&&label| label != 0).count();
+    let voxels_inside = out.par_iter().filter(|&&label| label != 0).count();
     let min_size = config.min_size_fraction * voxels_inside as f64 / centres.len() as f64;
     join_small(labels.view(), intensity.view(), min_size.round() as usize, Neighbourhood::Faces)
-}
-
-/// Sums over the voxels of a centre.
-#[derive(Debug, Clone, Copy, Default)]
-struct Sums {
-    count: f64,
-    position_vox: [f64; 3],
-    intensity: f64,
-}
-
-/// Gives every voxel inside the mask to the nearest centre whose window reaches it (the lower index among
-/// equals): `labels` becomes index + 1, or 0 where no window reaches. Returns the sums of each centre.
-///
-/// The work is split by slices, never by threads, and the partial sums are added in slice order.
-fn assign(grid: &Grid, centres: &[Centre], window_mm: f64, weight: f64, labels: &mut [i32]) -> Vec<Sums> {
-    let [_, height, width] = grid.shape;
-    let scaled = grid.spacing_mm.map(|mm| mm * weight); // one voxel, in units of D
-    let along_x: Vec<f32> = (0..width).map(|x| (x as f64 * scaled[2]) as f32).collect();
-    let window_vox = grid.spacing_mm.map(|mm| window_mm / mm);
-    let slices = labels.par_chunks_mut(height * width).enumerate().map(|(z, labels)| {
-        let near_z = |c: &Centre| (c.position_vox[0] - z as f64).abs() <= window_vox[0];
-        let reaching: Vec<usize> = (0..centres.len()).filter(|&c| near_z(&centres[c])).collect();
-        let mut sums = vec![Sums::default(); reaching.len()];
-        let mut nearest = vec![f32::INFINITY; width];
-        let mut owner = vec![NOBODY; width];
-        for (y, labels) in labels.chunks_exact_mut(width).enumerate() {
-            let row = (z * height + y) * width;
-            let intensity = &grid.intensity[row..row + width];
-            let mask = grid.mask.map(|mask| &mask[row..row + width]);
-            let Some(used) = extent(mask, width) else {
-                labels.fill(0);
-                continue;
-            };
-            nearest.fill(f32::INFINITY);
-            owner.fill(NOBODY);
-            for (local, &c) in reaching.iter().enumerate() {
-                let [cz, cy, cx] = centres[c].position_vox;
-                if (cy - y as f64).abs() > window_vox[1] {
-                    continue;
-                }
-                let first = ((cx - window_vox[2]).ceil().max(0.0) as usize).max(used[0]);
-                let end = ((cx + window_vox[2]).floor() as usize + 1).min(used[1]);
-                if first >= end {
-                    continue;
-                }
-                let apart = ((z as f64 - cz) * scaled[0]).powi(2) + ((y as f64 - cy) * scaled[1]).powi(2);
-                let centre = [centres[c].intensity as f32, (cx * scaled[2]) as f32, apart as f32];
-                let row = (&intensity[first..end], &along_x[first..end]);
-                take_nearer(row, centre, local as u32, &mut nearest[first..end], &mut owner[first..end]);
-            }
-            for (x, label) in labels.iter_mut().enumerate() {
-                if owner[x] == NOBODY || mask.is_some_and(|mask| !mask[x]) {
-                    *label = 0;
-                    continue;
-                }
-                *label = reaching[owner[x] as usize] as i32 + 1;
-                let sums = &mut sums[owner[x] as usize];
-                sums.count += 1.0;
-                sums.position_vox[1] += y as f64;
-                sums.position_vox[2] += x as f64;
-                sums.intensity += f64::from(intensity[x]);
-            }
-        }
-        for sums in &mut sums {
-            sums.position_vox[0] = sums.count * z as f64;
-        }
-        (reaching, sums)
-    });
-    let mut total = vec![Sums::default(); centres.len()];
-    for (centres, sums) in slices.collect::<Vec<_>>() {
-        for (centre, part) in centres.into_iter().zip(sums) {
-            let total = &mut total[centre];
-            total.count += part.count;
-            total.intensity += part.intensity;
-            for axis in 0..3 {
-                total.position_vox[axis] += part.position_vox[axis];
-            }
-        }
-    }
-    total
-}
-
-const NOBODY: u32 = u32::MAX;
-
-/// First and one past the last voxel of a row that the mask lets through.
-fn extent(mask: Option<&[bool]>, width: usize) -> Option<[usize; 2]> {
-    let Some(mask) = mask else { return Some([0, width]) };
-    Some([mask.iter().position(|&m| m)?, mask.iter().rposition(|&m| m)? + 1])
-}
-
-/// Part of a row: intensities, and positions along x in units of D.
-type Row<'a> = (&'a [f32], &'a [f32]);
-
-/// Takes the voxels of a row that are nearer to `centre` (intensity, position along x, squared distance along z
-/// and y) than to their owner so far.
-fn take_nearer(row: Row, centre: [f32; 3], index: u32, nearest: &mut [f32], owner: &mut [u32]) {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has AVX2. The results are the same: no operation is fused or reordered.
-        return unsafe { take_nearer_avx2(row, centre, index, nearest, owner) };
-    }
-    take_nearer_anywhere(row, centre, index, nearest, owner);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn take_nearer_avx2(row: Row, centre: [f32; 3], index: u32, nearest: &mut [f32], owner: &mut [u32]) {
-    take_nearer_anywhere(row, centre, index, nearest, owner);
-}
-
-/// Without branches, over equal slices, so that the compiler makes vector instructions of it.
-#[inline(always)]
-fn take_nearer_anywhere(
-    (intensity, along_x): Row,
-    centre: [f32; 3],
-    index: u32,
-    nearest: &mut [f32],
-    owner: &mut [u32],
-) {
-    let columns = intensity.iter().zip(along_x).zip(nearest.iter_mut().zip(owner));
-    for ((&intensity, &x), (nearest, owner)) in columns {
-        let (difference, across) = (intensity - centre[0], x - centre[1]);
-        let distance = difference * difference + across * across + centre[2];
-        let nearer = distance < *nearest;
-        *nearest = if nearer { distance } else { *nearest };
-        *owner = if nearer { index } else { *owner };
-    }
 }
 
 /// Moves each centre to the mean of its voxels (one without voxels stays); returns the mean distance in voxels.
 fn move_to_means(centres: &mut [Centre], sums: &[Sums]) -> f64 {
     let mut moved = 0.0;
-    for (centre, sums) in centres.iter_mut().zip(sums).filter(|(_, sums)| sums.count > 0.0) {
-        let mean = sums.position_vox.map(|sum| sum / sums.count);
-        moved += (0..3).map(|a| (mean[a] - centre.position_vox[a]).powi(2)).sum::<f64>().sqrt();
-        *centre = Centre { position_vox: mean, intensity: sums.intensity / sums.count };
+    for (centre, sums) in centres.iter_mut().zip(sums) {
+        let Some(mean) = sums.mean() else { continue };
+        let along = |a: usize| (mean.position_vox[a] - centre.position_vox[a]).powi(2);
+        moved += (0..3).map(along).sum::<f64>().sqrt();
+        *centre = mean;
     }
     moved / centres.len() as f64
 }
@@ -226,18 +102,16 @@ fn move_to_means(centres: &mut [Centre], sums: &[Sums]) -> f64 {
 /// Voxels that no window reached (islands of the mask far from every seed) go to the nearest of all centres.
 fn assign_unreached(grid: &Grid, centres: &[Centre], weight: f64, labels: &mut [i32]) {
     let [_, height, width] = grid.shape;
-    for index in (0..labels.len()).filter(|&index| grid.inside(index)) {
-        if labels[index] == 0 {
-            let at = [index / width / height, index / width % height, index % width];
-            let distance = |centre: &Centre| {
-                let apart =
-                    (0..3).map(|a| ((at[a] as f64 - centre.position_vox[a]) * grid.spacing_mm[a] * weight).powi(2));
-                (f64::from(grid.intensity[index]) - centre.intensity).powi(2) + apart.sum::<f64>()
-            };
-            let order = |&a: &usize, &b: &usize| distance(&centres[a]).total_cmp(&distance(&centres[b]));
-            labels[index] = (0..centres.len()).min_by(order).expect("there is a seed") as i32 + 1;
-        }
-    }
+    let unreached = labels.par_iter_mut().enumerate().filter(|(index, label)| **label == 0 && grid.inside(*index));
+    unreached.for_each(|(index, label)| {
+        let at = [index / width / height, index / width % height, index % width];
+        let distance = |centre: &Centre| {
+            let apart = (0..3).map(|a| ((at[a] as f64 - centre.position_vox[a]) * grid.spacing_mm[a] * weight).powi(2));
+            (f64::from(grid.intensity[index]) - centre.intensity).powi(2) + apart.sum::<f64>()
+        };
+        let order = |&a: &usize, &b: &usize| distance(&centres[a]).total_cmp(&distance(&centres[b]));
+        *label = (0..centres.len()).min_by(order).expect("there is a seed") as i32 + 1;
+    });
 }
 
 #[cfg(test)]
@@ -258,7 +132,7 @@ mod tests {
         let mut centres = seeds.centres;
         let mut labels = Array3::zeros(intensity.dim());
         for _ in 0..config.iterations {
-            let mut sums = vec![Sums::default(); centres.len()];
+            let mut sums = vec![(0.0, [0.0; 4]); centres.len()];
             for ((z, y, x), label) in labels.indexed_iter_mut() {
                 let at = [z, y, x].map(|v| v as f64);
                 let value = f64::from(intensity[[z, y, x]]);
@@ -270,11 +144,16 @@ mod tests {
                 let order = |&a: &usize, &b: &usize| distance(&centres[a]).total_cmp(&distance(&centres[b]));
                 let best = (0..centres.len()).min_by(order).unwrap();
                 *label = best as i32 + 1;
-                sums[best].count += 1.0;
-                sums[best].intensity += value;
-                (0..3).for_each(|a| sums[best].position_vox[a] += at[a]);
+                let (count, sum) = &mut sums[best];
+                *count += 1.0;
+                sum.iter_mut().zip([at[0], at[1], at[2], value]).for_each(|(sum, v)| *sum += v);
             }
-            if move_to_means(&mut centres, &sums) == 0.0 {
+            let before = centres.clone();
+            for (centre, (count, sum)) in centres.iter_mut().zip(sums).filter(|(_, (count, _))| *count > 0.0) {
+                let [z, y, x, intensity] = sum.map(|sum| sum / count);
+                *centre = Centre { position_vox: [z, y, x], intensity };
+            }
+            if centres == before {
                 break;
             }
         }
@@ -291,15 +170,14 @@ mod tests {
             let grid = Grid { shape: [8; 3], spacing_mm, intensity: flat, mask: None };
             let seeds = seed(&grid, k).unwrap();
             let mut centres = seeds.centres.clone();
-            let mut labels = Array3::zeros((8, 8, 8));
+            let mut tiles = Tiles::new(&grid, centres.len());
             for _ in 0..config.iterations {
-                let out = labels.as_slice_mut().unwrap();
-                let sums = assign(&grid, &centres, 1e3, config.compactness / seeds.step_mm, out);
-                if move_to_means(&mut centres, &sums) == 0.0 {
+                tiles.assign(&centres, 1e3, config.compactness / seeds.step_mm);
+                if move_to_means(&mut centres, &tiles.sums) == 0.0 {
                     break;
                 }
             }
-            assert_eq!(labels, reference_labels(&intensity, spacing_mm, &config));
+            assert_eq!(tiles.labels(), reference_labels(&intensity, spacing_mm, &config));
         }
     }
 
