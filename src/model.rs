@@ -112,29 +112,27 @@ impl MemoryEstimate {
         let channels = features.channels();
         let parameters = Model::new(config, Device::Cpu, 0).parameters() as u64;
 
-        // Per volume: what the backward pass wants of each convolution (input, convolution, norm), and the largest map.
+        // Per volume: what the backward pass wants of each convolution (its own output and the norm's, which the leaky
+        // ReLU overwrites) and of each pooling, and the largest map.
         let (mut kept, mut largest) = (0, 0);
-        let mut double = |inputs: i64, middle: i64, outputs: i64, voxels: u64| {
-            kept += voxels * (inputs + 2 * middle + middle + 2 * outputs) as u64;
-            largest = largest.max(voxels * inputs.max(outputs) as u64);
+        let mut double = |pooled: i64, middle: i64, outputs: i64, voxels: u64| {
+            kept += voxels * (pooled + 2 * middle + 2 * outputs) as u64;
+            largest = largest.max(voxels * outputs as u64);
         };
         for level in 0..features.levels {
             let inputs = if level == 0 { 1 } else { channels[level - 1] };
             double(inputs, (channels[level] / 2).max(inputs), channels[level], voxels(shapes[level]));
         }
         for level in features.output_level..features.levels - 1 {
-            double(channels[level] + channels[level + 1], channels[level], channels[level], voxels(shapes[level]));
+            double(0, channels[level], channels[level], voxels(shapes[level]));
         }
-        // Prediction: normalised features, and per class the attended ones; scores at the input's resolution.
+        // Prediction: the features and their gradient; scores of every class at the input's resolution.
         let feature_vox = voxels(shapes[features.output_level]);
-        // The backward pass keeps the attended features of every class; otherwise they are made one class at a time.
-        let prediction = |classes: usize, kept: usize| {
-            let of_features = feature_vox * features.output_channels as u64 * (3 + 2 * kept as u64);
-            of_features + voxels(shapes[0]) * (classes as u64 + 1) * 8
-        };
+        let features = feature_vox * features.output_channels as u64;
+        let scores = |classes: usize| voxels(shapes[0]) * (classes as u64 + 1) * 8;
         // Two volumes; gradients of the largest map, and copies of it in the convolution's own layout.
-        let training = 2 * kept + 2 * 2 * largest + 2 * prediction(regions, regions + 1) + 4 * parameters;
-        let segmenting = 2 * largest + prediction(classes, 1) + parameters;
+        let training = 2 * (kept + 2 * largest + 2 * features + scores(regions)) + 4 * parameters;
+        let segmenting = 2 * largest + features + scores(classes) + parameters;
         Self {
             parameters,
             training_bytes: PROCESS_BYTES + FLOAT_BYTES * training,

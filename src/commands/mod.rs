@@ -19,9 +19,6 @@ use crate::volume::dataset;
 
 /// Does what was asked for.
 pub fn run(cli: Cli) -> Result<()> {
-    if matches!(cli.command, Command::Train(_) | Command::Eval(_) | Command::Demo(_)) {
-        device::threads::sleep_while_waiting();
-    }
     progress::set_quiet(cli.quiet);
     device::threads::share(cli.threads);
     match cli.command {
