@@ -32,8 +32,11 @@ fn run(folder: &Path, command: &str) {
     let program = words.next().expect("a program");
     if let Some(script) = program.strip_prefix("scripts/") {
         // These build everything first; this test is itself run by one of them.
-        let script = Path::new(ROOT).join("scripts").join(script);
-        return end_well(Command::new("bash").arg("-n").arg(script));
+        let path = Path::new(ROOT).join("scripts").join(script);
+        return match script.ends_with(".py") {
+            true => end_well(Command::new("python3").arg(path).args(words).arg("--help")),
+            false => end_well(Command::new("bash").arg("-n").arg(path)),
+        };
     }
     assert_eq!(program, "ssl3d", "{command}");
     let mut ssl3d = Command::new(env!("CARGO_BIN_EXE_ssl3d"));
