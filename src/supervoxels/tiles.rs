@@ -202,10 +202,11 @@ impl<'a> Round<'a> {
         let near = |c: &u32| (self.centres[*c as usize].position_vox[0] - z as f64).abs() <= self.window_vox[0];
         let near_slice: Vec<u32> = (0..self.centres.len() as u32).filter(near).collect();
         let mut place = vec![NOBODY; self.centres.len()]; // of each centre among those reaching the row
+        let (mut reaching, mut lower, mut close) = (Reaching::default(), Vec::new(), Vec::new());
         for (row, tiles) in tiles.chunks_exact_mut(columns).enumerate() {
-            let reaching = self.reaching(&near_slice, z, row * SIDE);
-            let mut lower = vec![0.0; reaching.index.len()];
-            let mut close = vec![0u32; reaching.index.len() + 1];
+            self.find_reaching(&near_slice, z, row * SIDE, &mut reaching);
+            lower.resize(reaching.index.len(), 0.0);
+            close.resize(reaching.index.len() + 1, 0);
             reaching.index.iter().enumerate().for_each(|(local, &c)| place[c as usize] = local as u32);
             let mut likely = [NOBODY; LIKELY]; // in the tile before
             for (column, tile) in tiles.iter_mut().enumerate().filter(|(_, tile)| tile.range[0] <= tile.range[1]) {
@@ -249,8 +250,8 @@ impl<'a> Round<'a> {
     }
 
     #[inline(always)]
-    fn reaching(&self, near_slice: &[u32], z: usize, first_y: usize) -> Reaching {
-        let mut reaching = Reaching::default();
+    fn find_reaching(&self, near_slice: &[u32], z: usize, first_y: usize, reaching: &mut Reaching) {
+        reaching.clear();
         for &index in near_slice {
             let Centre { position_vox: [cz, cy, cx], intensity } = self.centres[index as usize];
             let last_y = (first_y + SIDE - 1) as f64;
@@ -277,7 +278,17 @@ impl<'a> Round<'a> {
             reaching.apart.push(apart);
             reaching.least_apart.push(least_apart);
         }
-        reaching
+    }
+}
+
+impl Reaching {
+    /// Empties it, and keeps the memory.
+    fn clear(&mut self) {
+        let Self { index, intensity, x, window, apart, least_apart } = self;
+        index.clear();
+        [intensity, x, least_apart].into_iter().for_each(Vec::clear);
+        window.iter_mut().for_each(Vec::clear);
+        apart.clear();
     }
 }
 
@@ -300,8 +311,12 @@ impl Tile {
     #[inline(always)]
     fn change_owners(&mut self, [z, y, x]: [usize; 3], owner: [u32; TILE], changes: &mut [Sums]) {
         let mut changed = 0u64;
-        for (i, (before, after)) in self.owner.iter().zip(&owner).enumerate() {
-            changed |= u64::from(before != after) << i;
+        let rows = self.owner.chunks_exact(SIDE).zip(owner.chunks_exact(SIDE));
+        for (row, (before, after)) in rows.enumerate() {
+            let differs: [u8; SIDE] = from_fn(|x| u8::from(before[x] != after[x]));
+            // The product brings the lowest bits of the eight bytes together in the highest.
+            let bits = u64::from_le_bytes(differs).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+            changed |= bits << (row * SIDE);
         }
         while changed != 0 {
             let i = changed.trailing_zeros() as usize;
