@@ -73,6 +73,11 @@ pub fn channels_last(tensor: &Tensor) -> Tensor {
     tensor.permute([0, 2, 3, 4, 1]).contiguous().permute([0, 4, 1, 2, 3])
 }
 
+/// A map (1, c, d, h, w) as one row a voxel, (d h w, c). No copy if it is in that format.
+pub fn rows(map: &Tensor) -> Tensor {
+    map.permute([0, 2, 3, 4, 1]).reshape([-1, map.size()[1]])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

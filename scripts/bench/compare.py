@@ -8,6 +8,8 @@ Needs what the build of ssl3d needs, and Python 3.11 with venv. With SSL3D_CHAOS
 folder are cut and segmented instead of generated ones.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import math
@@ -21,7 +23,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 sys.dont_write_bytecode = True  # nothing beside the sources
 
@@ -42,7 +43,7 @@ class Target:
     seconds: float | None = None
     megabytes: float | None = None
 
-    def judge(self, row: "Row") -> str:
+    def judge(self, row: Row) -> str:
         limits = []
         if self.ratio is not None and row.ratios:
             limits.append((f"≥ {self.ratio:g}×", statistics.median(row.ratios) >= self.ratio))
@@ -135,7 +136,7 @@ class Worker:
         kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(kilobytes) / 1024
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -491,8 +492,8 @@ def to_json(row: Row) -> dict:
 def run(arguments: argparse.Namespace) -> None:
     folder = TARGET / "bench-peers"
     inputs = folder / "inputs"
-    binary, stage = build()
     python = str(prepare(folder / "venv"))
+    binary, stage = build()
     say("writing inputs")
     write_inputs(stage, {"stage": "inputs", "inputs": str(inputs)})
     rounds = 1 if arguments.quick else arguments.rounds

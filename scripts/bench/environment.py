@@ -1,5 +1,7 @@
 """The peers' Python environment: made once, kept under target/."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

@@ -7,6 +7,7 @@ pub use tape::Tape;
 
 use crate::error::{Error, Result};
 use crate::prototypes::{Classes, Prototypes};
+use crate::tensor::rows;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -45,8 +46,8 @@ const BLOCKS: i64 = 16;
 ///
 /// Where the gradients do not come from libtorch they are left to `tape`: see there.
 pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64, tape: &mut Tape) -> Tensor {
-    let (_, channels, d, h, w) = features.size5().expect("(1, C, d, h, w)");
-    let voxels = features.permute([0, 2, 3, 4, 1]).reshape([-1, channels]); // (N, C), N = d h w
+    let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
+    let voxels = rows(features); // (N, C), N = d h w
     let Prototypes { background, foreground } = prototypes;
     let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
     let by_class = match (features.kind(), features.device()) {

@@ -1,12 +1,12 @@
 //! Local prototypes by pooling over windows (Eq. 3.1).
 
 use super::Window;
+use crate::tensor::rows;
 use tch::Tensor;
 
 /// Window means of a map (1, C, D, H, W), as (windows, C) in z y x order of the windows.
 pub fn pool(map: &Tensor, window: Window) -> Tensor {
-    let channels = map.size()[1];
-    means(map, window).permute([0, 2, 3, 4, 1]).reshape([-1, channels])
+    rows(&means(map, window))
 }
 
 /// (1, C, D, H, W) -> (1, C, windows along z, y, x)

@@ -3,7 +3,7 @@
 pub mod local;
 
 use crate::error::{Error, Result};
-use crate::tensor::to_vec;
+use crate::tensor::{rows, to_vec};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -135,7 +135,7 @@ struct Means {
 impl Means {
     fn of(support: &Support, window: Window, config: &Config, classes: Classes) -> Self {
         let Support { features, masks } = support;
-        let (kind, device, channels) = (features.kind(), features.device(), features.size()[1]);
+        let (kind, device) = (features.kind(), features.device());
         let masks = match classes {
             Classes::Joint => masks.shallow_clone(),
             Classes::OneVsRest => {
@@ -145,7 +145,7 @@ impl Means {
         }; // (1, roles, D, H, W)
         let roles = masks.size()[1];
         let flat = masks.reshape([roles, -1]);
-        let voxels = features.permute([0, 2, 3, 4, 1]).reshape([-1, channels]);
+        let voxels = rows(features);
         // Eq. 3.2: sum_x f(x) y(x) / (sum_x y(x) + 1e-5)
         let sizes = flat.sum_dim_intlist([1i64].as_slice(), true, kind); // (roles, 1)
         let global = flat.matmul(&voxels) / (&sizes + 1e-5); // (roles, C)

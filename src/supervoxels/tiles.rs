@@ -33,7 +33,7 @@ pub(super) struct Tiles<'a> {
 /// Sums over the voxels of a centre.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Sums {
-    pub count: i64,
+    count: i64,
     position_vox: [i64; 3],
     intensity: i128,
 }
