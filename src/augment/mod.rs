@@ -2,11 +2,13 @@
 //!
 //! Drawing is split from applying: [`draw`] turns a [`Config`] into [`Params`], which say exactly what
 //! happens and can be kept and replayed; [`apply`] does it. The order is that of a TorchIO `Compose`:
-//! flip, affine, elastic (one resampling, [`spatial`]), then bias field, blur, gamma, noise ([`intensity`]).
+//! flip, affine, elastic (one resampling, [`spatial`]), then bias field, blur, contrast, gamma, noise ([`intensity`]);
+//! [`contrast`] is not TorchIO's.
 //!
 //! Arrays are `[z, y, x]` in the canonical frame and triples are in z y x order; TorchIO's are x y z.
 
 pub mod affine;
+pub mod contrast;
 pub mod elastic;
 pub mod intensity;
 pub mod spatial;
@@ -27,6 +29,7 @@ pub struct Config {
     pub noise: intensity::NoiseConfig,
     pub bias_field: intensity::BiasFieldConfig,
     pub blur: intensity::BlurConfig,
+    pub contrast: contrast::Config,
     pub flip: spatial::FlipConfig,
 }
 
@@ -50,6 +53,7 @@ impl Config {
         self.noise.check()?;
         self.bias_field.check()?;
         self.blur.check()?;
+        self.contrast.check()?;
         self.flip.check()
     }
 }
@@ -64,6 +68,7 @@ pub struct Params {
     pub elastic: Option<elastic::Elastic>,
     pub bias_field: Option<intensity::BiasField>,
     pub blur: Option<intensity::Blur>,
+    pub contrast: Option<contrast::Contrast>,
     pub gamma: Option<intensity::Gamma>,
     pub noise: Option<intensity::Noise>,
 }
@@ -76,6 +81,7 @@ pub fn draw(rng: &mut impl Rng, config: &Config) -> Params {
         elastic: occurs(rng, config.elastic.probability).then(|| config.elastic.draw(rng)),
         bias_field: occurs(rng, config.bias_field.probability).then(|| config.bias_field.draw(rng)),
         blur: occurs(rng, config.blur.probability).then(|| config.blur.draw(rng)),
+        contrast: may_occur(rng, config.contrast.probability).then(|| config.contrast.draw(rng)),
         gamma: occurs(rng, config.gamma.probability).then(|| config.gamma.draw(rng)),
         noise: occurs(rng, config.noise.probability).then(|| config.noise.draw(rng)),
     }
@@ -102,6 +108,9 @@ where
     if let Some(blur) = &params.blur {
         blur.apply(&mut image, spacing_mm);
     }
+    if let Some(contrast) = &params.contrast {
+        contrast.apply(&mut image);
+    }
     if let Some(gamma) = &params.gamma {
         gamma.apply(&mut image);
     }
@@ -113,6 +122,11 @@ where
 
 fn occurs(rng: &mut impl Rng, probability: f64) -> bool {
     rng.random::<f64>() < probability
+}
+
+/// The same without a draw where the answer is known: what came later than the recorded traces must not shift them.
+fn may_occur(rng: &mut impl Rng, probability: f64) -> bool {
+    probability > 0.0 && occurs(rng, probability)
 }
 
 /// Uniform in `[low, high]`.
@@ -182,6 +196,10 @@ mod tests {
         [blur]
         probability = 1.0
         std_mm = [0.0, 2.0]
+        [contrast]
+        probability = 1.0
+        knots = 6
+        blend = [0.0, 0.7]
         [flip]
         probability = 0.5
         axes = ["x", "y"]
@@ -205,6 +223,7 @@ mod tests {
             ("control_points = [7, 7, 7]", "control_points = [3, 7, 7]", "augment.elastic.control_points"),
             ("locked_borders = 2", "locked_borders = 3", "augment.elastic.locked_borders"),
             ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
+            ("blend = [0.0, 0.7]", "blend = [0.0, 1.7]", "augment.contrast.blend"),
             ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
         ] {
             let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();
