@@ -279,6 +279,7 @@ impl Evaluation {
             let note = match protocol {
                 Protocol::Full => "whole volume, native grid",
                 Protocol::Ep1 => "organ's own slices only",
+                Protocol::Ep2 => "whole volume, supports labelled on their middle slice",
             };
             let value = table::per_cent(Some(self.mean(protocol)?));
             Some(Card { label: format!("Mean Dice, {}", protocol.name()), value, note: note.to_owned() })

@@ -132,6 +132,7 @@ fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Full => "full",
         Protocol::Ep1 => "EP1",
+        Protocol::Ep2 => "EP2",
     }
 }
 
