@@ -136,7 +136,9 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
             Supports::All => "all".to_owned(),
         },
         weights: "final".to_owned(),
-        seed: config.training.seed,
+        setting: "1".to_owned(),
+        annotation: "dense".to_owned(),
+        seeds: vec![config.training.seed],
     };
     let summary = scores::summarise(&rows, &setup);
     Ok(Evaluation { config, rows, summary, figures })
@@ -204,6 +206,7 @@ fn score(
     let mut rows = Vec::new();
     for (class, &value) in &config.data.classes {
         for &protocol in &args.protocols {
+            let surface = protocol.surface(found.view(), truth, value, query.subject.image.geometry.spacing_mm());
             rows.push(Row {
                 query: query.id.clone(),
                 support: support.id.clone(),
@@ -214,6 +217,10 @@ fn score(
                 dice: protocol.dice(found.view(), truth, value),
                 predicted_ml: ml(found.view(), value),
                 true_ml: ml(truth, value),
+                hd95_mm: surface.and_then(|s| s.hd95_mm),
+                assd_mm: surface.and_then(|s| s.assd_mm),
+                nsd: surface.map(|s| s.nsd),
+                run: args.run.file_name().unwrap_or(args.run.as_os_str()).to_string_lossy().into_owned(),
             });
         }
     }
@@ -279,6 +286,7 @@ impl Evaluation {
             let note = match protocol {
                 Protocol::Full => "whole volume, native grid",
                 Protocol::Ep1 => "organ's own slices only",
+                Protocol::Ep2 => "whole volume, supports labelled on their middle slice",
             };
             let value = table::per_cent(Some(self.mean(protocol)?));
             Some(Card { label: format!("Mean Dice, {}", protocol.name()), value, note: note.to_owned() })

@@ -1,7 +1,14 @@
-//! How good is a prediction: overlap with the truth, by protocol, and its spread. Never touches torch.
+//! How good is a prediction: overlap with the truth and distance of its surface from the truth's, by protocol; their
+//! spread, and whether two sets of scores differ. Never touches torch.
 
 pub mod overlap;
+pub mod protocol;
 pub mod summary;
+pub mod surface;
+pub mod wilcoxon;
 
-pub use overlap::{Overlap, Protocol, dice, dice_in_z_range, volume_ml, z_range};
-pub use summary::Summary;
+pub use overlap::{Overlap, dice, dice_in_z_range, volume_ml, z_range};
+pub use protocol::Protocol;
+pub use summary::{Summary, percentile};
+pub use surface::{NSD_TOLERANCE_MM, Surface};
+pub use wilcoxon::wilcoxon_p;

@@ -17,34 +17,6 @@ use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Which slices of the query are scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protocol {
-    /// The whole volume.
-    Full,
-    /// Only the query's true z-range of the class, as the published 2D methods do. It gives that range away.
-    Ep1,
-}
-
-impl Protocol {
-    /// As it stands in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Ep1 => "ep1",
-        }
-    }
-
-    /// Dice of `label` under this protocol; `None` where the truth does not show the class.
-    pub fn dice(self, prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32) -> Option<f64> {
-        match self {
-            Self::Full => dice(prediction, truth, label),
-            Self::Ep1 => dice_in_z_range(prediction, truth, label),
-        }
-    }
-}
-
 /// Voxels that carry a label: in both maps, in the prediction, in the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Overlap {

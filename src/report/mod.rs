@@ -1,6 +1,7 @@
 //! From scores to something to read: tables, curves, overlays, one self-contained page.
 
 pub mod canvas;
+pub mod compare;
 pub mod curves;
 pub mod html;
 pub mod overlay;

@@ -1,12 +1,12 @@
 //! One row per query, support, class and protocol; and their summary, signed.
 
 use crate::artifact;
-use crate::error::Result;
-use crate::metrics::{Protocol, Summary};
+use crate::error::{Error, Result};
+use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// One measured Dice. A line of `scores.csv`.
+/// One prediction measured. A line of `scores.csv`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Row {
     pub query: String,
@@ -19,32 +19,48 @@ pub struct Row {
     pub dice: Option<f64>,
     pub predicted_ml: f64,
     pub true_ml: f64,
+    /// Empty also where nothing of the class was found, as is `assd_mm`; `nsd` is 0 then.
+    pub hd95_mm: Option<f64>,
+    pub assd_mm: Option<f64>,
+    pub nsd: Option<f64>,
+    /// What was scored: the name of a run, or of a method without one.
+    pub run: String,
 }
 
 /// What a score depends on besides the method.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Setup {
     /// The grid that is scored: "native" or "working".
     pub space: String,
     pub folds: usize,
     /// "0", "1", ... or "all".
     pub fold: String,
+    /// What training saw of the tested classes: "1" (nothing is excluded), "2", or "-" where nothing is trained.
+    pub setting: String,
     /// How supports are chosen: "next", "all-pairs", ...
     pub support: String,
+    /// How much of a support is labelled: "dense", "3 slices", "middle slice".
+    pub annotation: String,
     /// Which checkpoint: "best", "last", an epoch.
     pub weights: String,
-    pub seed: u64,
+    pub seeds: Vec<u64>,
 }
 
 impl Setup {
-    /// `dice|space=native|protocol=full|folds=5|fold=0|support=next|weights=best|seed=0|ssl3d=0.1.0`
+    /// `dice|space=native|protocol=full|folds=5|fold=0|setting=1|support=next|annotation=dense|weights=best|seed=0,1|`
+    /// `nsd=3mm|ssl3d=0.1.0`, in one piece.
     pub fn signature(&self, protocol: Protocol) -> String {
-        let Self { space, folds, fold, support, weights, seed } = self;
-        let (protocol, version) = (protocol.name(), env!("CARGO_PKG_VERSION"));
+        let Self { space, folds, fold, setting, support, annotation, weights, .. } = self;
+        let (protocol, seeds, version) = (protocol.name(), self.seed_list(), env!("CARGO_PKG_VERSION"));
         format!(
-            "dice|space={space}|protocol={protocol}|folds={folds}|fold={fold}|support={support}|weights={weights}\
-             |seed={seed}|ssl3d={version}"
+            "dice|space={space}|protocol={protocol}|folds={folds}|fold={fold}|setting={setting}|support={support}\
+             |annotation={annotation}|weights={weights}|seed={seeds}|nsd={NSD_TOLERANCE_MM}mm|ssl3d={version}"
         )
+    }
+
+    /// `0,1`
+    pub fn seed_list(&self) -> String {
+        self.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -53,8 +69,12 @@ impl Setup {
 pub struct ProtocolScores {
     pub protocol: Protocol,
     pub signature: String,
-    /// Mean of the class means; none where no class was scored.
+    /// Mean of the class means of Dice; none where no class was scored.
     pub mean: Option<f64>,
+    /// The same of the surface distances and their Dice.
+    pub hd95_mm: Option<f64>,
+    pub assd_mm: Option<f64>,
+    pub nsd: Option<f64>,
     /// Spread of the class-averaged Dice over queries, supports, folds and seeds.
     pub over: Spreads,
     /// In the order of their first row.
@@ -65,8 +85,15 @@ pub struct ProtocolScores {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ClassScores {
     pub class: String,
-    /// Over all scored rows, whatever their query, support, fold and seed.
+    /// Dice over all scored rows, whatever their query, support, fold and seed.
     pub rows: Option<Summary>,
+    /// Over the rows that found something of the class.
+    pub hd95_mm: Option<Summary>,
+    pub assd_mm: Option<Summary>,
+    /// Over all scored rows.
+    pub nsd: Option<Summary>,
+    /// Scored rows that found nothing, and so have no distance.
+    pub missed: usize,
     pub over: Spreads,
     pub fold: BTreeMap<usize, Summary>,
     /// Rows whose query does not show the class.
@@ -94,7 +121,10 @@ pub fn summarise(rows: &[Row], setup: &Setup) -> Vec<ProtocolScores> {
             ProtocolScores {
                 protocol,
                 signature: setup.signature(protocol),
-                mean: class_mean(&rows),
+                mean: class_mean(&rows, |row| row.dice),
+                hd95_mm: class_mean(&rows, |row| row.hd95_mm),
+                assd_mm: class_mean(&rows, |row| row.assd_mm),
+                nsd: class_mean(&rows, |row| row.nsd),
                 over: spreads(&rows),
                 classes: class_names(&rows).into_iter().map(|class| class_scores(&rows, class)).collect(),
             }
@@ -113,6 +143,14 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
     })
 }
 
+/// Reads what [`write_csv`] wrote.
+pub fn read_csv(path: &Path) -> Result<Vec<Row>> {
+    let remedy = "score the run again with ssl3d eval";
+    let refuse = |fault: csv::Error| Error::file(path, "the scores of a run", fault.to_string(), remedy);
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    csv::Reader::from_reader(bytes.as_slice()).deserialize().collect::<Result<_, _>>().map_err(refuse)
+}
+
 /// Writes `summary.json`: `{"protocols": [...]}`.
 pub fn write_summary(path: &Path, protocols: &[ProtocolScores]) -> Result<()> {
     artifact::write(path, |out| {
@@ -126,11 +164,15 @@ fn class_scores(rows: &[&Row], class: &str) -> ClassScores {
     let absent: Vec<f64> = rows.iter().filter(|row| row.dice.is_none()).map(|row| row.predicted_ml).collect();
     let fold = groups(&rows, |row| row.fold)
         .into_iter()
-        .filter_map(|(fold, rows)| Some((fold, Summary::of(&dices(&rows))?)))
+        .filter_map(|(fold, rows)| Some((fold, summary(&rows, |row| row.dice)?)))
         .collect();
     ClassScores {
         class: class.to_owned(),
-        rows: Summary::of(&dices(&rows)),
+        rows: summary(&rows, |row| row.dice),
+        hd95_mm: summary(&rows, |row| row.hd95_mm),
+        assd_mm: summary(&rows, |row| row.assd_mm),
+        nsd: summary(&rows, |row| row.nsd),
+        missed: rows.iter().filter(|row| row.nsd.is_some() && row.assd_mm.is_none()).count(),
         over: spreads(&rows),
         fold,
         absent: absent.len(),
@@ -148,17 +190,14 @@ fn spreads(rows: &[&Row]) -> Spreads {
 }
 
 fn spread<K: Ord>(rows: &[&Row], key: impl Fn(&Row) -> K) -> Option<Summary> {
-    let means: Vec<f64> = groups(rows, key).values().filter_map(|rows| class_mean(rows)).collect();
+    let means: Vec<f64> = groups(rows, key).values().filter_map(|rows| class_mean(rows, |row| row.dice)).collect();
     Summary::of(&means)
 }
 
-/// Mean over the classes of their mean Dice, so that a class missing from some queries weighs no less.
-fn class_mean(rows: &[&Row]) -> Option<f64> {
-    let means: Vec<f64> = groups(rows, |row| row.class.clone())
-        .values()
-        .filter_map(|rows| Summary::of(&dices(rows)))
-        .map(|summary| summary.mean)
-        .collect();
+/// Mean over the classes of their mean score, so that a class missing from some queries weighs no less.
+fn class_mean(rows: &[&Row], score: fn(&Row) -> Option<f64>) -> Option<f64> {
+    let classes = groups(rows, |row| row.class.clone());
+    let means: Vec<f64> = classes.values().filter_map(|rows| summary(rows, score)).map(|s| s.mean).collect();
     Summary::of(&means).map(|summary| summary.mean)
 }
 
@@ -170,8 +209,8 @@ fn groups<'a, K: Ord>(rows: &[&'a Row], key: impl Fn(&Row) -> K) -> BTreeMap<K, 
     groups
 }
 
-fn dices(rows: &[&Row]) -> Vec<f64> {
-    rows.iter().filter_map(|row| row.dice).collect()
+fn summary(rows: &[&Row], score: fn(&Row) -> Option<f64>) -> Option<Summary> {
+    Summary::of(&rows.iter().filter_map(|row| score(row)).collect::<Vec<_>>())
 }
 
 fn class_names<'a>(rows: &[&'a Row]) -> Vec<&'a str> {
@@ -190,8 +229,10 @@ pub(super) mod tests {
 
     fn row(query: &str, support: &str, fold: usize, class: &str, protocol: Protocol, dice: Option<f64>) -> Row {
         let (query, support, class) = (query.to_owned(), support.to_owned(), class.to_owned());
-        let true_ml = if dice.is_some() { 12.0 } else { 0.0 };
-        Row { query, support, fold, seed: 0, class, protocol, dice, predicted_ml: 10.0, true_ml }
+        let (true_ml, predicted_ml, run) = (if dice.is_some() { 12.0 } else { 0.0 }, 10.0, "ours".to_owned());
+        let found = dice.filter(|dice| *dice > 0.0);
+        let [hd95_mm, assd_mm, nsd] = [found.map(|d| 20.0 * d), found.map(|d| 10.0 * d), dice.map(|d| d / 2.0)];
+        Row { query, support, fold, seed: 0, class, protocol, dice, predicted_ml, true_ml, hd95_mm, assd_mm, nsd, run }
     }
 
     pub fn rows() -> Vec<Row> {
@@ -206,8 +247,9 @@ pub(super) mod tests {
     }
 
     pub fn setup() -> Setup {
-        let [space, fold, support, weights] = ["native", "all", "next", "best"].map(str::to_owned);
-        Setup { space, folds: 2, fold, support, weights, seed: 0 }
+        let [space, fold, setting, support, annotation, weights] =
+            ["native", "all", "1", "next", "dense", "best"].map(str::to_owned);
+        Setup { space, folds: 2, fold, setting, support, annotation, weights, seeds: vec![0, 1] }
     }
 
     #[test]
@@ -226,11 +268,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn distances_are_averaged_over_what_was_found_and_surface_dice_over_all_that_is_there() {
+        let mut rows = rows();
+        rows.truncate(4);
+        rows.push(row("3", "4", 1, "spleen", Protocol::Full, Some(0.0)));
+        let full = &summarise(&rows, &setup())[0];
+        let [spleen, liver] = [&full.classes[0], &full.classes[1]];
+        assert_eq!((spleen.missed, spleen.absent, liver.missed), (1, 1, 0));
+        assert_eq!((spleen.hd95_mm.unwrap().n, spleen.hd95_mm.unwrap().mean), (1, 10.0));
+        assert_eq!((spleen.nsd.unwrap().n, spleen.nsd.unwrap().mean), (2, 0.125));
+        assert!((full.hd95_mm.unwrap() - (10.0 + 16.0) / 2.0).abs() < 1e-12);
+        assert!((full.assd_mm.unwrap() - (5.0 + 8.0) / 2.0).abs() < 1e-12);
+        assert!((full.nsd.unwrap() - (0.125 + 0.4) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn a_score_is_signed_with_all_that_it_depends_on() {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             setup().signature(Protocol::Ep1),
-            format!("dice|space=native|protocol=ep1|folds=2|fold=all|support=next|weights=best|seed=0|ssl3d={version}")
+            format!(
+                "dice|space=native|protocol=ep1|folds=2|fold=all|setting=1|support=next|annotation=dense|weights=best\
+                 |seed=0,1|nsd=3mm|ssl3d={version}"
+            )
         );
     }
 
@@ -240,13 +300,10 @@ pub(super) mod tests {
         let path = folder.path().join("scores.csv");
         write_csv(&path, &rows()).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(
-            text.starts_with(
-                "query,support,fold,seed,class,protocol,dice,predicted_ml,true_ml\n1,2,0,0,spleen,full,0.5"
-            )
-        );
-        let read: Result<Vec<Row>, _> = csv::Reader::from_path(&path).unwrap().deserialize().collect();
-        assert_eq!(read.unwrap(), rows());
+        let header = "query,support,fold,seed,class,protocol,dice,predicted_ml,true_ml,hd95_mm,assd_mm,nsd,run";
+        let first = format!("{header}\n1,2,0,0,spleen,full,0.5,10.0,12.0,10.0,5.0,0.25,ours\n");
+        assert!(text.starts_with(&first), "{text}");
+        assert_eq!(read_csv(&path).unwrap(), rows());
 
         let path = folder.path().join("summary.json");
         let scores = summarise(&rows(), &setup());
@@ -254,5 +311,19 @@ pub(super) mod tests {
         let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let read: Vec<ProtocolScores> = serde_json::from_value(value["protocols"].clone()).unwrap();
         assert_eq!(read, scores);
+    }
+
+    #[test]
+    fn scores_of_an_earlier_version_are_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scores.csv");
+        std::fs::write(
+            &path,
+            "query,support,fold,seed,class,protocol,dice,predicted_ml,true_ml\n1,2,0,0,a,full,1,1,1\n",
+        )
+        .unwrap();
+        let fault = read_csv(&path).unwrap_err().to_string();
+        assert!(fault.contains("run") && fault.ends_with("score the run again with ssl3d eval"), "{fault}");
+        assert_eq!(fault.lines().count(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Tables as rows of text, for the terminal and for the page.
 
-use super::published::PUBLISHED;
-use super::scores::ProtocolScores;
+use super::published::{PUBLISHED, Published};
+use super::scores::{ProtocolScores, Setup};
 use crate::metrics::{Protocol, Summary};
 
 /// A header and its rows; each row has as many cells as the header.
@@ -54,10 +54,7 @@ pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
     let ours = scores.iter().map(|s| {
         let mut row =
             vec!["ssl3d".to_owned(), "3D".to_owned(), protocol_name(s.protocol).to_owned(), setting.to_owned()];
-        row.extend(classes.iter().map(|name| {
-            let class = s.classes.iter().find(|c| c.class == *name);
-            per_cent(class.and_then(|c| c.rows).map(|r| r.mean))
-        }));
+        row.extend(classes.iter().map(|class| per_cent(class_mean(s, class))));
         row.extend([per_cent(s.mean), sd(s.over.queries), sd(s.over.folds), "this run".to_owned()]);
         row
     });
@@ -70,42 +67,103 @@ pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
     Table { header, rows: ours.chain(published).collect() }
 }
 
-/// Each class under one protocol: mean, spread over queries and supports, extremes, the mean of each fold.
+/// A system as it was scored under one protocol: a line of [`systems`].
+#[derive(Debug, Clone)]
+pub struct System<'a> {
+    pub name: &'a str,
+    /// "3D" or "2D".
+    pub network: &'a str,
+    /// "supervoxels", "organs", ... or "-" where nothing is learned.
+    pub learns_from: &'a str,
+    /// "local", "global", ... or "-".
+    pub prototypes: &'a str,
+    pub setup: &'a Setup,
+    pub scores: &'a ProtocolScores,
+    /// What others report for it; see [`super::published::find`].
+    pub published: Option<&'a Published>,
+}
+
+/// Several systems beside each other, one row a system and protocol, and each class: Dice in
+/// per cent. The note says under which protocol and setting a published figure was measured.
+pub fn systems(systems: &[System]) -> Table {
+    let mut classes: Vec<&str> = Vec::new();
+    for class in systems.iter().flat_map(|system| &system.scores.classes) {
+        if !classes.contains(&class.class.as_str()) {
+            classes.push(&class.class);
+        }
+    }
+    let before = ["system", "network", "learns from", "prototypes", "setting", "protocol", "support", "folds", "seeds"];
+    let after = ["mean", "sd folds", "sd seeds", "published", "its protocol"];
+    let header = before.into_iter().chain(classes.iter().copied()).chain(after).map(spoken).collect();
+    let rows = systems.iter().map(|system| {
+        let System { name, network, learns_from, prototypes, setup, scores, published } = system;
+        let (protocol, seeds) = (protocol_name(scores.protocol), setup.seed_list());
+        let mut row =
+            [name, network, learns_from, prototypes, setup.setting.as_str(), protocol].map(str::to_owned).to_vec();
+        row.extend([setup.annotation.clone(), setup.fold.clone(), seeds]);
+        row.extend(classes.iter().map(|class| per_cent(class_mean(scores, class))));
+        row.extend([per_cent(scores.mean), sd(scores.over.folds), sd(scores.over.seeds)]);
+        row.extend([per_cent(published.map(|p| p.mean_dice / 100.0)), published.map_or("-".to_owned(), provenance)]);
+        row
+    });
+    Table { header, rows: rows.collect() }
+}
+
+/// `EP1, 2D, Setting 2`
+fn provenance(published: &Published) -> String {
+    let Published { protocol, dimension, setting, note, .. } = published;
+    let setting = if is_blank(setting) { String::new() } else { format!(", Setting {setting}") };
+    let note = if note.is_empty() { String::new() } else { format!("; {note}") };
+    format!("{protocol}, {dimension}{setting}{note}")
+}
+
+fn class_mean(scores: &ProtocolScores, class: &str) -> Option<f64> {
+    Some(scores.classes.iter().find(|c| c.class == class)?.rows?.mean)
+}
+
+/// Each class under one protocol: mean Dice, surface distances and their Dice, the spread of Dice over queries and
+/// supports, extremes, the mean of each fold. Dice in per cent.
 pub fn by_class(scores: &ProtocolScores) -> Table {
     let mut folds: Vec<usize> = scores.classes.iter().flat_map(|c| c.fold.keys().copied()).collect();
     folds.sort_unstable();
     folds.dedup();
+    let columns = ["class", "Dice", "HD95 mm", "ASSD mm", "NSD", "sd queries", "sd supports", "lowest", "highest"];
     let mut header: Vec<String> =
-        ["class", "mean", "sd queries", "sd supports", "lowest", "highest", "scored", "absent"]
-            .map(str::to_owned)
-            .to_vec();
+        columns.into_iter().chain(["scored", "missed", "absent"]).map(str::to_owned).collect();
     header.extend(folds.iter().map(|fold| format!("fold {fold}")));
+    let mean = |summary: Option<Summary>| summary.map(|s| s.mean);
     let mut rows: Vec<Vec<String>> = scores
         .classes
         .iter()
         .map(|c| {
-            let mut row =
-                vec![spoken(&c.class), per_cent(c.rows.map(|r| r.mean)), sd(c.over.queries), sd(c.over.supports)];
+            let mut row = vec![spoken(&c.class), per_cent(mean(c.rows)), tenths(mean(c.hd95_mm))];
+            row.extend([tenths(mean(c.assd_mm)), per_cent(mean(c.nsd)), sd(c.over.queries), sd(c.over.supports)]);
             row.extend([per_cent(c.rows.map(|r| r.min)), per_cent(c.rows.map(|r| r.max))]);
-            row.extend([c.rows.map_or(0, |r| r.n).to_string(), c.absent.to_string()]);
-            row.extend(folds.iter().map(|fold| per_cent(c.fold.get(fold).map(|f| f.mean))));
+            row.extend([c.rows.map_or(0, |r| r.n), c.missed, c.absent].map(|n| n.to_string()));
+            row.extend(folds.iter().map(|fold| per_cent(mean(c.fold.get(fold).copied()))));
             row
         })
         .collect();
     let over = &scores.over;
-    let mut mean = vec!["mean of classes".to_owned(), per_cent(scores.mean), sd(over.queries), sd(over.supports)];
-    mean.extend(["-", "-", "-", "-"].map(str::to_owned));
-    mean.extend(folds.iter().map(|fold| {
+    let mut last = vec!["mean of classes".to_owned(), per_cent(scores.mean), tenths(scores.hd95_mm)];
+    last.extend([tenths(scores.assd_mm), per_cent(scores.nsd), sd(over.queries), sd(over.supports)]);
+    last.extend(["-"; 5].map(str::to_owned));
+    last.extend(folds.iter().map(|fold| {
         let means: Vec<f64> = scores.classes.iter().filter_map(|c| c.fold.get(fold)).map(|f| f.mean).collect();
-        per_cent(Summary::of(&means).map(|s| s.mean))
+        per_cent(mean(Summary::of(&means)))
     }));
-    rows.push(mean);
+    rows.push(last);
     Table { header, rows }
 }
 
 /// `.7312` as `73.1`, nothing as `-`.
 pub fn per_cent(dice: Option<f64>) -> String {
     dice.map_or_else(|| "-".to_owned(), |d| format!("{:.1}", 100.0 * d))
+}
+
+/// `12.34` as `12.3`, nothing as `-`.
+fn tenths(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"))
 }
 
 /// Does the column hold numbers, blanks aside?
@@ -115,7 +173,7 @@ pub fn is_numeric_column(rows: &[Vec<String>], column: usize) -> bool {
 }
 
 /// `right_kidney` as `right kidney`.
-fn spoken(name: &str) -> String {
+pub(super) fn spoken(name: &str) -> String {
     name.replace('_', " ")
 }
 
@@ -128,16 +186,18 @@ fn sd(summary: Option<Summary>) -> String {
     per_cent(summary.filter(|s| s.n > 1).map(|s| s.sd))
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
+/// `Ep1` as "EP1".
+pub fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Full => "full",
         Protocol::Ep1 => "EP1",
+        Protocol::Ep2 => "EP2",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scores::{summarise, tests::rows, tests::setup};
+    use super::super::scores::{Row, summarise, tests::rows, tests::setup};
     use super::*;
 
     #[test]
@@ -167,11 +227,42 @@ mod tests {
     fn the_table_by_class_ends_in_the_mean_of_the_classes() {
         let table = by_class(&summarise(&rows(), &setup())[0]);
         assert_eq!(table.header.last().unwrap(), "fold 1");
-        assert_eq!(
-            table.rows[0],
-            ["spleen", "50.0", "-", "-", "50.0", "50.0", "1", "1", "50.0", "-"].map(str::to_owned)
-        );
-        assert_eq!(table.rows[2][..2], ["mean of classes", "65.0"].map(str::to_owned));
+        let spleen = ["spleen", "50.0", "10.0", "5.0", "25.0", "-", "-", "50.0", "50.0", "1", "0", "1", "50.0", "-"];
+        assert_eq!(table.rows[0], spleen.map(str::to_owned));
+        let mean = ["mean of classes", "65.0", "13.0", "6.5", "32.5"].map(str::to_owned);
+        assert_eq!(table.rows[2][..5], mean);
+        assert!(table.rows.iter().all(|row| row.len() == table.header.len()));
         assert!(is_numeric_column(&table.rows, 1) && !is_numeric_column(&table.rows, 0));
+    }
+
+    #[test]
+    fn systems_stand_beside_their_published_figures_with_the_protocol_of_each() {
+        let mut rows = rows();
+        rows.extend(rows.clone().into_iter().map(|row| Row { seed: 1, dice: row.dice.map(|d| d - 0.1), ..row }));
+        let (setup, trained) = (setup(), summarise(&rows, &setup()));
+        let floor = summarise(&rows[..2], &setup);
+        let untrained = Setup { setting: "-".to_owned(), seeds: vec![0], ..setup.clone() };
+        let published = |method, setting| super::super::published::find(method, setting, "full");
+        let system = |name, setup, scores, published| {
+            let (network, learns_from, prototypes) = ("3D", "supervoxels", "local, global");
+            System { name, network, learns_from, prototypes, setup, scores, published }
+        };
+        let table = systems(&[
+            system("3D SSL-ALPNet", &setup, &trained[0], published("3D SSL-ALPNet", "1")),
+            system("SSL-ALPNet", &setup, &trained[1], published("SSL-ALPNet", "1")),
+            system("mask copy", &untrained, &floor[0], published("mask copy", "-")),
+            system("ours", &setup, &trained[0], None),
+        ]);
+        let lines: Vec<String> = [&table.header].into_iter().chain(&table.rows).map(|row| row.join("|")).collect();
+        let expected = [
+            "system|network|learns from|prototypes|setting|protocol|support|folds|seeds|spleen|liver|mean|sd folds|sd seeds\
+             |published|its protocol",
+            "3D SSL-ALPNet|3D|supervoxels|local, global|1|full|dense|all|0,1|45.0|75.0|60.0|0.0|7.1|62.7\
+             |full, 3D, Setting 1; Zhang and Liu 2022, which ssl3d implements",
+            "SSL-ALPNet|3D|supervoxels|local, global|1|EP1|dense|all|0,1|-|75.0|75.0|-|7.1|78.8|EP1, 2D, Setting 1",
+            "mask copy|3D|supervoxels|local, global|-|full|dense|all|0|50.0|90.0|70.0|-|-|36.3|full, 3D; centres aligned",
+            "ours|3D|supervoxels|local, global|1|full|dense|all|0,1|45.0|75.0|60.0|0.0|7.1|-|-",
+        ];
+        assert_eq!(lines, expected);
     }
 }
