@@ -22,6 +22,7 @@ pub struct Config {
     pub preprocess: preprocess::Config,
     pub supervoxels: supervoxels::Config,
     pub split: episode::split::Config,
+    pub supervision: episode::supervision::Config,
     pub episode: episode::Config,
     pub augment: augment::Config,
     pub features: features::Config,
@@ -107,6 +108,7 @@ impl Config {
         self.supervoxels.check()?;
         self.split.check()?;
         self.episode.check()?;
+        self.supervision.check(&self.split, &self.episode, &self.preprocess)?;
         self.augment.check()?;
         self.features.check()?;
         self.prototypes.check()?;
@@ -123,12 +125,15 @@ impl Config {
         }
     }
 
-    pub fn recipe(&self) -> training::Recipe {
+    /// `tested`: the organs of the training's group, of [`episode::split::Config::tested`].
+    pub fn recipe(&self, tested: Vec<u8>) -> training::Recipe {
+        let (supervision, setting) = (self.supervision.clone(), self.split.setting);
         training::Recipe {
             training: self.training.clone(),
             episode: self.episode.clone(),
             augment: self.augment.clone(),
             loss: self.loss.clone(),
+            rules: episode::Rules { supervision, setting, tested },
         }
     }
 }
@@ -251,6 +256,12 @@ mod tests {
             ("", &["training.epoch=1"], ["--set training.epoch=1", "unknown field"]),
             ("", &["trainin.epochs=1"], ["--set trainin.epochs=1", "unknown field"]),
             ("", &["epochs"], ["--set epochs", "section.key=value"]),
+            ("", &["supervision.source=organs"], ["supervision.source", "name in split.groups"]),
+            (
+                "split.groups = [[\"liver\"]]",
+                &["supervision.source=organs", "preprocess.size_vox=[0, 64, 64]"],
+                ["supervision.source", "scans of equal depth"],
+            ),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {
             let message = load_text(text, overrides).unwrap_err().to_string();

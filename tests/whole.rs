@@ -4,7 +4,7 @@
 use ndarray::Array3;
 use rand::RngExt;
 use ssl3d::config::{self, Config};
-use ssl3d::episode::{self, Candidates, Episode, Scan};
+use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
 use ssl3d::error::{Error, Result};
 use ssl3d::model::Model;
 use ssl3d::prediction::hard;
@@ -71,7 +71,8 @@ fn scan(id: u64) -> Scan {
         let bright = if region == 1 { 0.0 } else { organs[region as usize - 2].2 };
         bright + rng.random_range(-0.4..0.4)
     });
-    Scan { id: id.to_string(), image, regions, spacing_mm: [4.0, 2.0, 2.0] }
+    let organs = Some(regions.mapv(|region| region as u8 - 1));
+    Scan { id: id.to_string(), image, regions, organs, spacing_mm: [4.0, 2.0, 2.0] }
 }
 
 /// Where a training finds its scans and leaves its files.
@@ -88,8 +89,8 @@ impl Bench {
     fn new(more: &[&str]) -> Self {
         let config = tiny(more);
         let annotated = |id| {
-            let Scan { image, regions, .. } = scan(id);
-            Annotated { image, classes: regions.mapv(|region| region as u8 - 1) }
+            let Scan { image, organs, .. } = scan(id);
+            Annotated { image, classes: organs.unwrap() }
         };
         Self {
             text: config.to_toml(),
@@ -103,7 +104,7 @@ impl Bench {
 
     /// Trains in `folder` with a new model, as a new process would.
     fn train(&self, folder: &Path, show: impl FnMut(Event)) -> Result<Model> {
-        let recipe = self.config.recipe();
+        let recipe = self.config.recipe(vec![]);
         let model = Model::new(&self.config.model(), Device::Cpu, self.config.training.seed);
         let run = Run {
             model: &model,
@@ -150,10 +151,10 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let _turn = torch(1);
     let config = tiny(&[]);
     let scans = [scan(7)];
-    let candidates = Candidates::new(&scans, &config.episode);
+    let candidates = Candidates::new(&scans, &config.episode, &Rules::unlabelled());
     let mut rng = rng::stream(0, "episode of a test", 0);
     let draw = episode::draw(&mut rng, &candidates, &config.episode).unwrap();
-    let mut episode = Episode::make(&scans[0], &draw, &config.episode, &config.augment, &mut rng).unwrap();
+    let mut episode = Episode::make(&scans, &draw, &config.episode, &config.augment, &mut rng).unwrap();
 
     let (model, fresh) = (Model::new(&config.model(), Device::Cpu, 0), Model::new(&config.model(), Device::Cpu, 0));
     let mut adamw = AdamW::new(weights::variables(&model.variables), 0.01);
@@ -262,6 +263,36 @@ fn the_first_losses_are_those_that_they_have_always_been() {
     let losses: Vec<f64> = Bench::new(&[]).losses(folder.path()).unwrap().into_iter().flatten().collect();
     let near = losses.iter().zip(&LOSSES).all(|(loss, before)| (loss - before).abs() <= 1e-4);
     assert!(near && losses.len() == LOSSES.len(), "{losses:?} and not {LOSSES:?}");
+}
+
+#[test]
+fn slices_slabs_and_organs_are_learned_from_too() {
+    let _turn = torch(1);
+    for more in [
+        &["episode.depth_vox=1"][..],
+        &["episode.depth_vox=3", "episode.windows=different", "episode.regions=3"],
+        &["supervision.source=organs", "split.groups=[[\"liver\"]]"],
+        &["supervision.source=organs", "split.groups=[[\"liver\"]]", "episode.depth_vox=1"],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let losses = Bench::new(more).losses(folder.path()).unwrap();
+        assert!(losses.len() == 6 && losses.iter().flatten().count() >= 4, "{more:?}: {losses:?}");
+    }
+}
+
+#[test]
+fn without_supervision_the_weights_are_the_initial_ones() {
+    let _turn = torch(1);
+    let (bench, folder) = (Bench::new(&["supervision.source=none"]), tempfile::tempdir().unwrap());
+    assert_eq!(bench.losses(folder.path()).unwrap(), []);
+    let path = folder.path().join("weights.safetensors");
+    let (about, tensors) = checkpoint::read_weights(&path).unwrap();
+    assert_eq!((about.state.updates, about.trained_on), (0, vec![]));
+    let [written, fresh] =
+        [99, bench.config.training.seed].map(|seed| Model::new(&bench.config.model(), Device::Cpu, seed));
+    written.load(&path, &tensors).unwrap();
+    let image = from_voxels(bench.train[0].image.view());
+    assert_eq!(written.features(&image, false), fresh.features(&image, false));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Scans from disk to the network's grid.
 
 use crate::commands::progress::{Progress, warn};
-use crate::episode::Scan;
+use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::training::validation::Annotated;
 use crate::volume::dataset::Case;
@@ -55,26 +55,52 @@ pub fn supervoxel_path(folder: &Path, id: &str) -> PathBuf {
     folder.join(format!("{id}_supervoxels.nii.gz"))
 }
 
-/// Scans with their supervoxels, in the order of `cases`.
-pub fn scans(cases: &[&Case], supervoxels: &Path, config: &preprocess::Config, label: &str) -> Result<Vec<Scan>> {
+/// Scans in the order of `cases`, with their supervoxels where there is a folder of them, and with their organs
+/// (`values[i]` is class i + 1) where `rules` need them.
+///
+/// # Errors
+/// A file cannot be read; the supervoxels of a scan are missing, or the annotation that the rules need.
+pub fn scans(
+    cases: &[&Case],
+    supervoxels: Option<&Path>,
+    values: &[i32],
+    rules: &Rules,
+    config: &preprocess::Config,
+    label: &str,
+) -> Result<Vec<Scan>> {
     let progress = Progress::new(label, 0, cases.len() as u64);
-    let read = |case: &&Case| {
-        let path = supervoxel_path(supervoxels, &case.id);
-        if !path.exists() {
+    let read = |(position, case): (usize, &&Case)| {
+        let path = supervoxels.map(|folder| supervoxel_path(folder, &case.id));
+        if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
             let remedy = "run ssl3d pseudolabel on the same dataset, or leave out --supervoxels";
-            return Err(Error::file(&path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
+            return Err(Error::file(path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
         }
         let subject = Subject::read(&case.image, config)?;
-        let regions = subject.read_labels(&case.image, &path)?;
+        let regions = match path {
+            Some(path) => subject.grid.labels(subject.read_labels(&case.image, &path)?.voxels.view()),
+            None => Array3::zeros(subject.working.dim()),
+        };
+        let organs = match &case.label {
+            _ if !rules.need_organs(position) => None,
+            Some(label) => {
+                let labels = subject.read_labels(&case.image, label)?;
+                Some(subject.classes(labels.voxels.view(), values))
+            }
+            None => {
+                let remedy = "annotate it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
+                return Err(Error::invalid(format!("scan {}", case.id), "a label volume beside it", "none", remedy));
+            }
+        };
         progress.step("");
         Ok(Scan {
             id: case.id.clone(),
-            regions: subject.grid.labels(regions.voxels.view()),
+            regions,
+            organs,
             spacing_mm: subject.grid.spacing_mm(&subject.image.geometry),
             image: subject.working,
         })
     };
-    let scans = cases.par_iter().map(read).collect();
+    let scans = cases.par_iter().enumerate().map(read).collect();
     progress.finish();
     scans
 }

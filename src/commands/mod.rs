@@ -68,7 +68,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 Some(path) => {
                     let config = config::load(Some(&path), &flags.overrides.set)?;
                     let (regions, classes) = (config.episode.regions, config.data.classes.len());
-                    Some(MemoryEstimate::of(&config.model(), config.preprocess.size_vox, regions, classes))
+                    Some(MemoryEstimate::of(&config.model(), config.preprocess.typical_size_vox(), regions, classes))
                 }
             };
             info::run(info::Args { json: flags.json, memory })

@@ -4,7 +4,7 @@ use crate::artifact;
 use crate::commands::progress::{Progress, note};
 use crate::commands::{cohort, pseudolabel, stop};
 use crate::config::Config;
-use crate::episode::split;
+use crate::episode::{Rules, split};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::report::curves;
@@ -133,10 +133,14 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
     let parts = fold.map(|fold| split::fold(data.cases.len(), fold, &config.split)).transpose()?;
     let of = |positions: &[usize]| -> Vec<&Case> { positions.iter().map(|&i| &data.cases[i]).collect() };
     let (train, test) = parts.as_ref().map_or_else(|| (all(), vec![]), |p| (p.train.clone(), p.test.clone()));
-    let scans = |positions: &[usize], what: &str| {
-        cohort::scans(&of(positions), supervoxels, &config.preprocess, &format!("{name}: reading {what} scans"))
+    let recipe = config.recipe(config.split.tested(0, &data.classes)?);
+    let values: Vec<i32> = data.classes.values().copied().collect();
+    let scans = |positions: &[usize], rules: &Rules, what: &str| {
+        let label = format!("{name}: reading {what} scans");
+        cohort::scans(&of(positions), Some(supervoxels), &values, rules, &config.preprocess, &label)
     };
-    let (train, held_out) = (scans(&train, "training")?, scans(&test, "held-out")?);
+    let train = scans(&train, &recipe.rules, "training")?;
+    let held_out = scans(&test, &Rules::unlabelled(), "held-out")?;
     let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
 
     let model = Model::new(&config.model(), args.device, config.training.seed);
@@ -149,7 +153,7 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
     ));
     artifact::create_folder(&folder)?;
-    let (recipe, text) = (config.recipe(), config.to_toml());
+    let text = config.to_toml();
     let training = Run {
         model: &model,
         recipe: &recipe,

@@ -1,13 +1,19 @@
-//! Episodes: a scan with some of its supervoxels as if they were organs, and a random transform of it.
+//! Episodes: a scan with some of its supervoxels as if they were organs, and a random transform of it; or two scans
+//! with some organs that are not tested.
 
+pub mod candidates;
 pub mod sampler;
 pub mod split;
+pub mod supervision;
 
-pub use sampler::{Candidates, Config, Draw, Scan, draw, materialise};
+pub use candidates::{Candidates, Scan};
+pub use sampler::{Config, Draw, Windows, draw};
+pub use supervision::{Rules, Source};
 
 use crate::augment::{self, ApplyTo};
 use ndarray::Array3;
 use rand::{Rng, RngExt};
+use sampler::{Slab, materialise};
 
 /// What one step learns from: `[z, y, x]` images with their label maps (0 and 1..=classes).
 #[derive(Debug, Clone, PartialEq)]
@@ -21,17 +27,16 @@ pub struct Episode {
 }
 
 impl Episode {
-    /// Support and query from one drawn scan, transformed on the sides that `augment.apply_to` names. A region of
+    /// Support and query as drawn from `scans`, transformed on the sides that `augment.apply_to` names. A class of
     /// which either side keeps fewer than a quarter of `min_size_vox` voxels is dropped on both, and the classes
     /// are numbered again; None where nothing is left.
     pub fn make(
-        scan: &Scan,
+        scans: &[Scan],
         draw: &Draw,
         config: &Config,
         augment: &augment::Config,
         rng: &mut impl Rng,
     ) -> Option<Self> {
-        let labels = materialise(scan, draw);
         let (on_support, on_query) = match augment.apply_to {
             ApplyTo::Support => (true, false),
             ApplyTo::Query => (false, true),
@@ -41,19 +46,34 @@ impl Episode {
                 (on_support, !on_support)
             }
         };
-        let mut side = |transformed: bool| {
+        let mut side = |slab: &Slab, transformed: bool| {
+            let scan = &scans[slab.scan];
+            let (image, labels) = materialise(scan, slab, draw);
             if !transformed {
-                return (scan.image.clone(), labels.clone());
+                return (image, labels);
             }
-            let params = augment::draw(rng, augment);
-            augment::apply(&params, &scan.image, &labels, scan.spacing_mm)
+            let mut params = augment::draw(rng, augment);
+            if slab.slices.len() == 1 {
+                keep_in_plane(&mut params);
+            }
+            augment::apply(&params, &image, &labels, scan.spacing_mm)
         };
-        let (support_image, mut support_labels) = side(on_support);
-        let (query_image, mut query_labels) = side(on_query);
+        let (support_image, mut support_labels) = side(&draw.support, on_support);
+        let (query_image, mut query_labels) = side(&draw.query, on_query);
         let least = config.min_size_vox.div_ceil(4).max(1);
-        let classes = keep_common(&mut support_labels, &mut query_labels, draw.regions.len(), least);
+        let classes = keep_common(&mut support_labels, &mut query_labels, draw.classes.len(), least);
         let episode = Self { support_image, support_labels, query_image, query_labels, classes };
         (classes > 0).then_some(episode)
+    }
+}
+
+/// A single slice has no neighbours that could turn or move into view.
+fn keep_in_plane(params: &mut augment::Params) {
+    if let Some(affine) = &mut params.affine {
+        (affine.degrees_zyx[1], affine.degrees_zyx[2], affine.translation_mm[0]) = (0.0, 0.0, 0.0);
+    }
+    if let Some(elastic) = &mut params.elastic {
+        elastic.displacement_mm.iter_mut().for_each(|displacement| displacement[0] = 0.0);
     }
 }
 
@@ -107,21 +127,40 @@ mod tests {
     }
 
     fn config() -> Config {
-        Config { regions: 3, min_size_vox: 8, max_fraction: 1.0, exclude_border: false, max_border_fraction: 1.0 }
+        Config {
+            regions: 3,
+            min_size_vox: 8,
+            max_fraction: 1.0,
+            exclude_border: false,
+            max_border_fraction: 1.0,
+            depth_vox: 0,
+            windows: Windows::Same,
+        }
     }
 
     /// 24 blocks of 3x4x4.
     fn scan() -> Scan {
         let regions = Array3::from_shape_fn((6, 12, 16), |(z, y, x)| 1 + (z / 3 * 12 + y / 4 * 4 + x / 4) as i32);
-        Scan { id: "7".into(), image: regions.mapv(|r| (r * 37 % 11) as f32), regions, spacing_mm: [4.0, 1.0, 1.0] }
+        let image = regions.mapv(|r| (r * 37 % 11) as f32);
+        let organs = Some(regions.mapv(|r| (r % 4) as u8));
+        Scan { id: "7".into(), image, regions, organs, spacing_mm: [4.0, 1.0, 1.0] }
     }
 
     fn episode(step: u64, augment: &augment::Config) -> Option<Episode> {
-        let scan = scan();
-        let candidates = Candidates::new(std::slice::from_ref(&scan), &config());
+        episode_of(&[scan()], step, &config(), &Rules::unlabelled(), augment)
+    }
+
+    fn episode_of(
+        scans: &[Scan],
+        step: u64,
+        config: &Config,
+        rules: &Rules,
+        augment: &augment::Config,
+    ) -> Option<Episode> {
+        let candidates = Candidates::new(scans, config, rules);
         let mut rng = rng::stream(0, "episode", step);
-        let draw = draw(&mut rng, &candidates, &config()).unwrap();
-        Episode::make(&scan, &draw, &config(), augment, &mut rng)
+        let draw = draw(&mut rng, &candidates, config).unwrap();
+        Episode::make(scans, &draw, config, augment, &mut rng)
     }
 
     #[test]
@@ -141,6 +180,48 @@ mod tests {
                 }
             }
             assert!(count >= 25, "{apply_to}: {count}");
+        }
+    }
+
+    #[test]
+    fn slabs_and_organs_too_keep_every_class_on_both_sides() {
+        let turned = Scan { organs: scan().organs.map(|organs| organs.mapv(|organ| (organ + 1) % 4)), ..scan() };
+        let scans = [scan(), turned];
+        let supervision = supervision::Config { source: Source::Organs, annotated_scans: 0 };
+        let organs = Rules { supervision, setting: 1, tested: vec![3] };
+        for rules in [Rules::unlabelled(), organs] {
+            for (depth_vox, windows) in [(0, Windows::Same), (1, Windows::Same), (2, Windows::Different)] {
+                let config = Config { depth_vox, windows, ..config() };
+                let mut count = 0;
+                for step in 0..50 {
+                    let make = || episode_of(&scans, step, &config, &rules, &augmentation("both", 1.0));
+                    let Some(made) = make() else { continue };
+                    count += 1;
+                    assert_eq!(Some(&made), make().as_ref());
+                    let depth = if depth_vox == 0 { 6 } else { depth_vox };
+                    assert_eq!((made.support_image.dim(), made.query_image.dim()), ((depth, 12, 16), (depth, 12, 16)));
+                    for labels in [&made.support_labels, &made.query_labels] {
+                        for class in 1..=made.classes {
+                            assert!(labels.iter().filter(|&&l| l == class).count() >= 2);
+                        }
+                    }
+                }
+                assert!(count >= 45, "{rules:?}, {depth_vox}: {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_slice_is_transformed_within_its_plane() {
+        let mut augment = augmentation("query", 1.0);
+        (augment.affine.degrees_zyx, augment.affine.translation_mm) = ([9.0, 40.0, 40.0], [10.0, 0.0, 1.0]);
+        augment.elastic.max_displacement_mm[0] = 10.0;
+        let config = Config { depth_vox: 1, ..config() };
+        for step in 0..20 {
+            let made = episode_of(&[scan()], step, &config, &Rules::unlabelled(), &augment).unwrap();
+            let sizes = [&made.support_labels, &made.query_labels]
+                .map(|labels| labels.iter().filter(|&&label| label > 0).count() as f64);
+            assert!(sizes[1] > 0.5 * sizes[0], "{sizes:?}");
         }
     }
 

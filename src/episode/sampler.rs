@@ -1,26 +1,40 @@
-//! Which supervoxels may stand for an organ, and the draw of some of them.
+//! The draw of an episode: scans, slabs and the classes that they show.
 
+use super::candidates::{Candidates, Class, Scan, common};
+use super::supervision::Source;
 use crate::error::{Error, Result};
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, ArrayView3, s};
 use rand::{Rng, RngExt};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Section `[episode]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Supervoxels per episode, each a foreground class of its own.
+    /// Supervoxels (or organs) per episode, each a foreground class of its own.
     pub regions: usize,
-    /// Smallest supervoxel on the working grid.
+    /// Fewest voxels of one on the working grid, within its slab.
     pub min_size_vox: usize,
-    /// Largest one, as a fraction of all voxels with a label (the body, where the outside has label 0).
+    /// Largest supervoxel, as a fraction of all voxels with a label (the body, where the outside has label 0).
     pub max_fraction: f64,
     /// Leave out supervoxels that lie at the border of the body or of the image.
     pub exclude_border: bool,
     /// Share of its lateral and through-plane surface that such a one may have there.
     pub max_border_fraction: f64,
+    /// Consecutive slices of an episode, drawn; 0: the whole volume.
+    pub depth_vox: usize,
+    pub windows: Windows,
+}
+
+/// Whether support and query show a supervoxel on the same slices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Windows {
+    /// One slab for both.
+    Same,
+    /// Each its own, where the supervoxel is large enough for two (Hansen et al. 2022).
+    Different,
 }
 
 impl Config {
@@ -39,217 +53,123 @@ impl Config {
                 return fault(key, "a fraction from 0 to 1", value.to_string(), "1 admits everything");
             }
         }
+        if self.windows == Windows::Different && self.depth_vox == 0 {
+            let remedy = "set episode.depth_vox: a whole volume has one window";
+            return fault("windows", "\"same\" with depth_vox = 0", "\"different\"".into(), remedy);
+        }
         Ok(())
     }
 }
 
-/// A scan with its supervoxels on the working grid, `[z, y, x]`; region 0 is outside the body.
-#[derive(Debug, Clone)]
-pub struct Scan {
-    pub id: String,
-    pub image: Array3<f32>,
-    pub regions: Array3<i32>,
-    pub spacing_mm: [f64; 3],
+/// Consecutive slices of a scan, which is named by its position among those that the candidates were made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slab {
+    pub scan: usize,
+    pub slices: Range<usize>,
 }
 
-/// The admissible regions of each scan, in ascending order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidates {
-    pub regions: Vec<Vec<i32>>,
-}
-
-/// One scan (its position among those that the candidates were made from) and distinct regions of it.
+/// Two slabs of equal depth and distinct classes (supervoxels or organs) that both show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
-    pub scan: usize,
-    pub regions: Vec<i32>,
+    pub source: Source,
+    pub support: Slab,
+    pub query: Slab,
+    pub classes: Vec<i32>,
 }
 
-impl Candidates {
-    pub fn new(scans: &[Scan], config: &Config) -> Self {
-        Self { regions: scans.par_iter().map(|scan| admissible(scan, config)).collect() }
-    }
-
-    pub fn len(&self) -> usize {
-        self.regions.iter().map(Vec::len).sum()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// A scan, uniformly among those with candidates, then `config.regions` of its candidates, or as many as there
-/// are. None where no scan has any.
+/// Support and query are one scan, or two where organs are the source, uniformly among those with candidates.
+///
+/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or as many as there are.
+/// - Slabs: a class that both scans show, for each side a slab that shows it, then further classes of these two slabs.
+///
+/// None where no scan has any candidates.
 pub fn draw(rng: &mut impl Rng, candidates: &Candidates, config: &Config) -> Option<Draw> {
-    let scans: Vec<usize> = (0..candidates.regions.len()).filter(|&s| !candidates.regions[s].is_empty()).collect();
-    if scans.is_empty() {
-        return None;
+    let positions = 0..candidates.classes.len();
+    if candidates.source == Source::Organs {
+        let supports: Vec<usize> = positions.filter(|&s| !candidates.partners[s].is_empty()).collect();
+        let support = *one_of(rng, &supports)?;
+        let query = *one_of(rng, &candidates.partners[support])?;
+        return slabs(rng, support, query, candidates, config);
     }
-    let scan = scans[rng.random_range(0..scans.len())];
-    let regions = &candidates.regions[scan];
-    let chosen = rand::seq::index::sample(rng, regions.len(), config.regions.min(regions.len()));
-    Some(Draw { scan, regions: chosen.iter().map(|i| regions[i]).collect() })
+    let scans: Vec<usize> = positions.filter(|&s| !candidates.classes[s].is_empty()).collect();
+    let scan = *one_of(rng, &scans)?;
+    if config.depth_vox > 0 {
+        return slabs(rng, scan, scan, candidates, config);
+    }
+    let classes = some_of(rng, &candidates.classes[scan], config.regions);
+    let slab = Slab { scan, slices: 0..candidates.depth_vox[scan] };
+    let classes = classes.iter().map(|class| class.label).collect();
+    Some(Draw { source: candidates.source, support: slab.clone(), query: slab, classes })
 }
 
-/// Label map with 1, 2, ... for the drawn regions in their order and 0 elsewhere.
-pub fn materialise(scan: &Scan, draw: &Draw) -> Array3<u8> {
-    let class = |region: i32| draw.regions.iter().position(|&r| r == region).map_or(0, |i| i as u8 + 1);
-    // Neighbours mostly share their region, so the last answer usually holds.
-    let (mut last, mut label) = (0, class(0));
-    scan.regions.map(|&region| {
-        if region != last {
-            (last, label) = (region, class(region));
+fn slabs(rng: &mut impl Rng, support: usize, query: usize, candidates: &Candidates, config: &Config) -> Option<Draw> {
+    let source = candidates.source;
+    let shared: Vec<_> = common(&candidates.classes[support], &candidates.classes[query]).collect();
+    let &(on_support, on_query) = one_of(rng, &shared)?;
+    let from = *one_of(rng, &on_support.slabs)?;
+    let to = match (source, config.windows) {
+        // Slices are compared as few-shot training does it: at equal height within the organ.
+        (Source::Organs, _) if config.depth_vox == 1 => at_same_height(on_support, from, on_query),
+        (Source::Organs, _) => *one_of(rng, &on_query.slabs)?,
+        (_, Windows::Same) => from,
+        (_, Windows::Different) => {
+            let others: Vec<usize> = on_query.slabs.iter().copied().filter(|&first| first != from).collect();
+            *one_of(rng, &others).unwrap_or(&from)
         }
-        label
+    };
+    let others: Vec<i32> = shared
+        .iter()
+        .filter(|(a, b)| a.label != on_support.label && a.is_shown_from(from) && b.is_shown_from(to))
+        .map(|(a, _)| a.label)
+        .collect();
+    let mut classes = vec![on_support.label];
+    classes.extend(some_of(rng, &others, config.regions - 1));
+    let slab = |scan: usize, first: usize| Slab { scan, slices: first..first + candidates.depth_vox[scan] };
+    Some(Draw { source, support: slab(support, from), query: slab(query, to), classes })
+}
+
+/// The admissible slice of `target` that is nearest to the relative height of slice `z` within `of`.
+fn at_same_height(of: &Class, z: usize, target: &Class) -> usize {
+    let height = (z as f64 + 0.5 - of.slices.start as f64) / of.slices.len() as f64;
+    let wanted = target.slices.start as f64 + height * target.slices.len() as f64 - 0.5;
+    let distance = |z: usize| (z as f64 - wanted).abs();
+    let nearest = target.slabs.iter().copied().min_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+    nearest.expect("a class has at least one slab")
+}
+
+fn one_of<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> Option<&'a T> {
+    if items.is_empty() { None } else { Some(&items[rng.random_range(0..items.len())]) }
+}
+
+/// `count` distinct items, or as many as there are.
+fn some_of<T: Clone>(rng: &mut impl Rng, items: &[T], count: usize) -> Vec<T> {
+    let chosen = rand::seq::index::sample(rng, items.len(), count.min(items.len()));
+    chosen.iter().map(|i| items[i].clone()).collect()
+}
+
+/// What a drawn slab shows: its image, and a label map with 1, 2, ... for the drawn classes in their order and 0
+/// elsewhere.
+pub fn materialise(scan: &Scan, slab: &Slab, draw: &Draw) -> (Array3<f32>, Array3<u8>) {
+    let slices = s![slab.slices.clone(), .., ..];
+    let labels = match (draw.source, &scan.organs) {
+        (Source::Organs, Some(organs)) => masks(organs.slice(slices), &draw.classes),
+        _ => masks(scan.regions.slice(slices), &draw.classes),
+    };
+    (scan.image.slice(slices).to_owned(), labels)
+}
+
+fn masks<L: Copy + Into<i32>>(map: ArrayView3<L>, classes: &[i32]) -> Array3<u8> {
+    let class = |label: i32| classes.iter().position(|&c| c == label).map_or(0, |i| i as u8 + 1);
+    // Neighbours mostly share their label, so the last answer usually holds.
+    let (mut last, mut found) = (0, class(0));
+    map.map(|&label| {
+        let label = label.into();
+        if label != last {
+            (last, found) = (label, class(label));
+        }
+        found
     })
 }
 
-/// What the filters look at.
-#[derive(Debug, Clone, Copy, Default)]
-struct Extent {
-    size_vox: usize,
-    surface_mm2: f64,
-    border_mm2: f64,
-}
-
-fn admissible(scan: &Scan, config: &Config) -> Vec<i32> {
-    let extents = extents(scan);
-    let labelled: usize = extents.values().map(|e| e.size_vox).sum();
-    let fits = |extent: &Extent| {
-        let at_border = extent.border_mm2 > config.max_border_fraction * extent.surface_mm2;
-        extent.size_vox >= config.min_size_vox
-            && extent.size_vox as f64 <= config.max_fraction * labelled as f64
-            && !(config.exclude_border && at_border)
-    };
-    extents.into_iter().filter(|(_, extent)| fits(extent)).map(|(region, _)| region).collect()
-}
-
-/// Size and surface of each region above 0. The surface is made of voxel faces; those towards region 0 and those
-/// on the four lateral sides of the image are border. The image's first and last slice cut through the body
-/// by choice of the scanned range, so faces there count neither as surface nor as border.
-fn extents(scan: &Scan) -> BTreeMap<i32, Extent> {
-    let [dz, dy, dx] = scan.spacing_mm;
-    let mut extents: BTreeMap<i32, Extent> = BTreeMap::new();
-    for &region in &scan.regions {
-        if region > 0 {
-            extents.entry(region).or_default().size_vox += 1;
-        }
-    }
-    let mut face = |region: i32, other: i32, area_mm2: f64| {
-        if let (Some(extent), true) = (extents.get_mut(&region), region != other) {
-            extent.surface_mm2 += area_mm2;
-            extent.border_mm2 += if other > 0 { 0.0 } else { area_mm2 };
-        }
-    };
-    for (axis, area_mm2) in [(0, dy * dx), (1, dz * dx), (2, dz * dy)] {
-        for lane in scan.regions.lanes(Axis(axis)) {
-            for (&a, &b) in lane.iter().zip(lane.iter().skip(1)) {
-                if a != b {
-                    face(a, b, area_mm2);
-                    face(b, a, area_mm2);
-                }
-            }
-            if axis != 0 && !lane.is_empty() {
-                face(lane[0], 0, area_mm2);
-                face(lane[lane.len() - 1], 0, area_mm2);
-            }
-        }
-    }
-    extents
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng;
-
-    fn config() -> Config {
-        Config { regions: 1, min_size_vox: 1, max_fraction: 1.0, exclude_border: false, max_border_fraction: 0.5 }
-    }
-
-    /// A body of region 1 from 2 to 10 in y and x, within it region 2 (2x4x4), region 3 (one voxel), region 4 at
-    /// the body's side (4x2x1).
-    fn scan(id: &str) -> Scan {
-        let regions = Array3::from_shape_fn((4, 12, 12), |(z, y, x)| match (z, y, x) {
-            (1..3, 4..8, 4..8) => 2,
-            (0, 8, 8) => 3,
-            (_, 4..6, 2) => 4,
-            (_, 2..10, 2..10) => 1,
-            _ => 0,
-        });
-        Scan { id: id.into(), image: regions.mapv(|r| r as f32), regions, spacing_mm: [4.0, 1.0, 1.0] }
-    }
-
-    fn check(config: &Config, expected: &[i32]) {
-        assert_eq!(Candidates::new(&[scan("1")], config).regions, [expected], "{config:?}");
-    }
-
-    #[test]
-    fn filters_leave_out_what_they_say() {
-        check(&config(), &[1, 2, 3, 4]);
-        check(&Config { min_size_vox: 8, ..config() }, &[1, 2, 4]);
-        check(&Config { min_size_vox: 9, ..config() }, &[1, 2]);
-        check(&Config { max_fraction: 0.5, ..config() }, &[2, 3, 4]);
-        // Of 256 voxels in the body region 2 has 32.
-        check(&Config { max_fraction: 32.0 / 256.0, ..config() }, &[2, 3, 4]);
-        check(&Config { max_fraction: 31.9 / 256.0, ..config() }, &[3, 4]);
-        // Region 4 has faces of 4 slices x 2 voxels x 4 mm2 at the body's side, as many inside it, and ends of
-        // 4 slices x 2 x 4 mm2.
-        check(&Config { exclude_border: true, max_border_fraction: 32.0 / 96.0, ..config() }, &[2, 3, 4]);
-        check(&Config { exclude_border: true, max_border_fraction: 0.33, ..config() }, &[2, 3]);
-    }
-
-    #[test]
-    fn the_lateral_sides_of_the_image_are_border_and_its_end_slices_are_not() {
-        let regions = Array3::from_shape_fn((3, 6, 6), |(_, y, x)| if y < 3 { 1 } else { 2 + i32::from(x > 2) });
-        let scan = Scan { id: "1".into(), image: Array3::zeros((3, 6, 6)), regions, spacing_mm: [1.0; 3] };
-        let extent = extents(&scan)[&1];
-        assert_eq!((extent.size_vox, extent.surface_mm2, extent.border_mm2), (54, 3.0 * 18.0, 3.0 * 12.0));
-    }
-
-    #[test]
-    fn masks_are_never_empty_and_regions_are_distinct() {
-        let scans = [scan("1"), scan("2")];
-        for regions in 1..6 {
-            let config = Config { regions, ..config() };
-            let candidates = Candidates::new(&scans, &config);
-            for step in 0..50 {
-                let draw = draw(&mut rng::stream(0, "episode", step), &candidates, &config).unwrap();
-                let labels = materialise(&scans[draw.scan], &draw);
-                assert_eq!(draw.regions.len(), regions.min(4));
-                for (i, region) in draw.regions.iter().enumerate() {
-                    let drawn = labels.iter().filter(|&&l| l == i as u8 + 1).count();
-                    assert_eq!(drawn, scans[draw.scan].regions.iter().filter(|r| *r == region).count());
-                    assert!(drawn > 0);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_and_every_scan_and_region_has_its_turn() {
-        let config = config();
-        let candidates = Candidates::new(&[scan("1"), scan("2"), scan("3")], &config);
-        let at = |seed, step| draw(&mut rng::stream(seed, "episode", step), &candidates, &config).unwrap();
-        let drawn: Vec<Draw> = (0..300).map(|step| at(1, step)).collect();
-        assert_eq!(drawn, (0..300).map(|step| at(1, step)).collect::<Vec<_>>());
-        assert_ne!(drawn, (0..300).map(|step| at(2, step)).collect::<Vec<_>>());
-        for scan in 0..3 {
-            for region in 1..5 {
-                assert!(drawn.contains(&Draw { scan, regions: vec![region] }));
-            }
-        }
-    }
-
-    #[test]
-    fn scans_without_candidates_are_passed_over() {
-        let config = config();
-        let only = |regions: [Vec<i32>; 3]| Candidates { regions: regions.into() };
-        for step in 0..20 {
-            let mut rng = rng::stream(0, "episode", step);
-            assert_eq!(draw(&mut rng, &only([vec![], vec![5], vec![]]), &config).unwrap().scan, 1);
-            assert_eq!(draw(&mut rng, &only([vec![], vec![], vec![]]), &config), None);
-        }
-    }
-}
+mod tests;

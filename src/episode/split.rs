@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Section `[split]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -9,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     pub folds: usize,
     pub supports: Supports,
+    /// 1: training may see tested organs, as background or by chance as part of a supervoxel; 2: what shows one is left
+    /// out (Roy et al. 2020; Ouyang et al. 2020).
+    pub setting: u8,
+    /// Names of organs that are tested together, by a training of their own in each fold; none: one group of all.
+    pub groups: Vec<Vec<String>>,
 }
 
 /// Which labelled scans each tested scan is segmented from.
@@ -23,15 +29,53 @@ pub enum Supports {
 
 impl Config {
     pub fn check(&self) -> Result<()> {
-        if self.folds >= 2 {
-            return Ok(());
+        let fault = |key: &str, expected: &str, found: String, remedy: &str| {
+            Err(Error::invalid(format!("split.{key}"), expected, found, remedy))
+        };
+        if self.folds < 2 {
+            let remedy = "with one fold nothing is left to train on";
+            return fault("folds", "2 or more", self.folds.to_string(), remedy);
         }
-        Err(Error::invalid(
-            "split.folds",
-            "2 or more",
-            self.folds.to_string(),
-            "with one fold nothing is left to train on",
-        ))
+        if !(1..=2).contains(&self.setting) {
+            let remedy = "1 excludes nothing, 2 excludes what shows a tested organ";
+            return fault("setting", "1 or 2", self.setting.to_string(), remedy);
+        }
+        let mut seen = BTreeSet::new();
+        for group in &self.groups {
+            if group.is_empty() {
+                return fault("groups", "organs in each group", "an empty group".into(), "leave it out");
+            }
+            if let Some(twice) = group.iter().find(|organ| !seen.insert(*organ)) {
+                return fault("groups", "each organ once", format!("{twice} twice"), "test it in one group");
+            }
+        }
+        Ok(())
+    }
+
+    /// Trainings per fold.
+    pub fn trainings(&self) -> usize {
+        self.groups.len().max(1)
+    }
+
+    /// The organs that a group is tested on, as class indices 1 ..= K in the order of `classes`; ascending.
+    ///
+    /// # Errors
+    /// The group names an organ that the dataset does not have.
+    pub fn tested(&self, group: usize, classes: &BTreeMap<String, i32>) -> Result<Vec<u8>> {
+        let Some(group) = self.groups.get(group) else {
+            assert!(self.groups.is_empty() && group == 0, "group {group} of {}", self.groups.len());
+            return Ok((1..=classes.len() as u8).collect());
+        };
+        let index = |organ: &String| {
+            let position = classes.keys().position(|class| class == organ);
+            position.map(|i| i as u8 + 1).ok_or_else(|| {
+                let names: Vec<&str> = classes.keys().map(String::as_str).collect();
+                Error::invalid("split.groups", format!("organs among {}", names.join(", ")), organ, "name one of them")
+            })
+        };
+        let mut tested = group.iter().map(index).collect::<Result<Vec<u8>>>()?;
+        tested.sort_unstable();
+        Ok(tested)
     }
 }
 
@@ -80,10 +124,49 @@ pub fn fold(n: usize, k: usize, config: &Config) -> Result<Fold> {
 mod tests {
     use super::*;
 
+    fn config(folds: usize) -> Config {
+        Config { folds, supports: Supports::Next, setting: 1, groups: vec![] }
+    }
+
+    fn groups(groups: &[&[&str]]) -> Config {
+        let names = |group: &&[&str]| group.iter().map(|&organ| organ.to_owned()).collect();
+        Config { groups: groups.iter().map(names).collect(), ..config(5) }
+    }
+
+    #[test]
+    fn a_group_is_tested_on_its_organs_and_no_groups_on_all() {
+        let classes = ["liver", "right_kidney", "left_kidney", "spleen"];
+        let classes = classes.into_iter().zip(1..).map(|(name, value)| (name.to_owned(), value)).collect();
+        let two = groups(&[&["spleen", "liver"], &["left_kidney", "right_kidney"]]);
+        // In the order of the names: left_kidney, liver, right_kidney, spleen.
+        for (config, group, expected) in
+            [(&two, 0, vec![2, 4]), (&two, 1, vec![1, 3]), (&config(5), 0, vec![1, 2, 3, 4])]
+        {
+            config.check().unwrap();
+            assert_eq!(config.tested(group, &classes).unwrap(), expected);
+        }
+        assert_eq!((two.trainings(), config(5).trainings()), (2, 1));
+        let error = groups(&[&["liver", "lung"]]).tested(0, &classes).unwrap_err().to_string();
+        assert!(error.starts_with("split.groups") && error.contains("found lung"), "{error}");
+    }
+
+    #[test]
+    fn faults_of_settings_and_groups_are_named() {
+        for (config, named) in [
+            (Config { setting: 0, ..config(5) }, "split.setting"),
+            (Config { setting: 3, ..config(5) }, "split.setting"),
+            (groups(&[&["liver"], &[]]), "split.groups"),
+            (groups(&[&["liver"], &["spleen", "liver"]]), "split.groups"),
+        ] {
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(named), "{error}");
+        }
+    }
+
     #[test]
     fn twenty_scans_in_five_folds_are_the_published_blocks_and_supports() {
         for (k, (first, support)) in [(0, 4), (4, 8), (8, 12), (12, 16), (16, 0)].into_iter().enumerate() {
-            let fold = fold(20, k, &Config { folds: 5, supports: Supports::Next }).unwrap();
+            let fold = fold(20, k, &config(5)).unwrap();
             assert_eq!(fold.test, (first..first + 4).collect::<Vec<_>>());
             assert_eq!(fold.support, support);
             assert_eq!(fold.train.len(), 15);
@@ -93,8 +176,7 @@ mod tests {
     #[test]
     fn folds_are_disjoint_cover_all_scans_and_never_train_on_test_or_support() {
         for (n, folds) in [(16, 4), (20, 5), (17, 5), (3, 3), (7, 2), (23, 23)] {
-            let config = Config { folds, supports: Supports::Next };
-            let all: Vec<Fold> = (0..folds).map(|k| fold(n, k, &config).unwrap()).collect();
+            let all: Vec<Fold> = (0..folds).map(|k| fold(n, k, &config(folds)).unwrap()).collect();
             let tested: Vec<usize> = all.iter().flat_map(|f| f.test.clone()).collect();
             assert_eq!(tested, (0..n).collect::<Vec<_>>(), "{n} in {folds}");
             let sizes = || all.iter().map(|f| f.test.len());
@@ -113,7 +195,7 @@ mod tests {
         for (n, k, folds, named) in
             [(20, 5, 5, "--fold"), (20, 0, 1, "split.folds"), (4, 0, 5, "split.folds"), (2, 0, 2, "split.folds")]
         {
-            let error = fold(n, k, &Config { folds, supports: Supports::Next }).unwrap_err().to_string();
+            let error = fold(n, k, &config(folds)).unwrap_err().to_string();
             assert!(error.starts_with(named), "{error}");
         }
     }

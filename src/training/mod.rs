@@ -72,4 +72,5 @@ pub struct Recipe {
     pub episode: episode::Config,
     pub augment: augment::Config,
     pub loss: loss::Config,
+    pub rules: episode::Rules,
 }

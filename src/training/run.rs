@@ -7,7 +7,7 @@ use super::step::{Tensors, step};
 use super::validation::{self, Organs};
 use super::{Recipe, log};
 use crate::artifact;
-use crate::episode::{self, Candidates, Episode, Scan};
+use crate::episode::{self, Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::report::EpochRow;
@@ -41,6 +41,19 @@ pub struct Run<'a> {
     pub stop: &'a AtomicBool,
 }
 
+impl Run<'_> {
+    fn about(&self, state: State) -> About {
+        let is_seen = self.recipe.rules.supervision.source != Source::None;
+        About {
+            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
+            config: self.config.to_owned(),
+            fold: self.fold.to_owned(),
+            trained_on: self.train.iter().filter(|_| is_seen).map(|scan| scan.id.clone()).collect(),
+            state,
+        }
+    }
+}
+
 /// What the caller may want to show.
 pub enum Event<'e> {
     /// Where the run begins: 0, or the step that a checkpoint goes on from.
@@ -51,17 +64,24 @@ pub enum Event<'e> {
     Epoch(&'e [EpochRow]),
 }
 
-/// Trains to the end and writes checkpoints, log and weights.
+/// Trains to the end and writes checkpoints, log and weights; weights alone where nothing supervises.
 ///
 /// # Errors
-/// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with an
-/// admissible supervoxel; a loss that is not finite ten times in a row (the checkpoints stay).
+/// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with
+/// admissible supervoxels or organs; a loss that is not finite ten times in a row (the checkpoints stay).
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
-    let candidates = Candidates::new(run.train, &recipe.episode);
+    let candidates = Candidates::new(run.train, &recipe.episode, &recipe.rules);
+    let (expected, remedy) = match recipe.rules.supervision.source {
+        Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
+        Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),
+        Source::None => {
+            let about = run.about(State::START);
+            return checkpoint::write_weights(&folder.join("weights.safetensors"), model, &about);
+        }
+    };
     if candidates.is_empty() {
-        let expected = "at least one supervoxel within the limits of [episode]";
-        let remedy = "widen [episode] or compute other supervoxels";
+        let expected = format!("at least {expected} within the limits of [episode]");
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
     artifact::create_folder(&folder.join("checkpoints"))?;
@@ -102,7 +122,7 @@ fn prepare(
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
         let drawn = episode::draw(&mut rng, candidates, episode)
-            .and_then(|draw| Episode::make(&train[draw.scan], &draw, episode, augment, &mut rng));
+            .and_then(|draw| Episode::make(train, &draw, episode, augment, &mut rng));
         if episodes.send(drawn).is_err() {
             return;
         }
@@ -244,12 +264,6 @@ impl Trainer<'_> {
     }
 
     fn about(&self) -> About {
-        About {
-            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
-            config: self.run.config.to_owned(),
-            fold: self.run.fold.to_owned(),
-            trained_on: self.run.train.iter().map(|scan| scan.id.clone()).collect(),
-            state: self.state.clone(),
-        }
+        self.run.about(self.state.clone())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Recipe;
 use super::step::{Tensors, step};
-use crate::episode::{self, Episode, Scan};
+use crate::episode::{self, Episode, Rules, Scan};
 use crate::metrics;
 use crate::model::Model;
 use crate::prediction::hard;
@@ -29,14 +29,12 @@ pub struct Organs {
 
 /// Mean loss and mean Dice over the same episodes each time it is called; None without any episode.
 pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<(f64, f64)> {
-    let candidates = episode::Candidates::new(scans, &recipe.episode);
+    let candidates = episode::Candidates::new(scans, &recipe.episode, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
         let mut rng = rng::stream(recipe.training.seed, "validation", index);
         let Some(draw) = episode::draw(&mut rng, &candidates, &recipe.episode) else { continue };
-        let Some(episode) = Episode::make(&scans[draw.scan], &draw, &recipe.episode, &recipe.augment, &mut rng) else {
-            continue;
-        };
+        let Some(episode) = Episode::make(scans, &draw, &recipe.episode, &recipe.augment, &mut rng) else { continue };
         let tensors = Tensors::new(&episode, model.device());
         let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, false));
         losses.push(outcome.segmentation.double_value(&[]));

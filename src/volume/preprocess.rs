@@ -12,12 +12,14 @@ use std::ops::Range;
 const BODY_MARGIN: f64 = 0.02;
 /// An image whose spread is below this share of its magnitude is constant.
 const CONSTANT: f64 = 1e-5;
+/// Between the 31 and 46 of CHAOS T2.
+const TYPICAL_SLICES: usize = 40;
 
 /// Section `[preprocess]`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The network's array, voxels along z, y, x.
+    /// The network's array, voxels along z, y, x; z = 0 keeps each scan's own slices, none resampled, cut or padded.
     pub size_vox: [usize; 3],
     pub crop: Crop,
     pub resample: Resample,
@@ -54,8 +56,9 @@ impl Config {
         let fault = |key: &str, expected: &str, found: String| {
             Err(Error::invalid(format!("preprocess.{key}"), expected, found, "change it in the config or with --set"))
         };
-        if self.size_vox.iter().any(|&n| !(1..=4096).contains(&n)) {
-            return fault("size_vox", "three sizes z y x from 1 to 4096", format!("{:?}", self.size_vox));
+        if self.size_vox.iter().any(|&n| n > 4096) || self.size_vox[1..].contains(&0) {
+            let expected = "three sizes z y x from 1 to 4096 (z also 0: a scan's own)";
+            return fault("size_vox", expected, format!("{:?}", self.size_vox));
         }
         if self.spacing_mm.iter().any(|mm| !(0.1..=100.0).contains(mm)) {
             return fault("spacing_mm", "three distances z y x from 0.1 to 100", format!("{:?}", self.spacing_mm));
@@ -68,6 +71,12 @@ impl Config {
             return fault("clip_lower_percentile", "at least 0 and less than clip_percentile", found);
         }
         Ok(())
+    }
+
+    /// `size_vox`, with slices as many as abdominal scans have where each scan keeps its own: for estimates.
+    pub fn typical_size_vox(&self) -> [usize; 3] {
+        let [z, y, x] = self.size_vox;
+        [if z == 0 { TYPICAL_SLICES } else { z }, y, x]
     }
 }
 
@@ -157,14 +166,22 @@ impl WorkingGrid {
             Crop::None => ([0; 3], native_shape_vox),
             Crop::Body => body_box(voxels),
         };
+        let mut shape_vox = config.size_vox;
+        let own_slices = shape_vox[0] == 0;
+        if own_slices {
+            shape_vox[0] = end_vox[0] - start_vox[0];
+        }
         let resampled_vox = match config.resample {
-            Resample::Size => config.size_vox,
+            Resample::Size => shape_vox,
             Resample::Spacing => [0, 1, 2].map(|axis| {
+                if axis == 0 && own_slices {
+                    return shape_vox[0];
+                }
                 let extent_mm = (end_vox[axis] - start_vox[axis]) as f64 * spacing_mm[axis];
                 ((extent_mm / config.spacing_mm[axis]).round() as usize).max(1)
             }),
         };
-        Self { native_shape_vox, start_vox, end_vox, resampled_vox, shape_vox: config.size_vox }
+        Self { native_shape_vox, start_vox, end_vox, resampled_vox, shape_vox }
     }
 
     /// Native labels onto the working grid, class by class; padded with 0.

@@ -48,6 +48,20 @@ fn the_body_crop_keeps_every_slice_and_a_margin_and_changes_the_spacing() {
 }
 
 #[test]
+fn without_a_depth_a_scan_keeps_its_own_slices() {
+    let image = phantom();
+    for config in [config([0, 32, 40], Crop::Body), spaced([0, 32, 40], Crop::None, [2.0, 1.5, 1.25])] {
+        let (working, grid) = prepare(&image, &config);
+        assert_eq!((working.shape(), grid.shape_vox), (&[12, 32, 40][..], [12, 32, 40]));
+        assert_eq!(grid.spacing_mm(&image.geometry)[0], 8.0);
+        let (same, _) =
+            prepare(&image, &Config { size_vox: [12, 32, 40], spacing_mm: [8.0, 1.5, 1.25], ..config.clone() });
+        assert_eq!(working, same);
+        assert_eq!(config.typical_size_vox(), [40, 32, 40]);
+    }
+}
+
+#[test]
 fn percentiles_are_numpys_and_clip_what_lies_beyond() {
     // np.percentile([3, 1, 4, 1, 5, 9, 2, 6], [0, 12.5, 50, 99.5, 100])
     for (percent, expected) in [(0.0, 1.0), (12.5, 1.0), (50.0, 3.5), (99.5, 8.895), (100.0, 9.0)] {
@@ -119,6 +133,7 @@ fn the_config_names_the_key_that_is_wrong() {
         change(&mut config);
         config.check().unwrap_err().to_string()
     };
+    assert!(config([0, 256, 256], Crop::None).check().is_ok());
     assert!(wrong(|c| c.size_vox[1] = 0).starts_with("preprocess.size_vox"));
     for spacing_mm in [[0.0, 1.0, 1.0], [1.0, f64::NAN, 1.0], [1.0, 1.0, 101.0]] {
         let found = spaced([24, 128, 128], Crop::None, spacing_mm).check().unwrap_err().to_string();

@@ -1,0 +1,105 @@
+//! Where the masks of episodes come from, and what must not be among them.
+
+use super::{sampler, split};
+use crate::error::{Error, Result};
+use crate::volume::preprocess;
+use serde::{Deserialize, Serialize};
+
+/// Section `[supervision]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub source: Source,
+    /// The first so many of the training scans are annotated; 0: all. For [`Source::Organs`] alone.
+    pub annotated_scans: usize,
+}
+
+/// What stands for a class in an episode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Supervoxels: support and query are one scan.
+    Supervoxels,
+    /// Annotated organs that are not tested: support and query are two scans.
+    Organs,
+    /// Nothing: the network keeps its initial weights.
+    None,
+}
+
+impl Config {
+    /// Together with the sections on which it depends.
+    pub fn check(
+        &self,
+        split: &split::Config,
+        episode: &sampler::Config,
+        preprocess: &preprocess::Config,
+    ) -> Result<()> {
+        if self.source != Source::Organs {
+            return Ok(());
+        }
+        let refuse = |expected: &str, found: &str, remedy: &str| {
+            Err(Error::invalid("supervision.source = \"organs\"", expected, found, remedy))
+        };
+        if split.groups.is_empty() {
+            let remedy = "tested organs are never learned from: name in split.groups which are tested together";
+            return refuse("organs that are not tested", "split.groups = [], which tests all", remedy);
+        }
+        if episode.depth_vox == 0 && preprocess.size_vox[0] == 0 {
+            let remedy = "set preprocess.size_vox[0] or episode.depth_vox: support and query are two scans";
+            return refuse("scans of equal depth", "preprocess.size_vox[0] = 0", remedy);
+        }
+        Ok(())
+    }
+}
+
+/// What the episodes of one training may be made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub supervision: Config,
+    /// As `split.setting`.
+    pub setting: u8,
+    /// Class indices, as in [`super::Scan::organs`], that the trained network is tested on.
+    pub tested: Vec<u8>,
+}
+
+impl Rules {
+    /// Supervoxels without a look at any annotation.
+    pub fn unlabelled() -> Self {
+        let supervision = Config { source: Source::Supervoxels, annotated_scans: 0 };
+        Self { supervision, setting: 1, tested: vec![] }
+    }
+
+    /// Whether the training scan at `position` has to come with its organs.
+    pub fn need_organs(&self, position: usize) -> bool {
+        match self.supervision.source {
+            Source::Supervoxels => self.setting == 2,
+            Source::Organs => self.is_annotated(position),
+            Source::None => false,
+        }
+    }
+
+    pub(super) fn is_annotated(&self, position: usize) -> bool {
+        self.supervision.annotated_scans == 0 || position < self.supervision.annotated_scans
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_are_asked_for_where_the_rules_need_them() {
+        use Source::{None, Organs, Supervoxels};
+        for (source, annotated_scans, setting, expected) in [
+            (Supervoxels, 0, 1, [false; 3]),
+            (Supervoxels, 1, 2, [true; 3]),
+            (Organs, 0, 1, [true; 3]),
+            (Organs, 2, 2, [true, true, false]),
+            (None, 0, 2, [false; 3]),
+        ] {
+            let rules = Rules { supervision: Config { source, annotated_scans }, setting, tested: vec![] };
+            assert_eq!([0, 1, 2].map(|position| rules.need_organs(position)), expected, "{rules:?}");
+        }
+        assert!(!Rules::unlabelled().need_organs(0));
+    }
+}
