@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::volume::{dataset, preprocess};
-use crate::{augment, episode, features, loss, model, prediction, prototypes, supervoxels, training};
+use crate::{augment, baseline, episode, features, loss, model, prediction, prototypes, supervoxels, training};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use toml::{Table, Value};
@@ -28,6 +28,7 @@ pub struct Config {
     pub features: features::Config,
     pub prototypes: prototypes::Config,
     pub prediction: prediction::Config,
+    pub baseline: baseline::Config,
     pub loss: loss::Config,
     pub training: training::Config,
 }
@@ -113,6 +114,7 @@ impl Config {
         self.features.check()?;
         self.prototypes.check()?;
         self.prediction.check()?;
+        self.baseline.check()?;
         self.loss.check()?;
         self.training.check()
     }

@@ -20,6 +20,8 @@ pub mod rng;
 
 /// Random transforms, drawn apart from being applied.
 pub mod augment;
+/// Support labels -> query labels without a network.
+pub mod baseline;
 /// Regions -> support and query.
 pub mod episode;
 /// Prediction + truth -> Dice.

@@ -72,6 +72,15 @@ impl Model {
         })
     }
 
+    /// The same where only a fraction `known` (1, 1, D, H, W) of each voxel is annotated.
+    pub fn sparse_support(&self, image: &Tensor, classes: &Tensor, count: i64, known: &Tensor) -> Support {
+        no_grad(|| {
+            let features = self.features(&image.to_device(self.device()), false);
+            let [classes, known] = [classes, known].map(|map| map.to_device(self.device()));
+            Support::sparse(features, &classes, count, &known)
+        })
+    }
+
     /// At test: scores (1, 1 + K, D, H, W) of a query volume (1, 1, D, H, W) at its own size.
     pub fn predict(&self, query: &Tensor, prototypes: &Prototypes) -> Tensor {
         no_grad(|| {

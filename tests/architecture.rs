@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("volume", &["error", "rng", "artifact"]),
     ("supervoxels", &["error", "rng", "artifact", "volume"]),
     ("augment", &["error", "rng", "artifact", "volume"]),
+    ("baseline", &["error", "volume"]),
     ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
     ("metrics", &["error", "rng", "artifact", "volume"]),
     ("report", &["error", "rng", "artifact", "volume", "metrics"]),
@@ -35,9 +36,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 const ANY_ABOVE: &[&str] = &["*"];
 
-const WITHOUT_TORCH: &[&str] =
-    &["error", "rng", "artifact", "volume", "supervoxels", "episode", "augment", "metrics", "report", "phantom"];
-const WITHOUT_FILES: &[&str] = &["tensor", "features", "prototypes", "prediction", "loss"];
+const WITHOUT_TORCH: &[&str] = &[
+    "error",
+    "rng",
+    "artifact",
+    "volume",
+    "supervoxels",
+    "episode",
+    "augment",
+    "baseline",
+    "metrics",
+    "report",
+    "phantom",
+];
+const WITHOUT_FILES: &[&str] = &["baseline", "tensor", "features", "prototypes", "prediction", "loss"];
 /// Crates with one home: the paths below `src/` that start like this may name them, and tests may.
 const HOMES: &[(&str, &[&str])] = &[
     ("nifti", &["volume/nifti"]),
@@ -84,6 +96,8 @@ fn each_rule_is_noticed_when_it_is_broken() {
         ("volume/mod.rs", "use crate::metrics::Summary;", "volume may not use metrics"),
         ("volume/mod.rs", "pub fn f() { crate::training::run() }", "volume may not use training"),
         ("loss.rs", "use crate::{\n    error::Result,\n    model::{Model, volume},\n};", "loss may not use model"),
+        ("baseline/mod.rs", "use crate::prototypes::Support;", "baseline may not use prototypes"),
+        ("baseline/mod.rs", "use std::fs;", "baseline may not touch files"),
         ("loss.rs", "use super::model::Model;", "loss may not use model"),
         ("metrics/overlap.rs", "use super::super::report::Row;", "metrics may not use report"),
         ("augment/spatial/draw.rs", "use super::super::super::episode;", "augment may not use episode"),

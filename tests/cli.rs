@@ -7,6 +7,7 @@ use ndarray::{Array3, Axis};
 use program::{command, said, succeed};
 use ssl3d::phantom::{self, subject, write_cohort};
 use ssl3d::volume::nifti::{read_image, read_labels, write_new};
+use ssl3d::volume::sparse::{annotate_slices, middle_slices};
 use ssl3d::volume::{Geometry, Image, LabelMap, Volume};
 use std::collections::BTreeSet;
 use std::fs;
@@ -309,6 +310,37 @@ fn segment_takes_several_supports_and_goes_on_after_a_bad_query() {
     assert!(lines[1].starts_with("ssl3d: segment: expected 2 results, found 1; failed: "), "{stderr}");
     let (found, _) = read_labels(&out.join("query.v2_seg.nii.gz")).unwrap();
     assert!(values(&found.voxels).is_subset(&[0, 1, 200].into()) && !out.join("bad_seg.nii.gz").exists());
+}
+
+#[test]
+fn segment_looks_at_the_annotated_slices_alone() {
+    let (trained, pair) = (&*TRAINED, pair());
+    let [image, label] = &pair.support;
+    let [sparse, out] = ["sparse.nii.gz", "out"].map(|name| pair.folder.path().join(name));
+    let dense = read_labels(label).unwrap().0;
+    let slices = middle_slices(&dense.voxels, 200, 3);
+    let write = |change: &dyn Fn(i32) -> i32| {
+        let voxels = annotate_slices(&dense.voxels, &slices, 255).mapv(change);
+        let _ = fs::remove_file(&sparse);
+        write_new(&sparse, &LabelMap { voxels, geometry: dense.geometry.clone() }).unwrap();
+    };
+    let paths = [&*trained.weights, image, &*sparse, &*pair.query, &*out];
+    let call = format!("{SEGMENT} --force --set data.ignore=255");
+    write(&|label| if [0, 200, 255].contains(&label) { label } else { 0 });
+    succeed(&call, &paths);
+    let found = || read_labels(&out.join("query.v2_seg.nii.gz")).unwrap().0.voxels;
+    assert_eq!(values(&found()), [0, 200].into());
+    let liver = ssl3d::metrics::dice(found().view(), pair.truth.voxels.view(), 200).unwrap();
+    assert!(liver > 0.2, "three slices of the liver will do: {liver}");
+
+    let words = ["expected label 255, found 200 beside 255, which is not annotated (data.ignore); name"];
+    refuse(&format!("{call} --classes 255"), &paths, &words);
+    write(&|label| if label == 255 { 255 } else { 0 });
+    refuse(&call, &paths, &["expected a labelled structure, found nothing but 0 beside 255, which is not annotated"]);
+    write(&|label| if label == 200 { 200 } else { 255 });
+    refuse(&call, &paths, &["--support-label: expected at least one annotated voxel of background, found none"]);
+    let ignore = format!("{SEGMENT} --force --set data.ignore=0");
+    refuse(&ignore, &paths, &["data.ignore: expected a value of its own, found 0, which is background"]);
 }
 
 /// Runs with `--quiet`: one line on stderr with all `words`, nothing on stdout, exit code 1.

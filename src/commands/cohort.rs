@@ -12,6 +12,9 @@ use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
+/// Stands beside class indices for what is not annotated.
+const UNKNOWN: i32 = -1;
+
 /// One scan as read and as the network sees it.
 pub struct Subject {
     pub image: Image,
@@ -47,6 +50,25 @@ impl Subject {
     pub fn classes(&self, native: ArrayView3<i32>, values: &[i32]) -> Array3<u8> {
         let index = |label: i32| values.iter().position(|&value| value == label).map_or(0, |i| i as i32 + 1);
         self.grid.labels(native.mapv(index).view()).mapv(|class| class as u8)
+    }
+
+    /// The same of a volume where voxels of value `ignore` are not annotated: the classes of what is, and the fraction
+    /// of each voxel of the network's grid that is, or None where all is.
+    pub fn annotation(
+        &self,
+        native: ArrayView3<i32>,
+        values: &[i32],
+        ignore: Option<i32>,
+    ) -> (Array3<u8>, Option<Array3<f32>>) {
+        let (Some(ignore), Some(known)) = (ignore, self.grid.known(native, ignore)) else {
+            return (self.classes(native, values), None);
+        };
+        let index = |label: i32| match values.iter().position(|&value| value == label) {
+            _ if label == ignore => UNKNOWN,
+            class => class.map_or(0, |i| i as i32 + 1),
+        };
+        let classes = self.grid.known_labels(native.mapv(index).view(), UNKNOWN).mapv(|class| class as u8);
+        (classes, Some(known))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ssl3d demo`: every step on a generated abdominal cohort, and a page to look at.
 
 use crate::artifact;
+use crate::baseline::AxisMap;
 use crate::commands::progress::note;
 use crate::commands::train::Folds;
 use crate::commands::{cohort, eval, pseudolabel, segment, train};
@@ -106,7 +107,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Mean Dice, over queries and classes, of the support's mask laid over the query as it is.
+/// Mean Dice, over queries and classes, of the support's mask laid over the query, middle on middle.
 fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<f64> {
     let labels = |position: usize| {
         let path = data.cases[position].label.as_ref().expect("the cohort is labelled");
@@ -116,7 +117,9 @@ fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<
     let mut dices = Vec::new();
     for &query in &parts.test {
         let truth = labels(query)?;
-        let of = |&value: &i32| metrics::dice(support.voxels.view(), truth.voxels.view(), value);
+        let copied = AxisMap::centred(&support.geometry, &truth.geometry);
+        let copied = copied.lay(support.voxels.view(), truth.geometry.shape_vox);
+        let of = |&value: &i32| metrics::dice(copied.view(), truth.voxels.view(), value);
         dices.extend(config.data.classes.values().filter_map(of));
     }
     Ok(Summary::of(&dices).map_or(0.0, |summary| summary.mean))

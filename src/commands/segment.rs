@@ -143,13 +143,17 @@ impl Segmenter {
                 Ok((subject, labels))
             })
             .collect::<Result<_>>()?;
-        let values = values(args, &shots)?;
+        let values = values(args, &shots, config.data.ignore)?;
         let supports: Vec<Support> = shots
             .iter()
             .map(|(subject, labels)| {
-                let classes = subject.classes(labels.voxels.view(), &values);
-                let image = from_voxels(subject.working.view());
-                model.support(&image, &from_classes(classes.view()), values.len() as i64)
+                let (classes, known) = subject.annotation(labels.voxels.view(), &values, config.data.ignore);
+                let (image, classes) = (from_voxels(subject.working.view()), from_classes(classes.view()));
+                let count = values.len() as i64;
+                match known {
+                    None => model.support(&image, &classes, count),
+                    Some(known) => model.sparse_support(&image, &classes, count, &from_voxels(known.view())),
+                }
             })
             .collect();
         let prototypes = model.test_prototypes(&supports);
@@ -160,6 +164,15 @@ impl Segmenter {
                 let remedy = "label a larger structure, or leave it out with --classes";
                 return Err(Error::invalid("--support-label", expected, "none", remedy));
             }
+        }
+        if prototypes.background.iter().any(|rows| rows.size()[0] == 0) {
+            let remedy = "annotate some of what surrounds the structure as 0";
+            return Err(Error::invalid(
+                "--support-label",
+                "at least one annotated voxel of background",
+                "none",
+                remedy,
+            ));
         }
         Ok(Self { model, config, prototypes, values })
     }
@@ -191,20 +204,24 @@ impl Segmenter {
     }
 }
 
-/// The label values to look for: those asked for, or all that the supports have.
-fn values(args: &Args, shots: &[(Subject, LabelMap)]) -> Result<Vec<i32>> {
+/// The label values to look for: those asked for, or all that the supports have; never that of what is not annotated.
+fn values(args: &Args, shots: &[(Subject, LabelMap)], ignore: Option<i32>) -> Result<Vec<i32>> {
     let mut present = BTreeSet::new();
     for (_, labels) in shots {
         present.extend(labels.voxels.iter().copied().collect::<BTreeSet<i32>>());
     }
     present.remove(&0);
+    let ignored = ignore.filter(|ignore| present.remove(ignore));
     let list = |values: &BTreeSet<i32>| {
         let all: Vec<String> = values.iter().take(12).map(ToString::to_string).collect();
         if all.is_empty() { "nothing but 0".to_owned() } else { all.join(", ") }
     };
     let files: Vec<String> = args.supports.iter().map(|(_, label)| label.display().to_string()).collect();
-    let refuse =
-        |expected: String, remedy: &str| Err(Error::invalid(files.join(" and "), expected, list(&present), remedy));
+    let refuse = |expected: String, remedy: &str| {
+        let unknown =
+            ignored.map_or(String::new(), |value| format!(" beside {value}, which is not annotated (data.ignore)"));
+        Err(Error::invalid(files.join(" and "), expected, list(&present) + &unknown, remedy))
+    };
     let wanted = match &args.classes {
         None if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
         None if present.len() > MOST_CLASSES => {

@@ -9,6 +9,36 @@ pub fn pool(map: &Tensor, window: Window) -> Tensor {
     rows(&means(map, window))
 }
 
+/// A window with less known than this share of one of its slices has no prototype: what interpolation leaves beside an
+/// annotated slice is too little to stand for a window, while a thin slice split between two windows, or an organ drawn
+/// in a corner of one, is enough.
+const LEAST_OF_A_SLICE: f64 = 0.05;
+
+/// Window means of a map (1, C, D, H, W) over what is known of each voxel, (1, 1, D, H, W), and the share that each
+/// mask (1, R, D, H, W), itself part of the known, has of it:
+///
+/// ```text
+/// p_w = sum_x f(x) k(x) / sum_x k(x),  s_w = sum_x y(x) / sum_x k(x)     x in window w
+/// ```
+///
+/// As (windows, C) and (R, windows); where too little is known the shares are 0.
+pub fn pool_known(map: &Tensor, masks: &Tensor, known: &Tensor, window: Window) -> (Tensor, Tensor) {
+    let share = rows(&means(known, window)); // (windows, 1)
+    let enough = share.ge(LEAST_OF_A_SLICE / depth(map, window)).to_kind(map.kind());
+    let share = share.clamp_min(f64::from(f32::MIN_POSITIVE));
+    let means_of = |weighted: &Tensor| rows(&means(weighted, window)) / &share;
+    (means_of(&(map * known)), (means_of(masks) * enough).transpose(0, 1))
+}
+
+/// Slices in a window, on average where they differ.
+fn depth(map: &Tensor, window: Window) -> f64 {
+    let available = map.size()[2];
+    match window {
+        Window::Size([depth, ..]) => depth.min(available) as f64,
+        Window::Grid([count, ..]) => available as f64 / count.min(available) as f64,
+    }
+}
+
 /// (1, C, D, H, W) -> (1, C, windows along z, y, x)
 fn means(map: &Tensor, window: Window) -> Tensor {
     let size = map.size();

@@ -5,7 +5,7 @@ pub mod local;
 use crate::error::{Error, Result};
 use crate::tensor::{rows, to_vec};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Section `[prototypes]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,19 +84,38 @@ pub enum Classes {
 pub struct Support {
     /// (1, C, D, H, W)
     pub features: Tensor,
-    /// Fraction of each voxel that belongs to each class, (1, 1 + K, D, H, W): background first.
+    /// Fraction of each voxel that is known to belong to each class, (1, 1 + K, D, H, W): background first.
     pub masks: Tensor,
+    /// Fraction of each voxel that is annotated, the sum of its masks, (1, 1, D, H, W); all of it where it is None.
+    pub known: Option<Tensor>,
 }
 
 impl Support {
     /// `classes`: (D', H', W') class indices 0 ..= `count` at any resolution; 0 is background.
     pub fn new(features: Tensor, classes: &Tensor, count: i64) -> Self {
-        let one_hot = classes.one_hot(count + 1).permute([3, 0, 1, 2]).unsqueeze(0); // (1, 1+K, D', H', W')
-        let one_hot = one_hot.to_kind(features.kind()).contiguous();
-        let size = &features.size()[2..];
-        let masks = if one_hot.size()[2..] == *size { one_hot } else { one_hot.adaptive_avg_pool3d(size) };
-        Self { features, masks }
+        let masks = resized(one_hot(classes, count, features.kind()), &features);
+        Self { features, masks, known: None }
     }
+
+    /// The same where only a fraction `known` (1, 1, D', H', W') of each voxel is annotated; `classes` are those of that
+    /// part.
+    pub fn sparse(features: Tensor, classes: &Tensor, count: i64, known: &Tensor) -> Self {
+        let known = known.to_kind(features.kind());
+        let masks = resized(one_hot(classes, count, features.kind()) * &known, &features);
+        let known = Some(resized(known, &features));
+        Self { features, masks, known }
+    }
+}
+
+/// (D, H, W) -> (1, 1 + count, D, H, W)
+fn one_hot(classes: &Tensor, count: i64, kind: Kind) -> Tensor {
+    classes.one_hot(count + 1).permute([3, 0, 1, 2]).unsqueeze(0).to_kind(kind).contiguous()
+}
+
+/// Mean fractions at the resolution of the features.
+fn resized(fractions: Tensor, features: &Tensor) -> Tensor {
+    let size = &features.size()[2..];
+    if fractions.size()[2..] == *size { fractions } else { fractions.adaptive_avg_pool3d(size) }
 }
 
 /// The prototypes of `supports` together: those of every shot side by side (K-shot pooling).
@@ -134,13 +153,14 @@ struct Means {
 
 impl Means {
     fn of(support: &Support, window: Window, config: &Config, classes: Classes) -> Self {
-        let Support { features, masks } = support;
+        let Support { features, masks, known } = support;
         let (kind, device) = (features.kind(), features.device());
         let masks = match classes {
             Classes::Joint => masks.shallow_clone(),
             Classes::OneVsRest => {
                 let each = masks.narrow(1, 1, masks.size()[1] - 1);
-                Tensor::cat(&[1.0 - &each, each], 1)
+                let rest = known.as_ref().map_or_else(|| 1.0 - &each, |known| known - &each);
+                Tensor::cat(&[rest, each], 1)
             }
         }; // (1, roles, D, H, W)
         let roles = masks.size()[1];
@@ -149,9 +169,10 @@ impl Means {
         // Eq. 3.2: sum_x f(x) y(x) / (sum_x y(x) + 1e-5)
         let sizes = flat.sum_dim_intlist([1i64].as_slice(), true, kind); // (roles, 1)
         let global = flat.matmul(&voxels) / (&sizes + 1e-5); // (roles, C)
-        let (pooled, filled) = match config.method {
-            Method::Alp => (local::pool(features, window), local::pool(&masks, window).transpose(0, 1)),
-            Method::Global => (voxels.narrow(0, 0, 0), sizes.narrow(1, 0, 0)),
+        let (pooled, filled) = match (config.method, known) {
+            (Method::Alp, None) => (local::pool(features, window), local::pool(&masks, window).transpose(0, 1)),
+            (Method::Alp, Some(known)) => local::pool_known(features, &masks, known, window),
+            (Method::Global, _) => (voxels.narrow(0, 0, 0), sizes.narrow(1, 0, 0)),
         }; // (windows, C), (roles, windows)
 
         // The only place where the host waits for the device.
@@ -172,7 +193,7 @@ impl Means {
 mod tests {
     use super::*;
     use rand::RngExt;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
@@ -225,12 +246,130 @@ mod tests {
     #[test]
     fn a_window_over_everything_equals_the_global_mean() {
         let (features, mask) = (Tensor::randn([1, 3, 2, 4, 6], F64), Tensor::ones([1, 1, 2, 4, 6], F64));
-        let support = Support { features, masks: Tensor::cat(&[&mask.zeros_like(), &mask], 1) };
+        let masks = Tensor::cat(&[&mask.zeros_like(), &mask], 1);
+        let support = Support { features, masks, known: None };
         let means = Means::of(&support, Window::Grid([1, 1, 1]), &config(Method::Alp), Classes::Joint);
         assert!(
             (&means.local[1] - &means.global[1]).abs().max().double_value(&[]) < 1e-6,
             "up to the 1e-5 in the denominator"
         );
+    }
+
+    /// A support of which some voxels are known, some in part and some not at all, with `known`.
+    fn sparse_support(seed: u64) -> (Support, Vec<f64>) {
+        let mut rng = crate::rng::stream(seed, "known", 0);
+        let mut known: Vec<f64> = (0..64).map(|_| [0.0, 0.25, 1.0][rng.random_range(0..3)]).collect();
+        known[48..].fill(0.0); // the last slice
+        known[32..36].copy_from_slice(&[0.0, 0.01, 0.0, 0.0]); // of slices 2 and 3, the windows at y 0
+        known[36..40].copy_from_slice(&[0.0, 0.0, 0.3, 0.0]);
+        let dense = support(seed);
+        let classes = dense.masks.argmax(1, false).squeeze_dim(0);
+        let map = Tensor::from_slice(&known).view([1, 1, 4, 4, 4]);
+        (Support::sparse(dense.features, &classes, 2, &map), known)
+    }
+
+    /// The sums over annotated voxels written out, for windows of 2 x 2 x 2 of a map of 4 x 4 x 4: prototypes of the
+    /// windows of `role`, and its mean.
+    fn reference_sparse(support: &Support, known: &[f64], role: i64, against_rest: bool) -> (Vec<[f64; 5]>, [f64; 5]) {
+        let voxels = || (0..4i64).flat_map(|z| (0..4i64).flat_map(move |y| (0..4i64).map(move |x| [z, y, x])));
+        let known = |[z, y, x]: [i64; 3]| known[(16 * z + 4 * y + x) as usize];
+        let class = |[z, y, x]: [i64; 3]| if z < 2 && y < 2 && x < 3 { 1 } else { 2 * i64::from(z == 3 && y == 3) };
+        // The roles are 0, 1, 2, or not 1, not 2, 1, 2.
+        let belongs = |at| match (against_rest, role) {
+            (true, 0 | 1) => class(at) != role + 1,
+            (true, _) => class(at) == role - 1,
+            (false, _) => class(at) == role,
+        };
+        let mean = |inside: &dyn Fn([i64; 3]) -> bool, guard: f64| {
+            let (mut sum, mut weight) = ([0.0; 5], guard);
+            for at in voxels().filter(|at| inside(*at)) {
+                let [z, y, x] = at;
+                (0..5).for_each(|c| sum[c as usize] += known(at) * support.features.double_value(&[0, c, z, y, x]));
+                weight += known(at);
+            }
+            sum.map(|sum| sum / weight)
+        };
+        let mut windows = Vec::new();
+        for window in (0..8i64).map(|window| [window / 4, window / 2 % 2, window % 2]) {
+            let inside = |at: [i64; 3]| at.map(|i| i / 2) == window;
+            let total: f64 = voxels().filter(|at| inside(*at)).map(known).sum();
+            let own: f64 = voxels().filter(|at| inside(*at) && belongs(*at)).map(known).sum();
+            // Four voxels make a slice of the window.
+            if total >= 0.05 * 4.0 && own / total > 0.95 {
+                windows.push(mean(&inside, 0.0));
+            }
+        }
+        (windows, mean(&belongs, 1e-5))
+    }
+
+    #[test]
+    fn prototypes_of_a_sparse_support_equal_nested_loops_over_its_annotated_voxels() {
+        let alp = config(Method::Alp);
+        let mut counts = Vec::new();
+        for seed in 0..5 {
+            let (support, known) = sparse_support(seed);
+            for (competition, roles) in [(Classes::Joint, 3), (Classes::OneVsRest, 4)] {
+                let means = Means::of(&support, alp.train_window, &alp, competition);
+                for role in 0..roles {
+                    let (windows, mean) = reference_sparse(&support, &known, role, competition == Classes::OneVsRest);
+                    let (local, global) = (&means.local[role as usize], &means.global[role as usize]);
+                    assert_eq!(local.size(), [windows.len() as i64, 5], "seed {seed}, {competition:?}, role {role}");
+                    let close = |found: f64, expected: f64| (found - expected).abs() < 1e-12;
+                    for (row, window) in (0..).zip(&windows) {
+                        assert!((0..5).all(|c| close(local.double_value(&[row, c]), window[c as usize])));
+                    }
+                    // Class 2 stands in the last slice, which nobody has annotated.
+                    let absent = role == roles - 1;
+                    assert_eq!(global.size()[0], i64::from(!absent));
+                    assert!(absent || (0..5).all(|c| close(global.double_value(&[0, c]), mean[c as usize])));
+                    counts.push(windows.len());
+                }
+            }
+        }
+        assert!(counts.contains(&0) && counts.iter().any(|&count| count > 3), "windows of each kind: {counts:?}");
+    }
+
+    #[test]
+    fn a_support_that_is_annotated_all_over_is_a_dense_one() {
+        for size in [[4, 4, 4], [2, 2, 2]] {
+            let features = features(3).adaptive_avg_pool3d(size);
+            let classes = support(3).masks.argmax(1, false).squeeze_dim(0);
+            let dense = Support::new(features.shallow_clone(), &classes, 2);
+            let sparse = Support::sparse(features, &classes, 2, &Tensor::ones([1, 1, 4, 4, 4], F64));
+            for (method, window) in [
+                (Method::Alp, Window::Size([2, 2, 2])),
+                (Method::Alp, Window::Grid([2, 2, 1])),
+                (Method::Global, Window::Grid([1, 1, 1])),
+            ] {
+                for competition in [Classes::Joint, Classes::OneVsRest] {
+                    let [a, b] = [&dense, &sparse]
+                        .map(|s| extract(std::slice::from_ref(s), window, &config(method), competition));
+                    for (a, b) in a.background.iter().chain(&a.foreground).zip(b.background.iter().chain(&b.foreground))
+                    {
+                        assert!(a.size() == b.size() && a.allclose(b, 1e-12, 1e-12, false), "{size:?} {window:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn features_where_nothing_is_annotated_change_no_prototype() {
+        let alp = config(Method::Alp);
+        let (support, known) = sparse_support(1);
+        let unknown = Tensor::from_slice(&known).view([1, 1, 4, 4, 4]).eq(0.0);
+        let other = Support {
+            features: support.features.where_self(&unknown.logical_not(), &Tensor::full_like(&support.features, 1e3)),
+            masks: support.masks.shallow_clone(),
+            known: support.known.as_ref().map(Tensor::shallow_clone),
+        };
+        for competition in [Classes::Joint, Classes::OneVsRest] {
+            let [a, b] =
+                [&support, &other].map(|s| extract(std::slice::from_ref(s), alp.train_window, &alp, competition));
+            for (a, b) in a.background.iter().chain(&a.foreground).zip(b.background.iter().chain(&b.foreground)) {
+                assert_eq!(a, b);
+            }
+        }
     }
 
     #[test]

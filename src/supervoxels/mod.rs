@@ -176,8 +176,12 @@ mod tests {
         };
         let classes = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
         let classes = classes.map(|(organ, label)| (organ.to_owned(), label)).into();
-        let patterns =
-            dataset::Config { image: "image_{id}.nii.gz".into(), label: "label_{id}.nii.gz".into(), classes };
+        let patterns = dataset::Config {
+            image: "image_{id}.nii.gz".into(),
+            label: "label_{id}.nii.gz".into(),
+            classes,
+            ignore: None,
+        };
         let data = dataset::open(folder.as_ref(), &patterns).unwrap();
         let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };
         let config = Config { body_mask: true, felzenszwalb, ..config(Method::Felzenszwalb) };

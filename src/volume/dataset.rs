@@ -19,6 +19,9 @@ pub struct Config {
     pub label: String,
     /// Name and label value of each class.
     pub classes: BTreeMap<String, i32>,
+    /// Label value of the voxels of a support that nobody has annotated; none where all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<i32>,
 }
 
 /// One scan.
@@ -50,7 +53,15 @@ impl Config {
                 ));
             }
         }
-        check_classes("data.classes", &self.classes)
+        check_classes("data.classes", &self.classes)?;
+        let taken = |ignore: i32| match self.classes.iter().find(|(_, value)| **value == ignore) {
+            Some((name, _)) => Some(format!("{ignore}, which is {name}")),
+            None => (ignore == 0).then(|| "0, which is background".to_owned()),
+        };
+        match self.ignore.and_then(taken) {
+            Some(found) => Err(Error::invalid("data.ignore", "a value of its own", found, "choose another, like 255")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod nifti;
 pub mod orientation;
 pub mod preprocess;
 pub mod resample;
+pub mod sparse;
 
 use ndarray::Array3;
 

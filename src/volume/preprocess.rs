@@ -1,7 +1,7 @@
 //! A scan to the network's array, and the network's answer back to the scan.
 
 use super::foreground::{body_mask, bounding_box};
-use super::resample::{Weights, resize, resize_columns, resize_labels, resize_rows};
+use super::resample::{Weights, resize, resize_columns, resize_known_labels, resize_labels, resize_rows};
 use super::{Geometry, Image};
 use crate::error::{Error, Result};
 use ndarray::{Array2, Array3, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
@@ -111,7 +111,8 @@ pub fn prepare(image: &Image, config: &Config) -> (Array3<f32>, WorkingGrid) {
     (working, grid)
 }
 
-fn clip(voxels: &mut Array3<f32>, lower: f64, upper: f64) {
+/// Sets what lies beyond these percentiles of the finite intensities to them.
+pub fn clip(voxels: &mut Array3<f32>, lower: f64, upper: f64) {
     if lower <= 0.0 && upper >= 100.0 {
         return;
     }
@@ -187,6 +188,22 @@ impl WorkingGrid {
     /// Native labels onto the working grid, class by class; padded with 0.
     pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
         self.placed(resize_labels(self.cropped(native), self.resampled_vox), 0)
+    }
+
+    /// The same where voxels of value `ignore` are not annotated and have no say.
+    pub fn known_labels(&self, native: ArrayView3<i32>, ignore: i32) -> Array3<i32> {
+        self.placed(resize_known_labels(self.cropped(native), self.resampled_vox, Some(ignore)), 0)
+    }
+
+    /// Fraction of each working voxel that is annotated, i.e. whose native label is not `ignore`; padding is not. None
+    /// where all that the network sees of the scan is.
+    pub fn known(&self, native: ArrayView3<i32>, ignore: Option<i32>) -> Option<Array3<f32>> {
+        let ignore = ignore?;
+        let known = self.cropped(native).mapv(|label| if label == ignore { 0.0 } else { 1.0 });
+        if known.iter().all(|&known| known == 1.0) {
+            return None;
+        }
+        Some(self.placed(resize(known.view(), self.resampled_vox), 0.0))
     }
 
     /// Distance between working voxels along z, y, x; off the configured one by what rounding to whole voxels asks.

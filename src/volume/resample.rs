@@ -110,11 +110,18 @@ const TIE: f32 = 1e-4;
 /// boundary, when halving) goes to the label of the input voxel under the centre of the output voxel, so that
 /// ties neither grow nor shrink any label on average.
 pub fn resize_labels(view: ArrayView3<i32>, shape: [usize; 3]) -> Array3<i32> {
+    resize_known_labels(view, shape, None)
+}
+
+/// The same where voxels of value `unknown` have no say: the greatest of the other labels, however little there is of
+/// them, of equal ones the smallest where an unknown voxel lies under the centre; 0 where there is none.
+pub fn resize_known_labels(view: ArrayView3<i32>, shape: [usize; 3], unknown: Option<i32>) -> Array3<i32> {
     let labels = view.as_standard_layout();
     if view.shape() == shape {
-        return labels.into_owned();
+        return labels.mapv(|label| if Some(label) == unknown { 0 } else { label });
     }
-    let boxes = boxes(labels.view());
+    let mut boxes = boxes(labels.view());
+    boxes.retain(|label, _| Some(*label) != unknown);
     let weights = [0, 1, 2].map(|axis| Weights::new(view.shape()[axis], shape[axis]));
     let under = [0, 1, 2].map(|axis| {
         let scale = view.shape()[axis] as f64 / shape[axis] as f64;
@@ -283,6 +290,18 @@ mod tests {
                 assert!(own > greatest - 2e-4, "{from:?} {to:?} {at:?}: {label} has {own}, not {greatest}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_unknown_has_no_say() {
+        let labels = Array3::from_shape_vec([1, 1, 8], vec![9, 9, 9, 5, 9, 9, 0, 7]).unwrap();
+        let resized = |n| resize_known_labels(labels.view(), [1, 1, n], Some(9)).into_raw_vec_and_offset().0;
+        assert_eq!(resized(8), [0, 0, 0, 5, 0, 0, 0, 7]);
+        assert_eq!(resized(4), [0, 5, 0, 7]); // shares 1/8 3/8 3/8 1/8; 5 and 0 tie, then 0 and 7, which lies under the centre
+        assert_eq!(resize_labels(labels.view(), [1, 1, 4]).into_raw_vec_and_offset().0, [9, 9, 9, 7]);
+        assert!(
+            labels.iter().all(|&l| l == 9 || resize_known_labels(labels.view(), [1, 1, 1], Some(l))[[0, 0, 0]] == 9)
+        );
     }
 
     #[test]

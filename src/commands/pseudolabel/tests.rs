@@ -42,8 +42,12 @@ impl Place {
 
     fn run(&self, config: Config, score: bool, preview: bool) -> Summary {
         let classes = BTreeMap::from([("corner".to_owned(), 1)]);
-        let patterns =
-            dataset::Config { image: "image_{id}.nii.gz".into(), label: "label_{id}.nii.gz".into(), classes };
+        let patterns = dataset::Config {
+            image: "image_{id}.nii.gz".into(),
+            label: "label_{id}.nii.gz".into(),
+            classes,
+            ignore: None,
+        };
         let data = dataset::open(self.folder.path(), &patterns).unwrap();
         run(Args { config, data, out: self.out(), score, preview }).unwrap();
         serde_json::from_str(&std::fs::read_to_string(self.out().join("summary.json")).unwrap()).unwrap()
@@ -139,7 +143,8 @@ fn the_table_names_scans_without_labels() {
 fn a_faulty_file_is_named_and_the_others_are_kept() {
     let place = Place::new();
     std::fs::write(place.folder.path().join("image_2.nii.gz"), b"not a scan").unwrap();
-    let patterns = dataset::Config { image: "image_{id}.nii.gz".into(), label: String::new(), classes: [].into() };
+    let patterns =
+        dataset::Config { image: "image_{id}.nii.gz".into(), label: String::new(), classes: [].into(), ignore: None };
     let data = dataset::open(place.folder.path(), &patterns).unwrap();
     let fault = run(Args { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");

@@ -12,7 +12,7 @@ fn folder(files: &[&str]) -> tempfile::TempDir {
 
 fn config(image: &str, label: &str) -> Config {
     let classes = BTreeMap::from([("liver".to_owned(), 1), ("spleen".to_owned(), 4)]);
-    Config { image: image.into(), label: label.into(), classes }
+    Config { image: image.into(), label: label.into(), classes, ignore: None }
 }
 
 fn ids(dataset: &Dataset) -> Vec<&str> {
@@ -77,6 +77,18 @@ fn classes_need_values_of_their_own_that_are_not_background() {
         let mut config = config("{id}.nii", "");
         config.classes = BTreeMap::from([("a".into(), first), ("b".into(), second)]);
         assert!(config.check().unwrap_err().to_string().starts_with("data.classes"));
+    }
+}
+
+#[test]
+fn what_is_not_annotated_has_a_value_of_its_own() {
+    for (ignore, found) in [(0, "found 0, which is background"), (4, "found 4, which is spleen")] {
+        let config = Config { ignore: Some(ignore), ..config("{id}.nii", "") };
+        let text = config.check().unwrap_err().to_string();
+        assert!(text.starts_with("data.ignore") && text.contains(found), "{text}");
+    }
+    for ignore in [Some(255), Some(-1), None] {
+        assert!(Config { ignore, ..config("{id}.nii", "") }.check().is_ok());
     }
 }
 

@@ -307,3 +307,41 @@ fn a_landmark_lands_where_the_formula_says_within_the_body_box_too() {
     let greatest = back.indexed_iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     assert_eq!([greatest.0, greatest.1, greatest.2], landmark);
 }
+
+#[test]
+fn the_known_fraction_is_the_resized_indicator_of_what_is_annotated() {
+    let image = phantom(); // 12 slices
+    let labels =
+        Array3::from_shape_fn([12, 50, 60], |(z, _, x)| if z == 4 || z == 9 { i32::from(x > 30) } else { 255 });
+    for crop in [Crop::None, Crop::Body] {
+        let (_, grid) = prepare(&image, &config([6, 32, 40], crop));
+        let known = grid.known(labels.view(), Some(255)).unwrap();
+        assert_eq!(known.shape(), [6, 32, 40]);
+        // Halved by a triangle two slices to each side: 3/8 of slices 2 i and 2 i + 1, 1/8 of their neighbours.
+        // The last slice lacks one of those, and its weights are 7 / 8 together.
+        for (z, expected) in [0.0, 1.0 / 8.0, 3.0 / 8.0, 0.0, 3.0 / 8.0, 1.0 / 7.0].into_iter().enumerate() {
+            let slice = known.index_axis(Axis(0), z);
+            assert!(slice.iter().all(|&k| (k - expected).abs() < 1e-6), "{crop:?} {z}: {}", slice[[0, 0]]);
+        }
+        assert_eq!(grid.known(labels.view(), None), None);
+        assert_eq!(grid.known(labels.view(), Some(7)), None);
+        // Where something is known the classes are those of the annotated slices, as if all others showed the same.
+        let all = grid.labels(labels.index_axis(Axis(0), 4).broadcast([12, 50, 60]).unwrap());
+        let found = grid.known_labels(labels.view(), 255);
+        for (at, &class) in found.indexed_iter() {
+            assert_eq!(class, if known[at] > 0.0 { all[at] } else { 0 }, "{at:?}");
+        }
+    }
+}
+
+#[test]
+fn padding_is_not_annotated() {
+    let shape = [4, 10, 10];
+    let image = Image { voxels: Array3::zeros(shape), geometry: Geometry::with_spacing(shape, [2.0, 1.0, 1.0]) };
+    let (_, grid) = prepare(&image, &spaced([4, 12, 14], Crop::None, [2.0, 1.0, 1.0]));
+    let mut labels = Array3::zeros(shape);
+    labels[[0, 0, 0]] = 255;
+    let known = grid.known(labels.view(), Some(255)).unwrap();
+    assert_eq!(known.shape(), [4, 12, 14]);
+    assert_eq!(known.sum() as usize, 4 * 10 * 10 - 1);
+}
