@@ -208,8 +208,8 @@ impl OneShot {
 
     /// Features of both volumes, prototypes and scores.
     pub fn segment(&self) -> ndarray::Array4<f32> {
-        let support = self.model.support(&self.support, &self.classes, phantom::CLASSES.len() as i64);
-        let prototypes = self.model.test_prototypes(&[support]);
-        to_channels(&self.model.predict(&self.query, &prototypes))
+        let support = (self.support.shallow_clone(), self.classes.shallow_clone());
+        let reference = self.model.reference(&[support], phantom::CLASSES.len() as i64);
+        to_channels(&self.model.predict(&self.query, &reference))
     }
 }

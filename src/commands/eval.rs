@@ -10,8 +10,7 @@ use crate::config::{self, Config};
 use crate::episode::split::{self, Supports};
 use crate::error::{Error, Result};
 use crate::metrics::{Protocol, volume_ml};
-use crate::model::Model;
-use crate::prototypes::Prototypes;
+use crate::model::{Model, Reference};
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page, render};
 use crate::report::scores::{self, ProtocolScores, Setup};
 use crate::report::{Row, curves, overlay, table};
@@ -113,11 +112,11 @@ pub fn evaluate(args: &Args) -> Result<Evaluation> {
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (others.len() * parts.test.len()) as u64);
         let values: Vec<i32> = config.data.classes.values().copied().collect();
         for support in &others {
-            let prototypes = prototypes(&model, &values, &scans[support]);
+            let reference = reference(&model, &values, &scans[support]);
             for query in parts.test.iter().filter(|query| *query != support) {
                 stop::check()?;
                 let (support, query) = (&scans[support], &scans[query]);
-                let found = segment(&model, &values, &prototypes, query);
+                let found = segment(&model, &values, &reference, query);
                 let scored = score(&config, args, fold, support, query, &found);
                 examples.push(example(&config, &scored, support, query, &found));
                 rows.extend(scored);
@@ -178,15 +177,15 @@ fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
 }
 
 /// What the classes look like in the support.
-fn prototypes(model: &Model, values: &[i32], support: &Annotated) -> Prototypes {
+fn reference(model: &Model, values: &[i32], support: &Annotated) -> Reference {
     let classes = support.subject.classes(support.labels.voxels.view(), values);
     let image = from_voxels(support.subject.working.view());
-    model.test_prototypes(&[model.support(&image, &from_classes(classes.view()), values.len() as i64)])
+    model.reference(&[(image, from_classes(classes.view()))], values.len() as i64)
 }
 
 /// The query's label map on its native grid.
-fn segment(model: &Model, values: &[i32], prototypes: &Prototypes, query: &Annotated) -> Array3<i32> {
-    let scores = model.predict(&from_voxels(query.subject.working.view()), prototypes);
+fn segment(model: &Model, values: &[i32], reference: &Reference, query: &Annotated) -> Array3<i32> {
+    let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
     let classes = query.subject.grid.classes_to_native(to_channels(&scores).view());
     classes.mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] })
 }

@@ -7,15 +7,15 @@ use crate::commands::stop;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
-use crate::model::Model;
+use crate::model::{Model, Reference};
 use crate::prediction;
-use crate::prototypes::{Prototypes, Support};
 use crate::tensor::{from_classes, from_voxels, to_channels};
 use crate::training::checkpoint;
 use crate::volume::{LabelMap, nifti};
 use ndarray::Axis;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 pub struct Args {
     pub weights: PathBuf,
@@ -67,7 +67,7 @@ const MOST_CLASSES: usize = 200;
 struct Segmenter {
     model: Model,
     config: config::Config,
-    prototypes: Prototypes,
+    reference: Reference,
     /// Label value of class 1, 2, ...
     values: Vec<i32>,
 }
@@ -144,24 +144,23 @@ impl Segmenter {
             })
             .collect::<Result<_>>()?;
         let values = values(args, &shots)?;
-        let supports: Vec<Support> = shots
+        let supports: Vec<(Tensor, Tensor)> = shots
             .iter()
             .map(|(subject, labels)| {
                 let classes = subject.classes(labels.voxels.view(), &values);
-                let image = from_voxels(subject.working.view());
-                model.support(&image, &from_classes(classes.view()), values.len() as i64)
+                (from_voxels(subject.working.view()), from_classes(classes.view()))
             })
             .collect();
-        let prototypes = model.test_prototypes(&supports);
-        for (value, rows) in values.iter().zip(&prototypes.foreground) {
-            if rows.size()[0] == 0 {
+        let reference = model.reference(&supports, values.len() as i64);
+        for (value, shown) in values.iter().zip(reference.shown()) {
+            if !shown {
                 let size = config.preprocess.size_vox;
                 let expected = format!("at least one voxel of label {value} at the network's {size:?}");
                 let remedy = "label a larger structure, or leave it out with --classes";
                 return Err(Error::invalid("--support-label", expected, "none", remedy));
             }
         }
-        Ok(Self { model, config, prototypes, values })
+        Ok(Self { model, config, reference, values })
     }
 
     /// Segments one volume and writes the result; a line that says what was found.
@@ -171,7 +170,7 @@ impl Segmenter {
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let subject = Subject::read(query, &self.config.preprocess)?;
-        let scores = self.model.predict(&from_voxels(subject.working.view()), &self.prototypes);
+        let scores = self.model.predict(&from_voxels(subject.working.view()), &self.reference);
         let classes = subject.grid.classes_to_native(to_channels(&scores).view());
         let labels = classes.mapv(|class| if class == 0 { 0 } else { self.values[class as usize - 1] });
         nifti::write_labels(output, &labels, &subject.native)?;

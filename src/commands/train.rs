@@ -8,9 +8,11 @@ use crate::episode::split;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::report::curves;
+use crate::training::checkpoint::{self, About};
 use crate::training::validation::Organs;
 use crate::training::{self, Event, Run};
 use crate::volume::dataset::{self, Case, Dataset};
+use crate::weights;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -137,6 +139,8 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
         cohort::scans(&of(positions), supervoxels, &config.preprocess, &format!("{name}: reading {what} scans"))
     };
     let (train, held_out) = (scans(&train, "training")?, scans(&test, "held-out")?);
+    let id = |&position: &usize| data.cases[position].id.clone();
+    let withheld: Vec<String> = parts.iter().flat_map(|p| p.test.iter().chain([&p.support]).map(id)).collect();
     let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
 
     let model = Model::new(&config.model(), args.device, config.training.seed);
@@ -148,6 +152,11 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
         ids(&train),
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
     ));
+    if config.training.initial_weights != training::RANDOM && !folder.join(training::LAST).exists() {
+        let path = initial_weights(&config.training.initial_weights, &folder);
+        start_from(&model, &path, &withheld)?;
+        note(&format!("{name}: beginning with the weights of {}", path.display()));
+    }
     artifact::create_folder(&folder)?;
     let (recipe, text) = (config.recipe(), config.to_toml());
     let training = Run {
@@ -168,6 +177,27 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
     }
     note(&format!("{name}: done, weights in {}", folder.join("weights.safetensors").display()));
     Ok(())
+}
+
+/// The path with the fold's folder in the place of `{fold}`.
+fn initial_weights(path: &str, folder: &Path) -> PathBuf {
+    let fold = folder.file_name().unwrap_or_default().to_string_lossy();
+    PathBuf::from(path.replace("{fold}", &fold))
+}
+
+/// Weights to begin with: ours, and then they must not have seen a scan that this fold withholds; or another program's.
+fn start_from(model: &Model, path: &Path, withheld: &[String]) -> Result<()> {
+    let mut file = weights::read(path)?;
+    file.tensors.retain(|name, _| !name.starts_with(checkpoint::OPTIMISER));
+    if !file.metadata.is_empty() {
+        let about = About::from_json(path, &file.metadata)?;
+        if let Some(seen) = withheld.iter().find(|id| about.trained_on.contains(id)) {
+            let expected = "weights that have not seen the scans that this fold holds out";
+            let remedy = "name each fold's own with {fold} in training.initial_weights";
+            return Err(Error::file(path, expected, format!("weights trained on scan {seen}"), remedy));
+        }
+    }
+    model.load(path, &file.tensors)
 }
 
 /// Organs of the held-out scans for the log, where all that is needed has been drawn.
@@ -249,6 +279,48 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::training::adamw::AdamW;
+
+    #[test]
+    fn initial_weights_are_taken_over_unless_they_are_another_networks_or_have_seen_what_is_held_out() {
+        let config = |channels: &str| {
+            let tiny = ["features.f_maps=4", "features.levels=2", "features.pooling=[[1, 2, 2]]", channels];
+            config::load(None, &tiny.map(str::to_owned)).unwrap()
+        };
+        let model = |channels, seed| Model::new(&config(channels).model(), tch::Device::Cpu, seed);
+        let (folder, source) = (tempfile::tempdir().unwrap(), model("features.output_channels=4", 1));
+        let state = checkpoint::State::START;
+        let about = About {
+            ssl3d: String::new(),
+            config: String::new(),
+            fold: String::new(),
+            trained_on: vec!["7".to_owned()],
+            state,
+        };
+        let path =
+            initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Path::new("run/fold_3"));
+        assert_eq!(path, folder.path().join("fold_3.safetensors"));
+        let of = |model: &Model| weights::variables(&model.variables);
+        let withheld = |id: &str| [id.to_owned()];
+
+        let same = model("features.output_channels=4", 2);
+        let missing = start_from(&same, &path, &[]).unwrap_err().to_string();
+        assert!(missing.contains("fold_3.safetensors") && !missing.contains('\n'), "{missing}");
+        // A checkpoint has the optimiser's tensors too.
+        let adamw = AdamW::new(of(&source), 0.0);
+        checkpoint::write(&path, &source, &adamw, &about).unwrap();
+        let seen = start_from(&same, &path, &withheld("7")).unwrap_err().to_string();
+        assert!(seen.contains("trained on scan 7") && seen.contains("{fold}"), "{seen}");
+        assert!(of(&same) != of(&source));
+        start_from(&same, &path, &withheld("8")).unwrap();
+        assert!(of(&same) == of(&source));
+        let other = start_from(&model("features.output_channels=5", 2), &path, &[]).unwrap_err().to_string();
+        assert!(other.contains("shape [4]") && other.contains("[features]") && !other.contains('\n'), "{other}");
+        // Another program's weights say nothing of what they were trained on.
+        weights::write(&path, &of(&source), "").unwrap();
+        start_from(&same, &path, &withheld("7")).unwrap();
+    }
 
     #[test]
     fn large_numbers_are_grouped() {

@@ -3,6 +3,7 @@
 mod similarity;
 mod tape;
 
+pub use similarity::ABSENT;
 pub use tape::Tape;
 
 use crate::error::{Error, Result};

@@ -67,7 +67,7 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     artifact::create_folder(&folder.join("checkpoints"))?;
     let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
     let mut adamw = AdamW::new(trainable, recipe.training.weight_decay);
-    let last = folder.join("checkpoints/last.safetensors");
+    let last = folder.join(super::LAST);
     let mut state = State::START;
     if last.exists() {
         state = checkpoint::restore(&last, model, &mut adamw)?.state;

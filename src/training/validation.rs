@@ -49,11 +49,11 @@ pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<
 pub fn on_organs(model: &Model, organs: &Organs) -> Option<f64> {
     let Organs { support, queries, count } = organs;
     let image = |scan: &Annotated| from_voxels(scan.image.view());
-    let shot = model.support(&image(support), &from_classes(support.classes.view()), i64::from(*count));
-    let prototypes = model.test_prototypes(&[shot]);
+    let shot = (image(support), from_classes(support.classes.view()));
+    let reference = model.reference(&[shot], i64::from(*count));
     let dices: Vec<f64> = queries
         .iter()
-        .flat_map(|query| dice(&hard(&model.predict(&image(query), &prototypes)), &query.classes))
+        .flat_map(|query| dice(&hard(&model.predict(&image(query), &reference)), &query.classes))
         .collect();
     mean(&dices)
 }
