@@ -95,16 +95,16 @@ pub struct Train {
 
 #[derive(Debug, Args)]
 pub struct Eval {
-    /// Run directory of `ssl3d train`.
-    #[arg(long, value_name = "DIR")]
-    pub run: PathBuf,
+    /// Run directory of `ssl3d train`; repeat to compare systems: seeds of one are taken together.
+    #[arg(long, value_name = "DIR", required = true)]
+    pub run: Vec<PathBuf>,
     /// Dataset folder, with labels.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// A fold's number or all [default: every fold that the run has finished].
     #[arg(long, value_name = "K")]
     pub fold: Option<String>,
-    /// Whole volume, the organ's own slices only, or both.
+    /// Whole volume; the organ's own slices only (ep1); from one annotated slice of the support (ep2); or all three.
     #[arg(long, value_enum, default_value = "all")]
     pub protocol: Protocols,
     /// Where scores.csv, summary.json and report.html go.
@@ -121,6 +121,7 @@ pub struct Eval {
 pub enum Protocols {
     Full,
     Ep1,
+    Ep2,
     All,
 }
 

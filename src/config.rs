@@ -18,6 +18,8 @@ const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototype
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// What tables call the system.
+    pub name: String,
     pub data: dataset::Config,
     pub preprocess: preprocess::Config,
     pub supervoxels: supervoxels::Config,
@@ -130,6 +132,7 @@ impl Config {
     /// `tested`: the organs of the training's group, of [`episode::split::Config::tested`].
     pub fn recipe(&self, tested: Vec<u8>) -> training::Recipe {
         let (supervision, setting) = (self.supervision.clone(), self.split.setting);
+        let tested = if supervision.tested_organs { vec![] } else { tested };
         training::Recipe {
             training: self.training.clone(),
             episode: self.episode.clone(),

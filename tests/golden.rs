@@ -2,7 +2,7 @@
 
 use safetensors::{Dtype, SafeTensors};
 use ssl3d::features::blocks::Norm;
-use ssl3d::features::{self, UNet3d};
+use ssl3d::features::{self, Network, UNet};
 use ssl3d::prediction::Tape;
 use ssl3d::prototypes::{self, Classes, Method, Support, Window};
 use ssl3d::training::{adamw::AdamW, one_cycle::one_cycle};
@@ -38,10 +38,16 @@ fn assert_close(ours: &Tensor, theirs: &Tensor, tolerance: f64, what: &str) {
 fn the_unet_with_pytorch_3dunets_weights_gives_its_features() {
     let golden = golden("unet3d");
     let vs = VarStore::new(Device::Cpu);
-    let pooling = vec![[2, 2, 2]; 3];
-    let config =
-        features::Config { f_maps: 8, levels: 4, output_channels: 8, norm: Norm::Batch, pooling, output_level: 0 };
-    let net = UNet3d::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    let config = features::Config {
+        network: Network::UNet3d,
+        f_maps: 8,
+        levels: 4,
+        output_channels: 8,
+        norm: Norm::Batch,
+        pooling: vec![[2, 2, 2]; 3],
+        output_level: 0,
+    };
+    let net = UNet::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
     for (name, mut variable) in vs.variables() {
         no_grad(|| variable.copy_(&golden[&format!("weights.{name}")]));
     }
@@ -121,9 +127,15 @@ fn weights_pass_to_pytorch_3dunet_and_back_under_its_names() {
     // And theirs load into our network without a name missing or left over.
     let read = ssl3d::weights::read(&path).unwrap();
     let vs = VarStore::new(Device::Cpu);
-    let pooling = vec![[2, 2, 2]; 3];
-    let config =
-        features::Config { f_maps: 8, levels: 4, output_channels: 8, norm: Norm::Batch, pooling, output_level: 0 };
-    let _net = UNet3d::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    let config = features::Config {
+        network: Network::UNet3d,
+        f_maps: 8,
+        levels: 4,
+        output_channels: 8,
+        norm: Norm::Batch,
+        pooling: vec![[2, 2, 2]; 3],
+        output_level: 0,
+    };
+    let _net = UNet::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
     ssl3d::weights::load(&path, &read.tensors, &ssl3d::weights::variables(&vs)).unwrap();
 }

@@ -6,7 +6,7 @@ use rand::RngExt;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
 use ssl3d::error::{Error, Result};
-use ssl3d::model::Model;
+use ssl3d::model::{Model, Shot};
 use ssl3d::prediction::hard;
 use ssl3d::tensor::{from_classes, from_voxels, to_voxels};
 use ssl3d::training::adamw::AdamW;
@@ -165,9 +165,8 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
         adamw.step(1e-2, 0.9);
     }
     let query = |model: &Model, episode: &Episode| {
-        let image = from_voxels(episode.support_image.view());
-        let shot = model.support(&image, &from_classes(episode.support_labels.view()), 1);
-        let scores = model.predict(&from_voxels(episode.query_image.view()), &model.test_prototypes(&[shot]));
+        let shot = Shot::new(from_voxels(episode.support_image.view()), from_classes(episode.support_labels.view()));
+        let scores = model.predict(&from_voxels(episode.query_image.view()), &model.reference(&[shot], 1));
         dice(&hard(&scores), &episode.query_labels)
     };
     let learned = query(&model, &episode);
@@ -184,6 +183,41 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     // Zero padding tells a network that has learned where the border is, and no more than that.
     let blind = query(&model, &episode);
     assert!(blind <= 2.0 * chance && chance < 0.1, "Dice {blind} without an image, {chance} by guessing");
+}
+
+#[test]
+fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
+    let _turn = torch(1);
+    let config = tiny(&["features.network=se-net", "features.f_maps=8"]);
+    let inside = |y: usize, x: usize, [cy, cx]: [i32; 2]| (y as i32 - cy).pow(2) + (x as i32 - cx).pow(2) < 30;
+    let labels = Array3::from_shape_fn((1, 32, 32), |(_, y, x)| {
+        let organ = [[9, 9], [22, 21]].iter().position(|&centre| inside(y, x, centre));
+        organ.map_or(0, |organ| organ as u8 + 1)
+    });
+    let image = labels.mapv(|label| [0.0, 1.0, -1.0][usize::from(label)]);
+    let episode = Episode {
+        support_image: image.clone(),
+        support_labels: labels.clone(),
+        query_image: image.clone(),
+        query_labels: labels.clone(),
+        classes: 2,
+    };
+
+    let (model, tensors) = (Model::new(&config.model(), Device::Cpu, 0), Tensors::new(&episode, Device::Cpu));
+    let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
+    let mut adamw = AdamW::new(trainable, 0.01);
+    for _ in 0..80 {
+        adamw.zero_gradients();
+        step(&model, &tensors, &config.loss, true, true).backward();
+        adamw.step(1e-2, 0.9);
+    }
+    let image = from_voxels(image.view());
+    let reference = model.reference(&[Shot::new(image.shallow_clone(), from_classes(labels.view()))], 2);
+    let found = to_voxels(&hard(&model.predict(&image, &reference))).mapv(|class| class as i32);
+    for class in [1, 2] {
+        let dice = metrics::dice(found.view(), labels.mapv(i32::from).view(), class).unwrap();
+        assert!(dice > 0.9, "Dice {dice} of class {class}");
+    }
 }
 
 #[test]

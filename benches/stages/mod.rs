@@ -11,7 +11,7 @@ use ssl3d::augment;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::{self, Candidates, Episode, Scan};
 use ssl3d::loss;
-use ssl3d::model::Model;
+use ssl3d::model::{Model, Shot};
 use ssl3d::phantom;
 use ssl3d::prediction::{self, Tape};
 use ssl3d::prototypes::Prototypes;
@@ -208,8 +208,8 @@ impl OneShot {
 
     /// Features of both volumes, prototypes and scores.
     pub fn segment(&self) -> ndarray::Array4<f32> {
-        let support = self.model.support(&self.support, &self.classes, phantom::CLASSES.len() as i64);
-        let prototypes = self.model.test_prototypes(&[support]);
-        to_channels(&self.model.predict(&self.query, &prototypes))
+        let support = Shot::new(self.support.shallow_clone(), self.classes.shallow_clone());
+        let reference = self.model.reference(&[support], phantom::CLASSES.len() as i64);
+        to_channels(&self.model.predict(&self.query, &reference))
     }
 }

@@ -7,7 +7,6 @@ use super::{check_probability, check_range, uniform};
 use crate::error::{Error, Result};
 use ndarray::Array3;
 use rand::{Rng, RngExt};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Section `[augment.contrast]`.

@@ -3,6 +3,10 @@
 use crate::commands::progress::{Progress, warn};
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
+use crate::model::Shot;
+use crate::prediction;
+use crate::supervoxels::keep_largest;
+use crate::tensor::{from_classes, from_voxels, to_channels};
 use crate::training::validation::Annotated;
 use crate::volume::dataset::Case;
 use crate::volume::nifti::{self, NativeGrid};
@@ -11,6 +15,7 @@ use crate::volume::{Image, LabelMap};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 /// Stands beside class indices for what is not annotated.
 const UNKNOWN: i32 = -1;
@@ -44,6 +49,27 @@ impl Subject {
         let (labels, native) = nifti::read_labels(label)?;
         nifti::check_same_geometry(path, self.native.geometry(), label, native.geometry())?;
         Ok(labels)
+    }
+
+    /// The support that this scan is with these labels: `values[i]` is class i + 1, and voxels of value `ignore` are not
+    /// annotated.
+    pub fn shot(&self, labels: &LabelMap, values: &[i32], ignore: Option<i32>) -> Shot {
+        let (classes, known) = self.annotation(labels.voxels.view(), values, ignore);
+        Shot {
+            image: from_voxels(self.working.view()),
+            classes: from_classes(classes.view()),
+            known: known.map(|known| from_voxels(known.view())),
+        }
+    }
+
+    /// The label map of scores (1, 1 + K, D, H, W) on the native grid, class i + 1 as `values[i]`.
+    pub fn labels(&self, scores: &Tensor, values: &[i32], config: &prediction::Config) -> Array3<i32> {
+        let classes = self.grid.classes_to_native(to_channels(scores).view());
+        let mut labels = classes.mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
+        if config.largest_component {
+            keep_largest(&mut labels);
+        }
+        labels
     }
 
     /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.

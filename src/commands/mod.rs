@@ -37,15 +37,17 @@ pub fn run(cli: Cli) -> Result<()> {
         }
         Command::Eval(flags) => {
             let device = choose_device(&flags.device)?;
-            eval::run(&eval::Args {
-                run: flags.run,
+            let mut runs = flags.run.into_iter();
+            let args = eval::Args {
+                run: runs.next().expect("at least one is required"),
                 data: flags.data,
                 fold: flags.fold,
                 protocols: eval::protocols(flags.protocol),
                 out: flags.out,
                 overrides: flags.overrides.set,
                 device,
-            })
+            };
+            eval::run(&args, &runs.collect::<Vec<_>>())
         }
         Command::Segment(flags) => {
             let device = choose_device(&flags.device)?;

@@ -7,10 +7,9 @@ use crate::commands::stop;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
-use crate::model::Model;
+use crate::model::{Model, Reference, Shot};
 use crate::prediction;
-use crate::prototypes::{Prototypes, Support};
-use crate::tensor::{from_classes, from_voxels, to_channels};
+use crate::tensor::{from_voxels, to_channels};
 use crate::training::checkpoint;
 use crate::volume::{LabelMap, nifti};
 use ndarray::Axis;
@@ -67,7 +66,7 @@ const MOST_CLASSES: usize = 200;
 struct Segmenter {
     model: Model,
     config: config::Config,
-    prototypes: Prototypes,
+    reference: Reference,
     /// Label value of class 1, 2, ...
     values: Vec<i32>,
 }
@@ -144,37 +143,23 @@ impl Segmenter {
             })
             .collect::<Result<_>>()?;
         let values = values(args, &shots, config.data.ignore)?;
-        let supports: Vec<Support> = shots
-            .iter()
-            .map(|(subject, labels)| {
-                let (classes, known) = subject.annotation(labels.voxels.view(), &values, config.data.ignore);
-                let (image, classes) = (from_voxels(subject.working.view()), from_classes(classes.view()));
-                let count = values.len() as i64;
-                match known {
-                    None => model.support(&image, &classes, count),
-                    Some(known) => model.sparse_support(&image, &classes, count, &from_voxels(known.view())),
-                }
-            })
-            .collect();
-        let prototypes = model.test_prototypes(&supports);
-        for (value, rows) in values.iter().zip(&prototypes.foreground) {
-            if rows.size()[0] == 0 {
+        let supports: Vec<Shot> =
+            shots.iter().map(|(subject, labels)| subject.shot(labels, &values, config.data.ignore)).collect();
+        let reference = model.reference(&supports, values.len() as i64);
+        for (value, shown) in values.iter().zip(reference.shown()) {
+            if !shown {
                 let size = config.preprocess.size_vox;
                 let expected = format!("at least one voxel of label {value} at the network's {size:?}");
                 let remedy = "label a larger structure, or leave it out with --classes";
                 return Err(Error::invalid("--support-label", expected, "none", remedy));
             }
         }
-        if prototypes.background.iter().any(|rows| rows.size()[0] == 0) {
-            let remedy = "annotate some of what surrounds the structure as 0";
-            return Err(Error::invalid(
-                "--support-label",
-                "at least one annotated voxel of background",
-                "none",
-                remedy,
-            ));
+        if !reference.shows_background() {
+            let (expected, remedy) =
+                ("at least one annotated voxel of background", "annotate some of what surrounds the structure as 0");
+            return Err(Error::invalid("--support-label", expected, "none", remedy));
         }
-        Ok(Self { model, config, prototypes, values })
+        Ok(Self { model, config, reference, values })
     }
 
     /// Segments one volume and writes the result; a line that says what was found.
@@ -184,9 +169,8 @@ impl Segmenter {
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let subject = Subject::read(query, &self.config.preprocess)?;
-        let scores = self.model.predict(&from_voxels(subject.working.view()), &self.prototypes);
-        let classes = subject.grid.classes_to_native(to_channels(&scores).view());
-        let labels = classes.mapv(|class| if class == 0 { 0 } else { self.values[class as usize - 1] });
+        let scores = self.model.predict(&from_voxels(subject.working.view()), &self.reference);
+        let labels = subject.labels(&scores, &self.values, &self.config.prediction);
         nifti::write_labels(output, &labels, &subject.native)?;
         if args.probabilities {
             let all = to_channels(&prediction::probabilities(&scores, self.config.prediction.test_classes));

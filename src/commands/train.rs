@@ -1,16 +1,19 @@
 //! `ssl3d train`: folds one after another, each in its own folder of the run directory.
 
 use crate::artifact;
+use crate::baseline;
 use crate::commands::progress::{Progress, note};
 use crate::commands::{cohort, pseudolabel, stop};
 use crate::config::Config;
-use crate::episode::{Rules, split};
+use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::report::curves;
+use crate::training::checkpoint::{self, About};
 use crate::training::validation::Organs;
 use crate::training::{self, Event, Run};
 use crate::volume::dataset::{self, Case, Dataset};
+use crate::weights;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -49,9 +52,19 @@ impl Folds {
     }
 }
 
-/// The folder of a fold in a run directory.
+/// The folder of a fold in a run directory, where one training serves all organs.
 pub fn fold_folder(run: &Path, fold: Option<usize>) -> PathBuf {
-    run.join(fold.map_or("all_scans".to_owned(), |fold| format!("fold_{fold}")))
+    run.join(fold_name(fold))
+}
+
+/// The same of one group of `split.groups`: `fold_0-liver-spleen`.
+pub fn group_folder(run: &Path, fold: Option<usize>, split: &split::Config, group: usize) -> PathBuf {
+    let organs = split.groups.get(group).map_or(String::new(), |organs| format!("-{}", organs.join("-")));
+    run.join(fold_name(fold) + &organs)
+}
+
+fn fold_name(fold: Option<usize>) -> String {
+    fold.map_or("all_scans".to_owned(), |fold| format!("fold_{fold}"))
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -59,13 +72,18 @@ pub fn run(args: &Args) -> Result<()> {
     let data = dataset::open(&args.data, &config.data)?;
     artifact::create_folder(run)?;
     keep_config(run, config)?;
+    if config.baseline.method != baseline::Method::None {
+        note(&format!("baseline.method is not none: there is nothing to learn, ssl3d eval --run {}", run.display()));
+        return Ok(());
+    }
     let supervoxels = match &args.supervoxels {
-        Some(folder) => folder.clone(),
-        None => {
+        Some(folder) => Some(folder.clone()),
+        None if config.supervision.source == Source::Supervoxels => {
             let (config, data, out) = (config.supervoxels.clone(), data.clone(), run.join("supervoxels"));
             pseudolabel::run(pseudolabel::Args { config, data, out: out.clone(), score: false, preview: false })?;
-            out
+            Some(out)
         }
+        None => None, // and then no validation on supervoxels
     };
     let stop = stop::on_signals()?;
     let folds = match &args.folds {
@@ -73,7 +91,9 @@ pub fn run(args: &Args) -> Result<()> {
         Folds::None => vec![None],
     };
     for fold in folds {
-        train_fold(args, &data, &supervoxels, fold, &stop)?;
+        for group in 0..config.split.trainings() {
+            train_fold(args, &data, supervoxels.as_deref(), fold, group, &stop)?;
+        }
     }
     Ok(())
 }
@@ -118,13 +138,22 @@ fn first_difference(before: &str, now: &str) -> Option<(String, String)> {
         .then(|| (gone.cloned().unwrap_or_else(nothing), new.cloned().unwrap_or_else(nothing)))
 }
 
-fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usize>, stop: &AtomicBool) -> Result<()> {
+fn train_fold(
+    args: &Args,
+    data: &Dataset,
+    supervoxels: Option<&Path>,
+    fold: Option<usize>,
+    group: usize,
+    stop: &AtomicBool,
+) -> Result<()> {
     let Args { config, run, .. } = args;
-    let folder = fold_folder(run, fold);
+    let folder = group_folder(run, fold, &config.split, group);
     let name = match fold {
         Some(fold) => format!("fold {fold} of {}", config.split.folds),
         None => "all scans".to_owned(),
     };
+    let tested = config.split.groups.get(group).map_or(String::new(), |organs| format!(", {}", organs.join(" and ")));
+    let name = name + &tested;
     if folder.join("weights.safetensors").exists() {
         note(&format!("{name}: finished already, see {}", folder.display()));
         return Ok(());
@@ -133,14 +162,20 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
     let parts = fold.map(|fold| split::fold(data.cases.len(), fold, &config.split)).transpose()?;
     let of = |positions: &[usize]| -> Vec<&Case> { positions.iter().map(|&i| &data.cases[i]).collect() };
     let (train, test) = parts.as_ref().map_or_else(|| (all(), vec![]), |p| (p.train.clone(), p.test.clone()));
-    let recipe = config.recipe(config.split.tested(0, &data.classes)?);
+    let mut train = train;
+    if config.supervision.source == Source::Organs && config.supervision.annotated_scans > 0 {
+        train.truncate(config.supervision.annotated_scans); // the others are not looked at
+    }
+    let recipe = config.recipe(config.split.tested(group, &data.classes)?);
     let values: Vec<i32> = data.classes.values().copied().collect();
     let scans = |positions: &[usize], rules: &Rules, what: &str| {
         let label = format!("{name}: reading {what} scans");
-        cohort::scans(&of(positions), Some(supervoxels), &values, rules, &config.preprocess, &label)
+        cohort::scans(&of(positions), supervoxels, &values, rules, &config.preprocess, &label)
     };
     let train = scans(&train, &recipe.rules, "training")?;
     let held_out = scans(&test, &Rules::unlabelled(), "held-out")?;
+    let id = |&position: &usize| data.cases[position].id.clone();
+    let withheld: Vec<String> = parts.iter().flat_map(|p| p.test.iter().chain([&p.support]).map(id)).collect();
     let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
 
     let model = Model::new(&config.model(), args.device, config.training.seed);
@@ -152,6 +187,16 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
         ids(&train),
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
     ));
+    let last = folder.join(training::LAST);
+    let seen = if last.exists() {
+        checkpoint::read_weights(&last)?.0.trained_on
+    } else if config.training.initial_weights == training::RANDOM {
+        vec![]
+    } else {
+        let path = PathBuf::from(config.training.initial_weights.replace("{fold}", &fold_name(fold)));
+        note(&format!("{name}: beginning with the weights of {}", path.display()));
+        start_from(&model, &path, &withheld)?
+    };
     artifact::create_folder(&folder)?;
     let text = config.to_toml();
     let training = Run {
@@ -159,6 +204,7 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
         recipe: &recipe,
         train: &train,
         held_out: &held_out,
+        seen: &seen,
         organs: organs.as_ref(),
         folder: &folder,
         config: &text,
@@ -172,6 +218,25 @@ fn train_fold(args: &Args, data: &Dataset, supervoxels: &Path, fold: Option<usiz
     }
     note(&format!("{name}: done, weights in {}", folder.join("weights.safetensors").display()));
     Ok(())
+}
+
+/// Weights to begin with: ours, and then they must not have seen a scan that this fold withholds; or another program's.
+/// The scans that they were trained on.
+fn start_from(model: &Model, path: &Path, withheld: &[String]) -> Result<Vec<String>> {
+    let mut file = weights::read(path)?;
+    file.tensors.retain(|name, _| !name.starts_with(checkpoint::OPTIMISER));
+    let mut seen = Vec::new();
+    if !file.metadata.is_empty() {
+        let about = About::from_json(path, &file.metadata)?;
+        if let Some(seen) = withheld.iter().find(|id| about.trained_on.contains(id)) {
+            let expected = "weights that have not seen the scans that this fold holds out";
+            let remedy = "name each fold's own with {fold} in training.initial_weights";
+            return Err(Error::file(path, expected, format!("weights trained on scan {seen}"), remedy));
+        }
+        seen = about.trained_on;
+    }
+    model.load(path, &file.tensors)?;
+    Ok(seen)
 }
 
 /// Organs of the held-out scans for the log, where all that is needed has been drawn.
@@ -253,6 +318,48 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::training::adamw::AdamW;
+
+    #[test]
+    fn initial_weights_are_taken_over_unless_they_are_another_networks_or_have_seen_what_is_held_out() {
+        let config = |channels: &str| {
+            let tiny = ["features.f_maps=4", "features.levels=2", "features.pooling=[[1, 2, 2]]", channels];
+            config::load(None, &tiny.map(str::to_owned)).unwrap()
+        };
+        let model = |channels, seed| Model::new(&config(channels).model(), tch::Device::Cpu, seed);
+        let (folder, source) = (tempfile::tempdir().unwrap(), model("features.output_channels=4", 1));
+        let state = checkpoint::State::START;
+        let about = About {
+            ssl3d: String::new(),
+            config: String::new(),
+            fold: String::new(),
+            trained_on: vec!["7".to_owned()],
+            state,
+        };
+        let path =
+            initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Path::new("run/fold_3"));
+        assert_eq!(path, folder.path().join("fold_3.safetensors"));
+        let of = |model: &Model| weights::variables(&model.variables);
+        let withheld = |id: &str| [id.to_owned()];
+
+        let same = model("features.output_channels=4", 2);
+        let missing = start_from(&same, &path, &[]).unwrap_err().to_string();
+        assert!(missing.contains("fold_3.safetensors") && !missing.contains('\n'), "{missing}");
+        // A checkpoint has the optimiser's tensors too.
+        let adamw = AdamW::new(of(&source), 0.0);
+        checkpoint::write(&path, &source, &adamw, &about).unwrap();
+        let seen = start_from(&same, &path, &withheld("7")).unwrap_err().to_string();
+        assert!(seen.contains("trained on scan 7") && seen.contains("{fold}"), "{seen}");
+        assert!(of(&same) != of(&source));
+        start_from(&same, &path, &withheld("8")).unwrap();
+        assert!(of(&same) == of(&source));
+        let other = start_from(&model("features.output_channels=5", 2), &path, &[]).unwrap_err().to_string();
+        assert!(other.contains("shape [4]") && other.contains("[features]") && !other.contains('\n'), "{other}");
+        // Another program's weights say nothing of what they were trained on.
+        weights::write(&path, &of(&source), "").unwrap();
+        start_from(&same, &path, &withheld("7")).unwrap();
+    }
 
     #[test]
     fn large_numbers_are_grouped() {

@@ -187,7 +187,7 @@ mod tests {
     fn slabs_and_organs_too_keep_every_class_on_both_sides() {
         let turned = Scan { organs: scan().organs.map(|organs| organs.mapv(|organ| (organ + 1) % 4)), ..scan() };
         let scans = [scan(), turned];
-        let supervision = supervision::Config { source: Source::Organs, annotated_scans: 0 };
+        let supervision = supervision::Config { source: Source::Organs, annotated_scans: 0, tested_organs: false };
         let organs = Rules { supervision, setting: 1, tested: vec![3] };
         for rules in [Rules::unlabelled(), organs] {
             for (depth_vox, windows) in [(0, Windows::Same), (1, Windows::Same), (2, Windows::Different)] {

@@ -15,6 +15,8 @@ pub struct Config {
     pub setting: u8,
     /// Names of organs that are tested together, by a training of their own in each fold; none: one group of all.
     pub groups: Vec<Vec<String>>,
+    /// At test: slices of the support that are annotated for each organ, evenly through it; 0: all slices.
+    pub support_slices: usize,
 }
 
 /// Which labelled scans each tested scan is segmented from.
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     fn config(folds: usize) -> Config {
-        Config { folds, supports: Supports::Next, setting: 1, groups: vec![] }
+        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0 }
     }
 
     fn groups(groups: &[&[&str]]) -> Config {

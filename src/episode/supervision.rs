@@ -12,6 +12,9 @@ pub struct Config {
     pub source: Source,
     /// The first so many of the training scans are annotated; 0: all. For [`Source::Organs`] alone.
     pub annotated_scans: usize,
+    /// Organs that are tested later may be learned from, too: what a few annotated scans add, no few-shot protocol. For
+    /// [`Source::Organs`] alone.
+    pub tested_organs: bool,
 }
 
 /// What stands for a class in an episode.
@@ -40,7 +43,7 @@ impl Config {
         let refuse = |expected: &str, found: &str, remedy: &str| {
             Err(Error::invalid("supervision.source = \"organs\"", expected, found, remedy))
         };
-        if split.groups.is_empty() {
+        if split.groups.is_empty() && !self.tested_organs {
             let remedy = "tested organs are never learned from: name in split.groups which are tested together";
             return refuse("organs that are not tested", "split.groups = [], which tests all", remedy);
         }
@@ -65,7 +68,7 @@ pub struct Rules {
 impl Rules {
     /// Supervoxels without a look at any annotation.
     pub fn unlabelled() -> Self {
-        let supervision = Config { source: Source::Supervoxels, annotated_scans: 0 };
+        let supervision = Config { source: Source::Supervoxels, annotated_scans: 0, tested_organs: false };
         Self { supervision, setting: 1, tested: vec![] }
     }
 
@@ -97,7 +100,7 @@ mod tests {
             (Organs, 2, 2, [true, true, false]),
             (None, 0, 2, [false; 3]),
         ] {
-            let rules = Rules { supervision: Config { source, annotated_scans }, setting, tested: vec![] };
+            let rules = Rules { supervision: Config { source, annotated_scans, tested_organs: false }, setting, tested: vec![] };
             assert_eq!([0, 1, 2].map(|position| rules.need_organs(position)), expected, "{rules:?}");
         }
         assert!(!Rules::unlabelled().need_organs(0));

@@ -20,6 +20,29 @@ pub enum Norm {
     Instance,
 }
 
+/// What a kernel spans: voxels along z, y and x, or those of a slice alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    Volume,
+    Slice,
+}
+
+impl Span {
+    /// (outputs, inputs, width, width, width) or, as 2D convolutions have it, (outputs, inputs, width, width).
+    fn shape(self, outputs: i64, inputs: i64, width: i64) -> Vec<i64> {
+        let axes = match self {
+            Self::Volume => 3,
+            Self::Slice => 2,
+        };
+        [vec![outputs, inputs], vec![width; axes]].concat()
+    }
+}
+
+/// A kernel of either span as (outputs, inputs, z, y, x).
+fn spatial(weight: &Tensor) -> Tensor {
+    if weight.dim() == 4 { weight.unsqueeze(2) } else { weight.shallow_clone() }
+}
+
 /// `path`'s variable of this shape, uniform in +-`bound`, drawn from our own stream so that weights do not
 /// depend on libtorch's generator.
 pub fn uniform(path: &Path, name: &str, shape: &[i64], bound: f64, rng: &mut Rng) -> Tensor {
@@ -31,19 +54,19 @@ pub fn uniform(path: &Path, name: &str, shape: &[i64], bound: f64, rng: &mut Rng
 }
 
 /// PyTorch's default for convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
-fn convolution_bound(shape: &[i64]) -> f64 {
+pub fn convolution_bound(shape: &[i64]) -> f64 {
     1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt()
 }
 
 #[derive(Debug)]
-enum NormLayer {
+pub enum NormLayer {
     Batch { weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor },
     Group { weight: Tensor, bias: Tensor, groups: i64 },
     Instance { weight: Tensor, bias: Tensor },
 }
 
 impl NormLayer {
-    fn new(path: &Path, channels: i64, norm: Norm) -> Self {
+    pub fn new(path: &Path, channels: i64, norm: Norm) -> Self {
         let affine = |path: Path| (path.ones("weight", &[channels]), path.zeros("bias", &[channels]));
         match norm {
             Norm::Batch => {
@@ -64,7 +87,8 @@ impl NormLayer {
         }
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    /// (n, channels, ...) -> the same
+    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let some = |t: &Tensor| Some(t.shallow_clone());
         match self {
             Self::Batch { weight, bias, running_mean, running_var } => {
@@ -88,7 +112,7 @@ impl NormLayer {
     }
 }
 
-/// 3x3x3 convolution (no bias: the norm has one), norm, leaky ReLU.
+/// Convolution three voxels wide (no bias: the norm has one), norm, leaky ReLU.
 #[derive(Debug)]
 struct SingleConv {
     weight: Tensor,
@@ -96,30 +120,31 @@ struct SingleConv {
 }
 
 impl SingleConv {
-    fn new(path: Path, inputs: i64, outputs: i64, norm: Norm, rng: &mut Rng) -> Self {
-        let shape = [outputs, inputs, 3, 3, 3];
+    fn new(path: Path, inputs: i64, outputs: i64, span: Span, norm: Norm, rng: &mut Rng) -> Self {
+        let shape = span.shape(outputs, inputs, 3);
         let weight = uniform(&(&path / "conv"), "weight", &shape, convolution_bound(&shape), rng);
         Self { weight, norm: NormLayer::new(&path, outputs, norm) }
     }
 
     /// (n, inputs, d, h, w) -> (n, outputs, d, h, w)
     fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        self.normalise(&convolve(x, &self.weight), train)
+        self.normalise(&convolve(x, &spatial(&self.weight)), train)
     }
 
     /// The same of `skip` (n, a, d, h, w) and, behind it, `deep` (n, b, d', h', w') brought to the size of `skip` by
     /// repeating voxels: nearest-neighbour upsampling and concatenation in front of the convolution.
     ///
-    /// Where the sizes are multiples, neither is done: a 3x3x3 kernel on voxels that repeat f times is a transposed
-    /// convolution of stride f, with half of the work for f = 2 and without the two large maps.
+    /// Where the sizes are multiples, neither is done: a kernel on voxels that repeat f times is a transposed convolution
+    /// of stride f, with half of the work for f = 2 and without the two large maps.
     fn forward_joined(&self, skip: &Tensor, deep: &Tensor, train: bool) -> Tensor {
         let (to, from) = (skip.size(), deep.size());
         if (2..5).any(|axis| to[axis] % from[axis] != 0) {
             let up = deep.upsample_nearest3d(&to[2..], None, None, None); // (n, b, d, h, w)
             return self.forward(&Tensor::cat(&[skip, &up], 1), train);
         }
-        let kernels = self.weight.split_with_sizes([to[1], from[1]], 1);
+        let kernels = spatial(&self.weight).split_with_sizes([to[1], from[1]], 1);
         let mut kernel = kernels[1].flip([2, 3, 4]);
+        let padding = half(&kernel);
         let factors = [2, 3, 4].map(|axis| to[axis] / from[axis]);
         for (axis, factor) in (0..3).zip(factors) {
             // An output voxel meets the same input voxel once for each of its copies.
@@ -131,7 +156,7 @@ impl SingleConv {
             kernel = (0..factor).map(shifted).reduce(|sum, shifted| sum + shifted).expect("a factor from 1 on");
         }
         let kernel = channels_last(&kernel.transpose(0, 1)); // (b, outputs, f + 2, ...)
-        let up = deep.conv_transpose3d(&kernel, None::<Tensor>, factors, 1, 0, 1, 1);
+        let up = deep.conv_transpose3d(&kernel, None::<Tensor>, factors, padding, 0, 1, 1);
         self.normalise(&(convolve(skip, &kernels[0]) + up), train)
     }
 
@@ -142,10 +167,16 @@ impl SingleConv {
     }
 }
 
-/// 3x3x3, with a border of zeros.
+/// With a border of zeros, so that the size stays.
 fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
     // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
-    x.conv3d(&channels_last(weight), None::<Tensor>, 1, 1, 1, 1)
+    x.conv3d(&channels_last(weight), None::<Tensor>, 1, half(weight), 1, 1)
+}
+
+/// Voxels of a kernel (outputs, inputs, z, y, x) before its middle.
+fn half(kernel: &Tensor) -> [i64; 3] {
+    let size = kernel.size();
+    [2, 3, 4].map(|axis| size[axis] / 2)
 }
 
 /// Two single convolutions. In an encoder the first one grows to half of the outputs (pytorch-3dunet).
@@ -156,20 +187,19 @@ pub struct DoubleConv {
 }
 
 impl DoubleConv {
-    pub fn encoder(path: Path, inputs: i64, outputs: i64, norm: Norm, rng: &mut Rng) -> Self {
-        let middle = (outputs / 2).max(inputs);
-        Self::new(path, inputs, middle, outputs, norm, rng)
+    pub fn encoder(path: Path, inputs: i64, outputs: i64, span: Span, norm: Norm, rng: &mut Rng) -> Self {
+        Self::new(path, [inputs, (outputs / 2).max(inputs), outputs], span, norm, rng)
     }
 
-    pub fn decoder(path: Path, inputs: i64, outputs: i64, norm: Norm, rng: &mut Rng) -> Self {
-        Self::new(path, inputs, outputs, outputs, norm, rng)
+    pub fn decoder(path: Path, inputs: i64, outputs: i64, span: Span, norm: Norm, rng: &mut Rng) -> Self {
+        Self::new(path, [inputs, outputs, outputs], span, norm, rng)
     }
 
-    fn new(path: Path, inputs: i64, middle: i64, outputs: i64, norm: Norm, rng: &mut Rng) -> Self {
+    fn new(path: Path, [inputs, middle, outputs]: [i64; 3], span: Span, norm: Norm, rng: &mut Rng) -> Self {
         let path = path / "basic_module";
         Self {
-            first: SingleConv::new(&path / "SingleConv1", inputs, middle, norm, rng),
-            second: SingleConv::new(&path / "SingleConv2", middle, outputs, norm, rng),
+            first: SingleConv::new(&path / "SingleConv1", inputs, middle, span, norm, rng),
+            second: SingleConv::new(&path / "SingleConv2", middle, outputs, span, norm, rng),
         }
     }
 
@@ -184,7 +214,7 @@ impl DoubleConv {
     }
 }
 
-/// 1x1x1 convolution with bias.
+/// Convolution one voxel wide, with bias.
 #[derive(Debug)]
 pub struct Head {
     weight: Tensor,
@@ -192,8 +222,8 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn new(path: Path, inputs: i64, outputs: i64, rng: &mut Rng) -> Self {
-        let shape = [outputs, inputs, 1, 1, 1];
+    pub fn new(path: Path, inputs: i64, outputs: i64, span: Span, rng: &mut Rng) -> Self {
+        let shape = span.shape(outputs, inputs, 1);
         let bound = convolution_bound(&shape);
         let weight = uniform(&path, "weight", &shape, bound, rng);
         let bias = uniform(&path, "bias", &[outputs], bound, rng);
@@ -203,7 +233,7 @@ impl Head {
     /// (n, inputs, d, h, w) -> (n, outputs, d, h, w)
     pub fn forward(&self, x: &Tensor) -> Tensor {
         debug_assert_eq!(x.kind(), Kind::Float);
-        x.conv3d(&self.weight, Some(&self.bias), 1, 0, 1, 1)
+        x.conv3d(&spatial(&self.weight), Some(&self.bias), 1, 0, 1, 1)
     }
 }
 
@@ -216,15 +246,17 @@ mod tests {
     #[test]
     fn joining_without_upsampling_equals_upsampling_and_concatenation() {
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Double, Device::Cpu));
-        for factors in [[1, 1, 1], [1, 2, 2], [2, 2, 2], [3, 1, 4]] {
+        let volume = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [3, 1, 4]].map(|factors| (Span::Volume, factors));
+        let slice = [[1, 1, 1], [1, 2, 2], [1, 1, 3], [2, 2, 2]].map(|factors| (Span::Slice, factors));
+        for (span, factors) in volume.into_iter().chain(slice) {
             let mut vs = VarStore::new(Device::Cpu);
-            let conv = SingleConv::new(vs.root(), 5, 4, Norm::Instance, &mut rng::stream(0, "weights", 0));
+            let conv = SingleConv::new(vs.root(), 5, 4, span, Norm::Instance, &mut rng::stream(0, "weights", 0));
             vs.double();
             let (skip, deep) = (random(&[2, 2, 2 * factors[0], 3 * factors[1], factors[2]]), random(&[2, 3, 2, 3, 1]));
             let up = deep.upsample_nearest3d(&skip.size()[2..], None, None, None);
             let expected = conv.forward(&Tensor::cat(&[&skip, &up], 1), true);
             let difference = (conv.forward_joined(&skip, &deep, true) - expected).abs().max().double_value(&[]);
-            assert!(difference < 1e-10, "{factors:?}: {difference}");
+            assert!(difference < 1e-10, "{span:?} {factors:?}: {difference}");
         }
     }
 

@@ -1,6 +1,104 @@
 //! Volume -> feature map.
 
 pub mod blocks;
-pub mod unet3d;
+pub mod se_net;
+pub mod unet;
 
-pub use unet3d::{Config, UNet3d};
+use crate::error::{Error, Result};
+use blocks::Norm;
+use serde::{Deserialize, Serialize};
+
+pub use se_net::SeNet;
+pub use unet::UNet;
+
+/// Section `[features]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub network: Network,
+    /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
+    pub f_maps: i64,
+    /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
+    pub levels: usize,
+    /// Channels of the feature map.
+    pub output_channels: i64,
+    pub norm: Norm,
+    /// Max-pooling factors z y x in front of levels 2, 3, ...: one fewer than `levels`.
+    pub pooling: Vec<[i64; 3]>,
+    /// The level whose resolution the feature map has: 0 is the input's, 1 that after the first pooling, ...
+    pub output_level: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    #[serde(rename = "unet-3d")]
+    UNet3d,
+    /// The same slice by slice: what lies above and below a slice does not matter.
+    #[serde(rename = "unet-2d")]
+    UNet2d,
+    /// Slices of the support steer a network that segments slices of the query; there are no prototypes.
+    #[serde(rename = "se-net")]
+    SeNet,
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        let key = |name: &str| format!("features.{name}");
+        let refuse = |name: &str, expected: &str, found: String| {
+            Err(Error::invalid(key(name), expected, found, "change this key"))
+        };
+        if !(1..=1024).contains(&self.f_maps) {
+            return refuse("f_maps", "1 to 1024 channels", self.f_maps.to_string());
+        }
+        if !(1..=8).contains(&self.levels) {
+            return refuse("levels", "1 to 8 levels", self.levels.to_string());
+        }
+        if !(1..=1024).contains(&self.output_channels) {
+            return refuse("output_channels", "1 to 1024 channels", self.output_channels.to_string());
+        }
+        if self.pooling.len() + 1 != self.levels {
+            let expected = format!("{} triples for {} levels", self.levels - 1, self.levels);
+            return refuse("pooling", &expected, self.pooling.len().to_string());
+        }
+        if self.pooling.iter().flatten().any(|factor| !(1..=4).contains(factor)) {
+            return refuse("pooling", "factors from 1 to 4", format!("{:?}", self.pooling));
+        }
+        if self.network == Network::UNet2d && self.pooling.iter().any(|factors| factors[0] != 1) {
+            return refuse("pooling", "factors of 1 along z for unet-2d", format!("{:?}", self.pooling));
+        }
+        if self.output_level >= self.levels {
+            return refuse("output_level", "a level below features.levels", self.output_level.to_string());
+        }
+        Ok(())
+    }
+
+    /// Channels of level 0, 1, ...
+    pub fn channels(&self) -> Vec<i64> {
+        (0..self.levels).map(|level| self.f_maps << level).collect()
+    }
+
+    /// Resolution of each level for an input of this many voxels.
+    pub fn level_shapes(&self, input_vox: [i64; 3]) -> Vec<[i64; 3]> {
+        let mut shapes = vec![input_vox];
+        for factors in &self.pooling {
+            let last = shapes[shapes.len() - 1];
+            shapes.push([0, 1, 2].map(|axis| (last[axis] / factors[axis].min(last[axis])).max(1)));
+        }
+        shapes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_2d_network_does_not_pool_along_z() {
+        let pooling = vec![[1, 2, 2], [2, 2, 2]];
+        let (network, norm) = (Network::UNet3d, Norm::Batch);
+        let config = Config { network, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
+        assert!(config.check().is_ok());
+        let message = Config { network: Network::UNet2d, ..config }.check().unwrap_err().to_string();
+        assert!(message.contains("features.pooling") && message.contains("along z"), "{message}");
+    }
+}

@@ -3,6 +3,7 @@
 mod similarity;
 mod tape;
 
+pub use similarity::ABSENT;
 pub use tape::Tape;
 
 use crate::error::{Error, Result};
@@ -20,6 +21,12 @@ pub struct Config {
     /// Which classes compete, in training (where an episode has several regions) and at test.
     pub train_classes: Classes,
     pub test_classes: Classes,
+    /// Rounds at test in which confident voxels of the query become prototypes beside those of the support.
+    pub rounds: u32,
+    /// A voxel is confident if its class has more than this probability.
+    pub confidence: f64,
+    /// Of each class keep the largest connected component alone.
+    pub largest_component: bool,
 }
 
 impl Config {
@@ -27,6 +34,14 @@ impl Config {
         if !(self.alpha > 0.0 && self.alpha <= 1000.0) {
             let found = self.alpha.to_string();
             return Err(Error::invalid("prediction.alpha", "a number in (0, 1000]", found, "change this key"));
+        }
+        if self.rounds > 100 {
+            let found = self.rounds.to_string();
+            return Err(Error::invalid("prediction.rounds", "at most 100", found, "0 asks the support alone"));
+        }
+        if !(0.0..1.0).contains(&self.confidence) {
+            let found = self.confidence.to_string();
+            return Err(Error::invalid("prediction.confidence", "a probability in [0, 1)", found, "change this key"));
         }
         Ok(())
     }
@@ -116,6 +131,18 @@ fn normalised(rows: &Tensor) -> Tensor {
 pub fn hard(scores: &Tensor) -> Tensor {
     debug_assert_ne!(scores.kind(), Kind::Int64);
     scores.argmax(1, false).squeeze_dim(0)
+}
+
+/// The class of each voxel (d, h, w) from scores (1, 1 + K, d, h, w), and 1 where its probability is above `confidence`,
+/// else 0, (1, 1, d, h, w).
+pub fn confident(scores: &Tensor, classes: Classes, confidence: f64) -> (Tensor, Tensor) {
+    let of_classes = probabilities(scores, classes); // (1, K, d, h, w)
+    let background = match classes {
+        Classes::Joint => 1.0 - of_classes.sum_dim_intlist([1i64].as_slice(), true, scores.kind()),
+        Classes::OneVsRest => 1.0 - of_classes.amax([1i64].as_slice(), true),
+    };
+    let (largest, class) = Tensor::cat(&[background, of_classes], 1).max_dim(1, true); // (1, 1, d, h, w)
+    (class.squeeze_dim(0).squeeze_dim(0), largest.gt(confidence).to_kind(scores.kind()))
 }
 
 #[cfg(test)]
@@ -241,5 +268,24 @@ mod tests {
         prototypes.foreground.pop();
         let without = probabilities(&plain_scores(&features, &prototypes), Classes::Joint);
         assert!(largest_difference(&probabilities(&with, Classes::Joint).narrow(1, 0, 1), &without) < 1e-12);
+    }
+
+    #[test]
+    fn confident_voxels_are_those_whose_class_is_beyond_doubt() {
+        // Four voxels: sure background, sure class 2, a tie of both classes, class 1 by a little.
+        let scores = Tensor::from_slice(&[9.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.5, 0.0, 9.0, 5.0, 0.0]);
+        let scores = scores.view([1, 3, 1, 1, 4]);
+        for classes in [Classes::Joint, Classes::OneVsRest] {
+            // One against the rest, scores are above a background of 0.
+            let scores = match classes {
+                Classes::Joint => scores.shallow_clone(),
+                Classes::OneVsRest => &scores - scores.narrow(1, 0, 1),
+            };
+            let (class, known) = confident(&scores, classes, 0.7);
+            let class = Vec::<i64>::try_from(class.flatten(0, -1)).unwrap();
+            assert_eq!((class[0], class[1], class[3]), (0, 2, 1));
+            let expected = if classes == Classes::Joint { [1.0, 1.0, 0.0, 0.0] } else { [1.0, 1.0, 1.0, 0.0] };
+            assert_eq!(crate::tensor::to_vec(&known), expected);
+        }
     }
 }

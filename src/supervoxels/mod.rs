@@ -2,10 +2,13 @@
 
 pub mod connectivity;
 pub mod felzenszwalb;
+pub mod largest;
 pub mod quality;
 mod seeds;
 pub mod slic;
 mod tiles;
+
+pub use largest::keep_largest;
 
 use crate::error::{Error, Result};
 use crate::volume::preprocess::percentile;

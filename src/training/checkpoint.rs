@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const OPTIMISER: &str = "optimiser.";
+/// What the names of the optimiser's tensors begin with.
+pub const OPTIMISER: &str = "optimiser.";
 
 /// Where a training stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

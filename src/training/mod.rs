@@ -14,11 +14,19 @@ use serde::{Deserialize, Serialize};
 
 pub use run::{Event, Run, run};
 
+/// Weights drawn from `seed`.
+pub const RANDOM: &str = "random";
+
+/// Where in its folder a training finds its last position.
+pub const LAST: &str = "checkpoints/last.safetensors";
+
 /// Section `[training]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub seed: u64,
+    /// [`RANDOM`], or the path of weights to begin with; `{fold}` in it stands for the fold's folder in a run.
+    pub initial_weights: String,
     pub epochs: u64,
     pub iterations_per_epoch: u64,
     /// Peak of the 1cycle schedule.
@@ -47,6 +55,9 @@ impl Config {
             if count == 0 {
                 return refuse(key, "at least 1", "0".to_owned());
             }
+        }
+        if self.initial_weights.is_empty() {
+            return refuse("initial_weights", "random or the path of a .safetensors file", "nothing".to_owned());
         }
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
             return refuse("learning_rate", "a number in (0, 1]", self.learning_rate.to_string());

@@ -31,6 +31,8 @@ pub struct Run<'a> {
     pub recipe: &'a Recipe,
     pub train: &'a [Scan],
     pub held_out: &'a [Scan],
+    /// Ids of the scans that the weights have seen already.
+    pub seen: &'a [String],
     pub organs: Option<&'a Organs>,
     /// `checkpoints/`, `log.csv` and `weights.safetensors` are here.
     pub folder: &'a Path,
@@ -43,12 +45,14 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     fn about(&self, state: State) -> About {
-        let is_seen = self.recipe.rules.supervision.source != Source::None;
+        let learns = self.recipe.rules.supervision.source != Source::None;
+        let now = self.train.iter().filter(|_| learns).map(|scan| &scan.id);
+        let before = self.seen.iter().filter(|id| self.train.iter().all(|scan| scan.id != **id) || !learns);
         About {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: self.config.to_owned(),
             fold: self.fold.to_owned(),
-            trained_on: self.train.iter().filter(|_| is_seen).map(|scan| scan.id.clone()).collect(),
+            trained_on: before.chain(now).cloned().collect(),
             state,
         }
     }
@@ -87,7 +91,7 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     artifact::create_folder(&folder.join("checkpoints"))?;
     let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
     let mut adamw = AdamW::new(trainable, recipe.training.weight_decay);
-    let last = folder.join("checkpoints/last.safetensors");
+    let last = folder.join(super::LAST);
     let mut state = State::START;
     if last.exists() {
         state = checkpoint::restore(&last, model, &mut adamw)?.state;

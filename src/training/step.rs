@@ -1,12 +1,15 @@
-//! One step of training reads: features, prototypes, predict, loss; and once more with the roles swapped.
+//! One step of training reads: features, prototypes, predict, loss; and once more with the roles swapped. With an SE-Net:
+//! slices, predict, loss.
 
 use crate::episode::Episode;
+use crate::features::SeNet;
 use crate::loss;
-use crate::model::Model;
+use crate::model::slices::{absent, against_background, of_volume, showing};
+use crate::model::{Model, Network};
 use crate::prediction::{Tape, hard};
-use crate::prototypes::Support;
+use crate::prototypes::{Classes, Support};
 use crate::tensor::{batch, from_classes, from_voxels};
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// An episode on the device.
 pub struct Tensors {
@@ -56,8 +59,15 @@ impl Outcome {
     }
 }
 
-/// The loss of one episode. `train`: batch norm uses and updates the batch's statistics.
+/// The loss of one episode, without alignment for an SE-Net. `train`: batch norm uses and updates the batch's statistics.
 pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
+    match &model.network {
+        Network::UNet(_) => by_prototypes(model, episode, config, alignment, train),
+        Network::SeNet(network) => by_slices(network, episode, config, train),
+    }
+}
+
+fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
     let Tensors { images, support, query, count } = episode;
     let (window, classes) = (model.config.prototypes.train_window, model.config.prediction.train_classes);
     let size = images.size();
@@ -86,6 +96,34 @@ pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: 
     Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach(), tape }
 }
 
+/// Each slice of the query with the support's slice of the same index, where that shows the class: the loss of one class
+/// against the rest, mean over the classes.
+fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: bool) -> Outcome {
+    let Tensors { images, support, query, count } = episode;
+    let [of_support, of_query] = [0, 1].map(|side| of_volume(&images.narrow(0, side, 1))); // (D, 1, H, W) each
+    let mut scores = vec![of_query.squeeze_dim(1).zeros_like()]; // (D, H, W)
+    let mut losses = Vec::new();
+    for class in 1..=*count {
+        let mask = support.eq(class);
+        let slices = showing(&mask);
+        if slices.is_empty() {
+            scores.push(absent(&scores[0]));
+            continue;
+        }
+        let slices = Tensor::from_slice(&slices).to_device(images.device());
+        let of_slices = |volume: &Tensor| volume.index_select(0, &slices);
+        let mask = of_slices(&mask).unsqueeze(1).to_kind(Kind::Float); // (n, 1, H, W)
+        let excitation = network.excitation(&of_slices(&of_support), &mask, train);
+        let found = network.forward(&of_slices(&of_query), &excitation, train); // (n, 2, H, W)
+        let truth = of_slices(&query.eq(class)).to_kind(Kind::Int64);
+        losses.push(loss::segmentation(&found.transpose(0, 1).unsqueeze(0), &truth, Classes::Joint, config));
+        scores.push(absent(&scores[0]).index_copy(0, &slices, &against_background(&found.detach())));
+    }
+    let loss = Tensor::stack(&losses, 0).mean(Kind::Float);
+    let scores = Tensor::stack(&scores, 0).unsqueeze(0); // (1, 1 + K, D, H, W)
+    Outcome { segmentation: loss.detach(), loss, scores, tape: Tape::default() }
+}
+
 /// Leaves out the classes that were predicted nowhere and numbers the others anew: predicted map, truth, their count.
 fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i64) {
     let sizes = predicted.flatten(0, -1).bincount(None::<Tensor>, count + 1);
@@ -103,21 +141,21 @@ fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i
 mod tests {
     use super::*;
     use crate::features::{self, blocks::Norm};
-    use crate::prototypes::{self, Classes, Method, Window};
+    use crate::prototypes::{self, Method, Window};
     use crate::{model, prediction};
     use ndarray::Array3;
 
-    fn model() -> Model {
+    fn model(network: features::Network) -> Model {
         let window = Window::Size([2, 2, 2]);
-        let (levels, pooling) = (2, vec![[1, 2, 2]]);
         let classes = Classes::Joint;
         let config = model::Config {
             features: features::Config {
-                f_maps: 4,
-                levels,
+                network,
+                f_maps: 8,
+                levels: 2,
                 output_channels: 4,
                 norm: Norm::Instance,
-                pooling,
+                pooling: vec![[1, 2, 2]],
                 output_level: 0,
             },
             prototypes: prototypes::Config {
@@ -126,18 +164,24 @@ mod tests {
                 test_window: window,
                 threshold: 0.95,
             },
-            prediction: prediction::Config { alpha: 20.0, train_classes: classes, test_classes: classes },
+            prediction: prediction::Config {
+                alpha: 20.0,
+                train_classes: classes,
+                test_classes: classes,
+                rounds: 0,
+                confidence: 0.5,
+                largest_component: false,
+            },
         };
         Model::new(&config, Device::Cpu, 0)
     }
 
-    #[test]
-    fn alignment_adds_to_the_loss_and_leaves_the_reported_part_alone() {
-        let image = Array3::from_shape_fn((4, 8, 8), |(z, y, x)| (z + 2 * y + x) as f32 / 10.0);
-        let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
+    /// Dice loss on the same volume twice.
+    fn example(image: Array3<f32>, labels: Array3<u8>) -> (Tensors, loss::Config) {
+        let classes = labels.iter().copied().max().unwrap_or(0);
         let (query_image, query_labels) = (image.clone(), labels.clone());
         let (support_image, support_labels) = (image, labels);
-        let episode = Episode { support_image, support_labels, query_image, query_labels, classes: 1 };
+        let episode = Episode { support_image, support_labels, query_image, query_labels, classes };
         let config = loss::Config {
             dice_weight: 1.0,
             cross_entropy_weight: 0.0,
@@ -145,12 +189,36 @@ mod tests {
             alignment_weight: 1.0,
             alignment_start: 0.0,
         };
-        let (model, tensors) = (model(), Tensors::new(&episode, Device::Cpu));
-        let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, true));
+        (Tensors::new(&episode, Device::Cpu), config)
+    }
+
+    #[test]
+    fn alignment_adds_to_the_loss_and_leaves_the_reported_part_alone() {
+        let image = Array3::from_shape_fn((4, 8, 8), |(z, y, x)| (z + 2 * y + x) as f32 / 10.0);
+        let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
+        let (tensors, config) = example(image, labels);
         let value = |t: &Tensor| t.double_value(&[]);
-        assert_eq!(value(&without.loss), value(&without.segmentation));
-        assert_eq!(value(&with.segmentation), value(&without.segmentation));
-        assert!(value(&with.loss) > value(&with.segmentation));
+        for network in [features::Network::UNet3d, features::Network::UNet2d] {
+            let model = model(network);
+            let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, true));
+            assert_eq!(value(&without.loss), value(&without.segmentation));
+            assert_eq!(value(&with.segmentation), value(&without.segmentation));
+            assert!(value(&with.loss) > value(&with.segmentation));
+        }
+    }
+
+    #[test]
+    fn an_se_net_is_asked_for_a_class_only_where_the_support_shows_it() {
+        let image = Array3::from_shape_fn((3, 16, 16), |(z, y, x)| ((z + 2 * y) as f32 * x as f32).sin());
+        let labels = Array3::from_shape_fn((3, 16, 16), |(z, y, _)| if y > 7 { 0 } else { [1, 0, 2][z] });
+        let (tensors, config) = example(image, labels);
+        let outcome = step(&model(features::Network::SeNet), &tensors, &config, true, false);
+        assert_eq!(outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]));
+        assert_eq!(outcome.scores.size(), [1, 3, 3, 16, 16]);
+        for (class, slice) in (1..3).flat_map(|class| (0..3).map(move |slice| (class, slice))) {
+            let asked = outcome.scores.select(1, class).select(1, slice).gt(-1e3).all().int64_value(&[]) == 1;
+            assert_eq!(asked, slice == 2 * (class - 1), "class {class}, slice {slice}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::Recipe;
 use super::step::{Tensors, step};
 use crate::episode::{self, Episode, Rules, Scan};
 use crate::metrics;
-use crate::model::Model;
+use crate::model::{Model, Shot};
 use crate::prediction::hard;
 use crate::rng;
 use crate::tensor::{from_classes, from_voxels};
@@ -47,11 +47,11 @@ pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<
 pub fn on_organs(model: &Model, organs: &Organs) -> Option<f64> {
     let Organs { support, queries, count } = organs;
     let image = |scan: &Annotated| from_voxels(scan.image.view());
-    let shot = model.support(&image(support), &from_classes(support.classes.view()), i64::from(*count));
-    let prototypes = model.test_prototypes(&[shot]);
+    let shot = Shot::new(image(support), from_classes(support.classes.view()));
+    let reference = model.reference(&[shot], i64::from(*count));
     let dices: Vec<f64> = queries
         .iter()
-        .flat_map(|query| dice(&hard(&model.predict(&image(query), &prototypes)), &query.classes))
+        .flat_map(|query| dice(&hard(&model.predict(&image(query), &reference)), &query.classes))
         .collect();
     mean(&dices)
 }

@@ -185,6 +185,13 @@ impl WorkingGrid {
         Self { native_shape_vox, start_vox, end_vox, resampled_vox, shape_vox }
     }
 
+    /// The network's slice that shows most of a native one.
+    pub fn slice_of(&self, native: usize) -> usize {
+        let within = native.saturating_sub(self.start_vox[0]) as isize;
+        let resampled = (2 * within + 1) * self.resampled_vox[0] as isize / (2 * self.crop_shape_vox()[0] as isize);
+        (resampled - self.offset_vox()[0]).clamp(0, self.shape_vox[0] as isize - 1) as usize
+    }
+
     /// Native labels onto the working grid, class by class; padded with 0.
     pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
         self.placed(resize_labels(self.cropped(native), self.resampled_vox), 0)

@@ -1,0 +1,228 @@
+//! What a system finds in a query, by protocol: the protocols differ in what of the support is annotated, and slice-wise
+//! networks see only what their protocol pairs.
+
+use crate::baseline;
+use crate::commands::cohort::Subject;
+use crate::config::Config;
+use crate::features::Network;
+use crate::metrics::{Protocol, z_range};
+use crate::model::{Model, Reference, Shot};
+use crate::prediction::ABSENT;
+use crate::tensor::from_voxels;
+use crate::volume::LabelMap;
+use crate::volume::sparse::{annotate_slices, middle_slices};
+use ndarray::Array3;
+use std::ops::Range;
+use tch::{Kind, Tensor};
+
+/// Slices of the support that EP1 annotates for a slice-wise network (Ouyang et al. 2020), one for each third of the
+/// organ.
+const EP1_SLICES: usize = 3;
+/// Stands for what is not annotated; no label of any file.
+const UNKNOWN: i32 = i32::MIN;
+
+/// A scan with its truth.
+pub struct Annotated {
+    pub id: String,
+    pub subject: Subject,
+    pub labels: LabelMap,
+}
+
+/// Label maps of a query on its native grid.
+pub enum Found {
+    /// Of all classes together.
+    Joint(Array3<i32>),
+    /// Of each class by itself, in the order of the values.
+    Each(Vec<Array3<i32>>),
+}
+
+impl Found {
+    /// The map in which the class at `index` stands.
+    pub fn of(&self, index: usize) -> &Array3<i32> {
+        match self {
+            Self::Joint(map) => map,
+            Self::Each(maps) => &maps[index],
+        }
+    }
+
+    /// All classes in one map, for a picture: of several the last.
+    pub fn joined(&self, values: &[i32]) -> Array3<i32> {
+        match self {
+            Self::Joint(map) => map.clone(),
+            Self::Each(maps) => {
+                let mut all = Array3::zeros(maps[0].dim());
+                for (map, value) in maps.iter().zip(values) {
+                    all.zip_mut_with(map, |all, label| *all = if label == value { *value } else { *all });
+                }
+                all
+            }
+        }
+    }
+}
+
+/// What segments: a network with the weights of a fold, or what needs none.
+pub enum Segmenter {
+    Network(Box<Model>),
+    Floor(baseline::Method),
+}
+
+impl Segmenter {
+    /// How much of a support `protocol` lets the system see.
+    pub fn annotation(config: &Config, protocol: Protocol) -> String {
+        let is_sliced = is_sliced(config) && config.baseline.method == baseline::Method::None;
+        match (protocol, config.split.support_slices) {
+            (Protocol::Ep2, _) => "middle slice".to_owned(),
+            (Protocol::Ep1, _) if is_sliced => format!("{EP1_SLICES} slices"),
+            (_, 0) => "dense".to_owned(),
+            (_, 1) => "1 slice".to_owned(),
+            (_, n) => format!("{n} slices"),
+        }
+    }
+
+    /// What is known of a support before any query is seen.
+    pub fn reference<'a>(&'a self, support: &'a Annotated, values: &'a [i32], config: &'a Config) -> Supported<'a> {
+        let dense = match self {
+            Self::Floor(_) => None,
+            Self::Network(model) => {
+                let shot = support.subject.shot(&support.sparse(values, config), values, Some(UNKNOWN));
+                Some(model.reference(&[shot], values.len() as i64))
+            }
+        };
+        Supported { segmenter: self, support, values, config, dense }
+    }
+}
+
+impl Annotated {
+    /// The labels with `values` alone, and of them those on the slices that `split.support_slices` leaves annotated.
+    fn sparse(&self, values: &[i32], config: &Config) -> LabelMap {
+        let mut labels = self.labels.clone();
+        if let Some(ignore) = config.data.ignore {
+            labels.voxels.mapv_inplace(|label| if label == ignore { UNKNOWN } else { label });
+        }
+        let slices = config.split.support_slices;
+        if slices > 0 {
+            let each = values.iter().flat_map(|&value| middle_slices(&labels.voxels, value, slices));
+            let mut slices: Vec<usize> = each.collect();
+            slices.sort_unstable();
+            slices.dedup();
+            labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
+        }
+        labels
+    }
+}
+
+/// A segmenter with its support.
+pub struct Supported<'a> {
+    segmenter: &'a Segmenter,
+    support: &'a Annotated,
+    values: &'a [i32],
+    config: &'a Config,
+    /// For the whole volume.
+    dense: Option<Reference>,
+}
+
+impl Supported<'_> {
+    /// Whether what was found under one protocol can be scored under `protocol`, too: a joint map is that of the whole
+    /// volume, and EP1 looks at a part of it. A slice-wise network sees other slices then.
+    pub fn serves(&self, found: &Found, protocol: Protocol) -> bool {
+        let is_sliced = matches!(self.segmenter, Segmenter::Network(_)) && is_sliced(self.config);
+        matches!(found, Found::Joint(_)) && protocol != Protocol::Ep2 && !(is_sliced && protocol == Protocol::Ep1)
+    }
+
+    /// None where the system has no such protocol: a mask of one slice cannot be laid over a volume.
+    pub fn segment(&self, query: &Annotated, protocol: Protocol) -> Option<Found> {
+        let model = match self.segmenter {
+            Segmenter::Floor(_) if protocol == Protocol::Ep2 => return None,
+            Segmenter::Floor(method) => {
+                let (support, labels) = (&self.support.subject.image, self.support.sparse(self.values, self.config));
+                let percentile = self.config.preprocess.clip_percentile;
+                return method.segment(support, &labels, &query.subject.image, percentile).map(Found::Joint);
+            }
+            Segmenter::Network(model) => model,
+        };
+        Some(match protocol {
+            Protocol::Ep2 => Found::Each(self.each(|value| self.from_middle_slice(model, query, value))),
+            Protocol::Ep1 if is_sliced(self.config) => Found::Each(self.each(|value| self.by_thirds(model, query, value))),
+            Protocol::Full | Protocol::Ep1 => {
+                let reference = self.dense.as_ref().expect("a network has one");
+                let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
+                Found::Joint(query.subject.labels(&scores, self.values, &self.config.prediction))
+            }
+        })
+    }
+
+    fn each(&self, map: impl Fn(i32) -> Array3<i32>) -> Vec<Array3<i32>> {
+        self.values.iter().map(|&value| map(value)).collect()
+    }
+
+    /// EP2 (Hansen et al. 2022): the support's middle slice of the organ is annotated, and the whole query is asked.
+    fn from_middle_slice(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
+        let slices = middle_slices(&self.support.labels.voxels, value, 1);
+        let image = from_voxels(query.subject.working.view());
+        let shot = if !is_sliced(self.config) {
+            let mut labels = self.support.labels.clone();
+            labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
+            self.support.subject.shot(&labels, &[value], Some(UNKNOWN))
+        } else {
+            let Some(&slice) = slices.first() else { return Array3::zeros(query.labels.voxels.dim()) };
+            self.slice(slice, value)
+        };
+        let scores = model.predict(&image, &model.reference(&[shot], 1));
+        query.subject.labels(&scores, &[value], &self.config.prediction)
+    }
+
+    /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one
+    /// slice of the support's.
+    fn by_thirds(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
+        let nothing = || Array3::zeros(query.labels.voxels.dim());
+        let slices = middle_slices(&self.support.labels.voxels, value, EP1_SLICES);
+        let Some(range) = z_range(query.labels.voxels.view(), value) else { return nothing() };
+        if slices.is_empty() {
+            return nothing();
+        }
+        let image = from_voxels(query.subject.working.view()); // (1, 1, D, H, W)
+        let size = image.size();
+        let scores = Tensor::zeros([1, 2, size[2], size[3], size[4]], (Kind::Float, image.device()));
+        let _ = scores.narrow(1, 1, 1).fill_(f64::from(ABSENT));
+        for (part, &slice) in slices.iter().enumerate() {
+            let third = share(&range, part, slices.len());
+            let (start, end) = (third.start, third.end.max(third.start + 1));
+            let on_grid = |slice: usize| query.subject.grid.slice_of(slice) as i64;
+            let (first, last) = (on_grid(start), on_grid(end - 1));
+            let reference = model.reference(&[self.slice(slice, value)], 1);
+            let found = model.predict(&image.narrow(2, first, last - first + 1), &reference);
+            scores.narrow(2, first, last - first + 1).copy_(&found.to_device(scores.device()));
+        }
+        query.subject.labels(&scores, &[value], &self.config.prediction)
+    }
+
+    /// One slice of the support, as a volume of depth 1.
+    fn slice(&self, slice: usize, value: i32) -> Shot {
+        let subject = &self.support.subject;
+        let (whole, at) = (subject.shot(&self.support.labels, &[value], None), subject.grid.slice_of(slice) as i64);
+        Shot::new(whole.image.narrow(2, at, 1), whole.classes.narrow(0, at, 1))
+    }
+}
+
+/// Whether the network sees one slice at a time.
+fn is_sliced(config: &Config) -> bool {
+    config.features.network != Network::UNet3d
+}
+
+/// The `part`-th of `parts` pieces of a range, as even as whole numbers allow.
+fn share(range: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
+    let at = |part: usize| range.start + part * range.len() / parts;
+    at(part)..at(part + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thirds_cover_a_range_without_overlap() {
+        for (range, expected) in [(3..12, [3..6, 6..9, 9..12]), (0..4, [0..1, 1..2, 2..4]), (5..7, [5..5, 5..6, 6..7])] {
+            assert_eq!([0, 1, 2].map(|part| share(&range, part, 3)), expected);
+        }
+    }
+}

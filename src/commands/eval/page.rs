@@ -1,0 +1,93 @@
+//! The page of an evaluation.
+
+use super::{Args, Evaluation, Example};
+use crate::commands::train::group_folder;
+use crate::config::Config;
+use crate::error::Result;
+use crate::metrics::Protocol;
+use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page};
+use crate::report::{curves, overlay, table};
+use crate::training::log;
+use std::path::Path;
+
+/// Curves of the fold's training, and its worst and best query.
+pub fn fold_figures(args: &Args, config: &Config, fold: usize, mut examples: Vec<Example>) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for group in 0..config.split.trainings() {
+        let rows = log::read(&group_folder(&args.run, Some(fold), &config.split, group).join("log.csv"), u64::MAX)?;
+        if rows.is_empty() {
+            continue;
+        }
+        let organs = config.split.groups.get(group).map_or(String::new(), |organs| format!(", tested on {}", organs.join(", ")));
+        figures.push(Figure {
+            heading: format!("Training of fold {fold}{organs}"),
+            caption: "Organ Dice is shown for orientation only: nothing is chosen by it.".to_owned(),
+            legend: vec![],
+            body: FigureBody::Svg(curves::curves_svg(&rows)),
+        });
+    }
+    examples.sort_by(|a, b| a.dice.total_cmp(&b.dice));
+    let values: Vec<i32> = config.data.classes.values().copied().collect();
+    let colours = overlay::class_colours(&values);
+    let legend: Vec<_> = config.data.classes.iter().map(|(name, value)| (name.clone(), colours[value])).collect();
+    let best = (examples.len() > 1).then(|| examples.pop()).flatten().map(|e| ("best", e));
+    let worst = examples.into_iter().next().map(|e| ("lowest", e));
+    figures.extend(best.into_iter().chain(worst).map(|(which, example)| Figure {
+        heading: format!("Fold {fold}: the query that scores {which}"),
+        caption: format!("{}. Image, truth, prediction.", example.caption),
+        legend: legend.clone(),
+        body: FigureBody::Png(example.png),
+    }));
+    Ok(figures)
+}
+
+impl Evaluation {
+    pub fn page(&self, args: &Args) -> Page {
+        let protocols = args.protocols.iter();
+        let cards = protocols.filter_map(|&protocol| {
+            let note = match protocol {
+                Protocol::Full => "whole volume, native grid",
+                Protocol::Ep1 => "organ's own slices only",
+                Protocol::Ep2 => "whole volume, supports labelled on their middle slice",
+            };
+            let value = table::per_cent(Some(self.mean(protocol)?));
+            Some(Card { label: format!("Mean Dice, {}", protocol.name()), value, note: note.to_owned() })
+        });
+        let by_class = self.summary.iter().map(|scores| {
+            let caption = format!("Dice by class, protocol {}", scores.protocol.name());
+            HtmlTable::new(caption, table::by_class(scores), scores.signature.clone())
+        });
+        let published = HtmlTable::new(
+            "Beside the published figures",
+            table::beside_published(&self.summary, &self.setting()),
+            "Published rows are mean Dice on CHAOS T2-SPIR as their papers print them; protocols and data differ.",
+        );
+        let queries: std::collections::BTreeSet<_> = self.rows.iter().map(|row| &row.query).collect();
+        let scans = queries.len();
+        Page {
+            title: "ssl3d: evaluation".to_owned(),
+            lead: format!(
+                "{scans} scan{} segmented from one labelled support each, by a network that was trained without \
+                 any label. All scores are Dice in per cent on the scans' own grids.",
+                if scans == 1 { "" } else { "s" }
+            ),
+            cards: cards.collect(),
+            tables: by_class.chain([published]).collect(),
+            figures: self.figures.clone(),
+            commands: vec![command(args)],
+            footer: self.summary.iter().map(|s| s.signature.clone()).collect::<Vec<_>>().join("  "),
+        }
+    }
+}
+
+fn command(args: &Args) -> String {
+    let folder = |path: &Path| path.display().to_string();
+    let fold = args.fold.as_ref().map_or(String::new(), |fold| format!(" --fold {fold}"));
+    let set: String = args.overrides.iter().map(|text| format!(" --set {text}")).collect();
+    format!(
+        "ssl3d eval --run {} --data {}{fold}{set} --out {}",
+        folder(&args.run),
+        folder(&args.data),
+        folder(&args.out)
+    )
+}

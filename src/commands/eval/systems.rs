@@ -1,0 +1,209 @@
+//! Several runs beside each other: seeds of one system together, each system in one line beside its published figure,
+//! and the others compared with the first, query by query.
+
+use super::{Args, Evaluation, evaluate, summarise};
+use crate::artifact;
+use crate::baseline;
+use crate::commands::progress::note;
+use crate::config::Config;
+use crate::episode::Source;
+use crate::error::{Error, Result};
+use crate::features::Network;
+use crate::metrics::Protocol;
+use crate::prototypes::Method;
+use crate::report::compare::{Comparison, compare};
+use crate::report::html::{HtmlTable, Page, render};
+use crate::report::scores::{ProtocolScores, Setup};
+use crate::report::table::{self, protocol_name};
+use crate::report::{Row, published, scores};
+use crate::training;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A configuration with all its seeds.
+struct System {
+    name: String,
+    config: Config,
+    runs: Vec<PathBuf>,
+    rows: Vec<Row>,
+    setups: BTreeMap<Protocol, Setup>,
+    summary: Vec<ProtocolScores>,
+}
+
+/// Scores `args.run` and `others`, and writes what came out.
+pub fn run(args: &Args, others: &[PathBuf]) -> Result<()> {
+    if others.is_empty() {
+        return run_one(args);
+    }
+    let mut systems: Vec<System> = Vec::new();
+    for run in std::iter::once(&args.run).chain(others) {
+        note(&format!("scoring {}", run.display()));
+        let overrides = args.overrides.clone();
+        let one = Args {
+            run: run.clone(),
+            data: args.data.clone(),
+            fold: args.fold.clone(),
+            protocols: args.protocols.clone(),
+            out: args.out.clone(),
+            overrides,
+            device: args.device,
+        };
+        add(&mut systems, run, evaluate(&one)?)?;
+    }
+    name_apart(&mut systems);
+    let lines = lines(&systems);
+    let overview = table::systems(&lines);
+    println!("{}", overview.to_text());
+    let comparisons = comparisons(&systems)?;
+    for comparison in &comparisons {
+        println!("{}\n{}", comparison.note(), comparison.table().to_text());
+    }
+    write(args, &systems, &comparisons, overview)?;
+    note(&format!("scores.csv, summary.json and report.html are in {}", args.out.display()));
+    Ok(())
+}
+
+fn run_one(args: &Args) -> Result<()> {
+    let evaluation = evaluate(args)?;
+    evaluation.write(args)?;
+    for protocol in &evaluation.summary {
+        println!("{}\n{}", protocol.signature, table::by_class(protocol).to_text());
+    }
+    println!("{}", table::beside_published(&evaluation.summary, &evaluation.setting()).to_text());
+    note(&format!("scores.csv, summary.json and report.html are in {}", args.out.display()));
+    Ok(())
+}
+
+/// To the system that has the same configuration but for its seed, or as a new one.
+fn add(systems: &mut Vec<System>, run: &std::path::Path, evaluation: Evaluation) -> Result<()> {
+    let Evaluation { mut config, rows, setups, summary, .. } = evaluation;
+    let seed = config.training.seed;
+    config.training.seed = 0;
+    let fold = |setups: &BTreeMap<Protocol, Setup>| setups.values().next().map(|setup| setup.fold.clone());
+    let same = |system: &&mut System| system.config == config && fold(&system.setups) == fold(&setups);
+    let Some(system) = systems.iter_mut().find(same) else {
+        let (name, runs) = (config.name.clone(), vec![run.to_owned()]);
+        systems.push(System { name, config, runs, rows, setups, summary });
+        return Ok(());
+    };
+    if system.rows.iter().any(|row| row.seed == seed) {
+        let found = format!("the same configuration and seed as {}", system.runs[0].display());
+        return Err(Error::file(run, "another system, or another seed", found, "name each run once"));
+    }
+    for setup in system.setups.values_mut() {
+        setup.seeds.push(seed);
+        setup.seeds.sort_unstable();
+    }
+    system.rows.extend(rows);
+    system.runs.push(run.to_owned());
+    system.summary = summarise(&system.rows, &system.setups);
+    Ok(())
+}
+
+/// Different systems that call themselves the same carry the name of their folder, too; rows carry the system's name.
+fn name_apart(systems: &mut [System]) {
+    let names: Vec<String> = systems.iter().map(|system| system.name.clone()).collect();
+    for system in systems.iter_mut() {
+        if names.iter().filter(|name| **name == system.name).count() > 1 {
+            let folder = system.runs[0].file_name().unwrap_or(system.runs[0].as_os_str()).to_string_lossy();
+            system.name = format!("{} ({folder})", system.name);
+        }
+        for row in &mut system.rows {
+            row.run.clone_from(&system.name);
+        }
+    }
+}
+
+fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
+    let of_system = |system: &'a System| {
+        let System { name, config, setups, summary, .. } = system;
+        let is_floor = config.baseline.method != baseline::Method::None;
+        let is_learned = !is_floor && config.supervision.source != Source::None;
+        summary.iter().map(move |scores| table::System {
+            name,
+            network: match config.features.network {
+                _ if is_floor => "-",
+                Network::UNet3d => "3D",
+                Network::UNet2d | Network::SeNet => "2D",
+            },
+            learns_from: match config.supervision.source {
+                _ if !is_learned => "-",
+                Source::Organs if config.training.initial_weights != training::RANDOM => "supervoxels, then organs",
+                Source::Organs => "organs",
+                Source::Supervoxels | Source::None => "supervoxels",
+            },
+            prototypes: match (config.features.network, config.prototypes.method) {
+                _ if is_floor => "-",
+                (Network::SeNet, _) => "-",
+                (_, Method::Alp) => "ALP",
+                (_, Method::Global) => "global",
+            },
+            setup: &setups[&scores.protocol],
+            scores,
+            published: published::find(&config.name, &setups[&scores.protocol].setting, protocol_name(scores.protocol)),
+        })
+    };
+    systems.iter().flat_map(of_system).collect()
+}
+
+/// The first system against each of the others; those that were scored on other queries are passed over with a word.
+fn comparisons(systems: &[System]) -> Result<Vec<Comparison>> {
+    let [first, others @ ..] = systems else { return Ok(vec![]) };
+    let mut comparisons = Vec::new();
+    for other in others {
+        match compare(&first.rows, &other.rows, 0) {
+            Ok(comparison) => comparisons.push(comparison),
+            Err(reason) => note(&format!("not compared: {reason}")),
+        }
+    }
+    Ok(comparisons)
+}
+
+fn write(args: &Args, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Result<()> {
+    artifact::create_folder(&args.out)?;
+    let rows: Vec<Row> = systems.iter().flat_map(|system| system.rows.iter().cloned()).collect();
+    scores::write_csv(&args.out.join("scores.csv"), &rows)?;
+    let summary = serde_json::json!({
+        "systems": systems.iter().map(|system| serde_json::json!({
+            "name": system.name,
+            "runs": system.runs,
+            "setups": system.setups.values().collect::<Vec<_>>(),
+            "protocols": system.summary,
+        })).collect::<Vec<_>>(),
+        "comparisons": comparisons,
+    });
+    let text = serde_json::to_string_pretty(&summary).expect("text and numbers only") + "\n";
+    artifact::write_bytes(&args.out.join("summary.json"), text.as_bytes())?;
+    artifact::write_bytes(&args.out.join("report.html"), render(&page(args, systems, comparisons, overview)).as_bytes())
+}
+
+fn page(args: &Args, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Page {
+    let overview = HtmlTable::new(
+        "All systems",
+        overview,
+        "Dice in per cent on the scans' own grids. A published figure stands beside its own protocol: EP1 of a 2D method \
+         gives away the query's range of slices and annotates three slices of the support; a 3D support is annotated \
+         throughout unless the column says otherwise.",
+    );
+    let compared = comparisons.iter().map(|comparison| {
+        let [a, b] = comparison.runs.each_ref().map(|run| run.name.as_str());
+        HtmlTable::new(format!("{a} against {b}"), comparison.table(), comparison.note())
+    });
+    let by_class = systems.iter().flat_map(|system| {
+        system.summary.iter().map(|scores| {
+            let caption = format!("{}, protocol {}", system.name, scores.protocol.name());
+            HtmlTable::new(caption, table::by_class(scores), scores.signature.clone())
+        })
+    });
+    let runs: String =
+        systems.iter().flat_map(|system| &system.runs).map(|run| format!(" --run {}", run.display())).collect();
+    Page {
+        title: "ssl3d: comparison of systems".to_owned(),
+        lead: format!("{} systems, scored on the same folds of one dataset.", systems.len()),
+        cards: vec![],
+        tables: std::iter::once(overview).chain(compared).chain(by_class).collect(),
+        figures: vec![],
+        commands: vec![format!("ssl3d eval{runs} --data {} --out {}", args.data.display(), args.out.display())],
+        footer: format!("ssl3d {}", env!("CARGO_PKG_VERSION")),
+    }
+}
