@@ -206,7 +206,7 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
     let (model, tensors) = (Model::new(&config.model(), Device::Cpu, 0), Tensors::new(&episode, Device::Cpu));
     let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
     let mut adamw = AdamW::new(trainable, 0.01);
-    for _ in 0..80 {
+    for _ in 0..200 {
         adamw.zero_gradients();
         step(&model, &tensors, &config.loss, true, true).backward();
         adamw.step(1e-2, 0.9);
