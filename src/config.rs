@@ -33,6 +33,7 @@ pub struct Config {
     pub baseline: baseline::Config,
     pub loss: loss::Config,
     pub training: training::Config,
+    pub tuning: training::tuning::Config,
 }
 
 /// The configuration of `path` over the paper's values, with `overrides` of the form `section.key=value` on top.
@@ -118,7 +119,8 @@ impl Config {
         self.prediction.check()?;
         self.baseline.check()?;
         self.loss.check()?;
-        self.training.check()
+        self.training.check()?;
+        self.tuning.check()
     }
 
     pub fn model(&self) -> model::Config {

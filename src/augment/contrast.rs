@@ -29,7 +29,12 @@ impl Config {
             return Err(Error::invalid("augment.contrast.blend", "shares up to 1", found, "0 changes nothing"));
         }
         if !(2..=64).contains(&self.knots) {
-            return Err(Error::invalid("augment.contrast.knots", "2 to 64", self.knots.to_string(), "6 is a gentle curve"));
+            return Err(Error::invalid(
+                "augment.contrast.knots",
+                "2 to 64",
+                self.knots.to_string(),
+                "6 is a gentle curve",
+            ));
         }
         Ok(())
     }

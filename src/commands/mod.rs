@@ -9,6 +9,7 @@ pub mod pseudolabel;
 pub mod segment;
 pub mod stop;
 pub mod train;
+mod tuned;
 
 use crate::cli::{Cli, Command};
 use crate::config;

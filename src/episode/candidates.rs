@@ -228,7 +228,11 @@ mod tests {
     }
 
     fn rules(source: Source, setting: u8, tested: &[u8]) -> Rules {
-        Rules { supervision: supervision::Config { source, annotated_scans: 0, tested_organs: false }, setting, tested: tested.to_vec() }
+        Rules {
+            supervision: supervision::Config { source, annotated_scans: 0, tested_organs: false },
+            setting,
+            tested: tested.to_vec(),
+        }
     }
 
     /// A body of region 1 from 2 to 10 in y and x, within it region 2 (2x4x4), region 3 (one voxel), region 4 at

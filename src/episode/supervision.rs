@@ -100,7 +100,11 @@ mod tests {
             (Organs, 2, 2, [true, true, false]),
             (None, 0, 2, [false; 3]),
         ] {
-            let rules = Rules { supervision: Config { source, annotated_scans, tested_organs: false }, setting, tested: vec![] };
+            let rules = Rules {
+                supervision: Config { source, annotated_scans, tested_organs: false },
+                setting,
+                tested: vec![],
+            };
             assert_eq!([0, 1, 2].map(|position| rules.need_organs(position)), expected, "{rules:?}");
         }
         assert!(!Rules::unlabelled().need_organs(0));

@@ -3,6 +3,7 @@
 
 use crate::baseline;
 use crate::commands::cohort::Subject;
+use crate::commands::tuned::tuned;
 use crate::config::Config;
 use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
@@ -81,14 +82,19 @@ impl Segmenter {
 
     /// What is known of a support before any query is seen.
     pub fn reference<'a>(&'a self, support: &'a Annotated, values: &'a [i32], config: &'a Config) -> Supported<'a> {
-        let dense = match self {
+        let asked = match self {
             Self::Floor(_) => None,
             Self::Network(model) => {
-                let shot = support.subject.shot(&support.sparse(values, config), values, Some(UNKNOWN));
-                Some(model.reference(&[shot], values.len() as i64))
+                let labels = support.sparse(values, config);
+                let shot = support.subject.shot(&labels, values, Some(UNKNOWN));
+                // What the protocol does not annotate must not be learned from either.
+                let dense = shot.known.is_none().then_some((&support.subject, &labels));
+                let tuned = dense.and_then(|dense| tuned(model, &[dense], values, config));
+                let reference = tuned.as_ref().unwrap_or(model).reference(&[shot], values.len() as i64);
+                Some((tuned, reference))
             }
         };
-        Supported { segmenter: self, support, values, config, dense }
+        Supported { segmenter: self, support, values, config, asked }
     }
 }
 
@@ -117,8 +123,8 @@ pub struct Supported<'a> {
     support: &'a Annotated,
     values: &'a [i32],
     config: &'a Config,
-    /// For the whole volume.
-    dense: Option<Reference>,
+    /// Of a network, for the whole volume: itself tuned to the support, and what it knows of it.
+    asked: Option<(Option<Model>, Reference)>,
 }
 
 impl Supported<'_> {
@@ -142,9 +148,12 @@ impl Supported<'_> {
         };
         Some(match protocol {
             Protocol::Ep2 => Found::Each(self.each(|value| self.from_middle_slice(model, query, value))),
-            Protocol::Ep1 if is_sliced(self.config) => Found::Each(self.each(|value| self.by_thirds(model, query, value))),
+            Protocol::Ep1 if is_sliced(self.config) => {
+                Found::Each(self.each(|value| self.by_thirds(model, query, value)))
+            }
             Protocol::Full | Protocol::Ep1 => {
-                let reference = self.dense.as_ref().expect("a network has one");
+                let (tuned, reference) = self.asked.as_ref().expect("a network has it");
+                let model = tuned.as_ref().unwrap_or(model);
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
                 Found::Joint(query.subject.labels(&scores, self.values, &self.config.prediction))
             }
@@ -221,7 +230,8 @@ mod tests {
 
     #[test]
     fn thirds_cover_a_range_without_overlap() {
-        for (range, expected) in [(3..12, [3..6, 6..9, 9..12]), (0..4, [0..1, 1..2, 2..4]), (5..7, [5..5, 5..6, 6..7])] {
+        for (range, expected) in [(3..12, [3..6, 6..9, 9..12]), (0..4, [0..1, 1..2, 2..4]), (5..7, [5..5, 5..6, 6..7])]
+        {
             assert_eq!([0, 1, 2].map(|part| share(&range, part, 3)), expected);
         }
     }

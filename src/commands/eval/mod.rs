@@ -167,8 +167,11 @@ fn score_group(
     let needed: BTreeSet<usize> = parts.test.iter().chain(&supports).copied().collect();
     let segmenter = segmenter(args, config, data, fold, group, &needed)?;
     let tested = config.split.tested(group, &data.classes)?;
-    let classes: Vec<(&str, i32)> =
-        (1..).zip(&data.classes).filter(|(i, _)| tested.contains(i)).map(|(_, (name, &v))| (name.as_str(), v)).collect();
+    let classes: Vec<(&str, i32)> = (1..)
+        .zip(&data.classes)
+        .filter(|(i, _)| tested.contains(i))
+        .map(|(_, (name, &v))| (name.as_str(), v))
+        .collect();
     let values: Vec<i32> = classes.iter().map(|(_, value)| *value).collect();
 
     let read = |&position: &usize| Ok((position, annotated(&data.cases[position], config)?));

@@ -18,7 +18,8 @@ pub fn fold_figures(args: &Args, config: &Config, fold: usize, mut examples: Vec
         if rows.is_empty() {
             continue;
         }
-        let organs = config.split.groups.get(group).map_or(String::new(), |organs| format!(", tested on {}", organs.join(", ")));
+        let organs =
+            config.split.groups.get(group).map_or(String::new(), |organs| format!(", tested on {}", organs.join(", ")));
         figures.push(Figure {
             heading: format!("Training of fold {fold}{organs}"),
             caption: "Organ Dice is shown for orientation only: nothing is chosen by it.".to_owned(),
