@@ -101,7 +101,7 @@ pub struct Eval {
     /// Dataset folder, with labels.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// A fold's number or all [default: every fold that the run has finished].
+    /// A fold's number, several with commas, or all [default: every fold that the run has finished].
     #[arg(long, value_name = "K")]
     pub fold: Option<String>,
     /// Whole volume; the organ's own slices only (ep1); from one annotated slice of the support (ep2); or all three.

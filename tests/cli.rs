@@ -178,10 +178,10 @@ fn eval_writes_scores_summary_and_page_and_prints_the_table() {
     let [table, _] = succeed(arguments, &[&trained.run, &trained.data, out.path()]);
     assert!(table.contains("protocol=full|folds=3|fold=1") && table.contains("right kidney"), "{table}");
     let rows = scores(out.path());
-    // Scans 3 and 4 from 5, four organs, two protocols.
-    assert_eq!(rows.len(), 16);
+    // Scans 3 and 4 from 5, four organs, three protocols.
+    assert_eq!(rows.len(), 24);
     let of = |column: usize| rows.iter().map(|row| row[column].as_str()).collect::<BTreeSet<_>>();
-    assert_eq!([of(0), of(1), of(5)], [["3", "4"].into(), ["5"].into(), ["ep1", "full"].into()]);
+    assert_eq!([of(0), of(1), of(5)], [["3", "4"].into(), ["5"].into(), ["ep1", "ep2", "full"].into()]);
     let dices: Vec<f64> = rows.iter().map(|row| row[6].parse().unwrap()).collect();
     assert!(dices.iter().all(|dice| (0.0..=1.0).contains(dice)), "{dices:?}");
     let summary = json(&fs::read_to_string(out.path().join("summary.json")).unwrap());
@@ -413,7 +413,7 @@ fn wrong_flags_exit_with_2_and_help_and_version_with_0() {
     for (arguments, code, words) in [
         ("train --data a --run b", 2, "--config"),
         ("segment --weights a", 2, "--support"),
-        ("eval --run a --data b --out c --protocol ep2", 2, "[possible values: full, ep1, all]"),
+        ("eval --run a --data b --out c --protocol ep3", 2, "[possible values: full, ep1, ep2, all]"),
         ("trian", 2, "train"),
         ("", 2, "Usage"),
         ("--version", 0, env!("CARGO_PKG_VERSION")),

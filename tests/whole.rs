@@ -111,6 +111,7 @@ impl Bench {
             recipe: &recipe,
             train: &self.train,
             held_out: &self.held_out,
+            seen: &[],
             organs: Some(&self.organs),
             folder,
             config: &self.text,

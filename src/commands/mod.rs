@@ -9,7 +9,6 @@ pub mod pseudolabel;
 pub mod segment;
 pub mod stop;
 pub mod train;
-mod tuned;
 
 use crate::cli::{Cli, Command};
 use crate::config;

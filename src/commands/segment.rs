@@ -4,7 +4,6 @@ use crate::artifact;
 use crate::commands::cohort::Subject;
 use crate::commands::progress::{Progress, note, warn};
 use crate::commands::stop;
-use crate::commands::tuned::tuned;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
@@ -146,8 +145,6 @@ impl Segmenter {
         let values = values(args, &shots, config.data.ignore)?;
         let supports: Vec<Shot> =
             shots.iter().map(|(subject, labels)| subject.shot(labels, &values, config.data.ignore)).collect();
-        let annotated: Vec<(&Subject, &LabelMap)> = shots.iter().map(|(subject, labels)| (subject, labels)).collect();
-        let model = tuned(&model, &annotated, &values, &config).unwrap_or(model);
         let reference = model.reference(&supports, values.len() as i64);
         for (value, shown) in values.iter().zip(reference.shown()) {
             if !shown {

@@ -193,7 +193,7 @@ fn train_fold(
     } else if config.training.initial_weights == training::RANDOM {
         vec![]
     } else {
-        let path = PathBuf::from(config.training.initial_weights.replace("{fold}", &fold_name(fold)));
+        let path = initial_weights(&config.training.initial_weights, fold);
         note(&format!("{name}: beginning with the weights of {}", path.display()));
         start_from(&model, &path, &withheld)?
     };
@@ -218,6 +218,11 @@ fn train_fold(
     }
     note(&format!("{name}: done, weights in {}", folder.join("weights.safetensors").display()));
     Ok(())
+}
+
+/// The path with the fold's name in the place of `{fold}`.
+fn initial_weights(path: &str, fold: Option<usize>) -> PathBuf {
+    PathBuf::from(path.replace("{fold}", &fold_name(fold)))
 }
 
 /// Weights to begin with: ours, and then they must not have seen a scan that this fold withholds; or another program's.
@@ -337,8 +342,7 @@ mod tests {
             trained_on: vec!["7".to_owned()],
             state,
         };
-        let path =
-            initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Path::new("run/fold_3"));
+        let path = initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Some(3));
         assert_eq!(path, folder.path().join("fold_3.safetensors"));
         let of = |model: &Model| weights::variables(&model.variables);
         let withheld = |id: &str| [id.to_owned()];
@@ -352,13 +356,13 @@ mod tests {
         let seen = start_from(&same, &path, &withheld("7")).unwrap_err().to_string();
         assert!(seen.contains("trained on scan 7") && seen.contains("{fold}"), "{seen}");
         assert!(of(&same) != of(&source));
-        start_from(&same, &path, &withheld("8")).unwrap();
+        assert_eq!(start_from(&same, &path, &withheld("8")).unwrap(), ["7"]);
         assert!(of(&same) == of(&source));
         let other = start_from(&model("features.output_channels=5", 2), &path, &[]).unwrap_err().to_string();
         assert!(other.contains("shape [4]") && other.contains("[features]") && !other.contains('\n'), "{other}");
         // Another program's weights say nothing of what they were trained on.
         weights::write(&path, &of(&source), "").unwrap();
-        start_from(&same, &path, &withheld("7")).unwrap();
+        assert!(start_from(&same, &path, &withheld("7")).unwrap().is_empty());
     }
 
     #[test]

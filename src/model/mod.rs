@@ -101,14 +101,6 @@ impl Model {
         weights::load(path, tensors, &weights::variables(&self.variables))
     }
 
-    /// The same network with weights of its own.
-    pub fn copy(&self) -> Self {
-        let copy = Self::new(&self.config, self.device(), 0);
-        let (from, to) = (weights::variables(&self.variables), weights::variables(&copy.variables));
-        no_grad(|| to.iter().for_each(|(name, tensor)| tensor.shallow_clone().copy_(&from[name])));
-        copy
-    }
-
     pub fn device(&self) -> Device {
         self.variables.device()
     }

@@ -233,6 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn the_way_by_another_scan_adds_to_the_loss_and_to_the_gradients() {
+        let image = Array3::from_shape_fn((4, 8, 8), |(z, y, x)| (z + 2 * y + x) as f32 / 10.0);
+        let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
+        let (mut tensors, mut config) = example(image.clone(), labels);
+        config.cycle_weight = 2.0;
+        let of = |tensors: &Tensors| {
+            let model = model(features::Network::UNet3d);
+            let mut outcome = step(&model, tensors, &config, Parts { alignment: false, cycle: true }, true);
+            outcome.backward();
+            let gradients = model.variables.trainable_variables();
+            let length = gradients.iter().map(|v| v.grad().norm().double_value(&[])).sum::<f64>();
+            (outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]), length)
+        };
+        let (without, segmentation, gradients) = of(&tensors);
+        assert_eq!(without, segmentation);
+        tensors.other = Some(from_voxels(image.mapv(|v| 1.5 * v).view()));
+        let (with, same, other_gradients) = of(&tensors);
+        assert_eq!(same, segmentation);
+        assert!(with > without && (other_gradients - gradients).abs() > 1e-6 * gradients, "{with}, {without}");
+    }
+
+    #[test]
     fn an_se_net_is_asked_for_a_class_only_where_the_support_shows_it() {
         let image = Array3::from_shape_fn((3, 16, 16), |(z, y, x)| ((z + 2 * y) as f32 * x as f32).sin());
         let labels = Array3::from_shape_fn((3, 16, 16), |(z, y, _)| if y > 7 { 0 } else { [1, 0, 2][z] });

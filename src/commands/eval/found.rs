@@ -3,7 +3,6 @@
 
 use crate::baseline;
 use crate::commands::cohort::Subject;
-use crate::commands::tuned::tuned;
 use crate::config::Config;
 use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
@@ -82,19 +81,14 @@ impl Segmenter {
 
     /// What is known of a support before any query is seen.
     pub fn reference<'a>(&'a self, support: &'a Annotated, values: &'a [i32], config: &'a Config) -> Supported<'a> {
-        let asked = match self {
+        let dense = match self {
             Self::Floor(_) => None,
             Self::Network(model) => {
-                let labels = support.sparse(values, config);
-                let shot = support.subject.shot(&labels, values, Some(UNKNOWN));
-                // What the protocol does not annotate must not be learned from either.
-                let dense = shot.known.is_none().then_some((&support.subject, &labels));
-                let tuned = dense.and_then(|dense| tuned(model, &[dense], values, config));
-                let reference = tuned.as_ref().unwrap_or(model).reference(&[shot], values.len() as i64);
-                Some((tuned, reference))
+                let shot = support.subject.shot(&support.sparse(values, config), values, Some(UNKNOWN));
+                Some(model.reference(&[shot], values.len() as i64))
             }
         };
-        Supported { segmenter: self, support, values, config, asked }
+        Supported { segmenter: self, support, values, config, dense }
     }
 }
 
@@ -123,8 +117,8 @@ pub struct Supported<'a> {
     support: &'a Annotated,
     values: &'a [i32],
     config: &'a Config,
-    /// Of a network, for the whole volume: itself tuned to the support, and what it knows of it.
-    asked: Option<(Option<Model>, Reference)>,
+    /// Of a network, for the whole volume.
+    dense: Option<Reference>,
 }
 
 impl Supported<'_> {
@@ -152,8 +146,7 @@ impl Supported<'_> {
                 Found::Each(self.each(|value| self.by_thirds(model, query, value)))
             }
             Protocol::Full | Protocol::Ep1 => {
-                let (tuned, reference) = self.asked.as_ref().expect("a network has it");
-                let model = tuned.as_ref().unwrap_or(model);
+                let reference = self.dense.as_ref().expect("a network has one");
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
                 Found::Joint(query.subject.labels(&scores, self.values, &self.config.prediction))
             }

@@ -31,7 +31,7 @@ use std::path::PathBuf;
 pub struct Args {
     pub run: PathBuf,
     pub data: PathBuf,
-    /// A fold's number or "all"; every finished fold where it is not given.
+    /// Numbers of folds with commas between them or "all"; every finished fold where it is not given.
     pub fold: Option<String>,
     pub protocols: Vec<Protocol>,
     pub out: PathBuf,
@@ -132,13 +132,13 @@ fn folds(args: &Args, config: &Config) -> Result<Vec<usize>> {
     let chosen = match args.fold.as_deref() {
         None => every.into_iter().filter(finished).collect(),
         Some("all") => every,
-        Some(text) => match text.parse() {
-            Ok(fold) if fold < config.split.folds => vec![fold],
-            _ => {
-                let expected = format!("0 to {} or all", config.split.folds - 1);
-                return Err(Error::invalid("--fold", expected, text, "name one of them"));
-            }
-        },
+        Some(text) => {
+            let known = |part: &str| part.trim().parse().ok().filter(|fold| *fold < config.split.folds);
+            text.split(',').map(known).collect::<Option<BTreeSet<usize>>>().map(Vec::from_iter).ok_or_else(|| {
+                let expected = format!("0 to {}, several with commas, or all", config.split.folds - 1);
+                Error::invalid("--fold", expected, text, "name those to score")
+            })?
+        }
     };
     match chosen.iter().find(|fold| !finished(fold)) {
         None if !chosen.is_empty() => Ok(chosen),

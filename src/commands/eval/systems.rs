@@ -5,7 +5,7 @@ use super::{Args, Evaluation, evaluate, summarise};
 use crate::artifact;
 use crate::baseline;
 use crate::commands::progress::note;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::episode::Source;
 use crate::error::{Error, Result};
 use crate::features::Network;
@@ -13,12 +13,13 @@ use crate::metrics::Protocol;
 use crate::prototypes::Method;
 use crate::report::compare::{Comparison, compare};
 use crate::report::html::{HtmlTable, Page, render};
+use crate::report::published::{self, Published};
 use crate::report::scores::{ProtocolScores, Setup};
 use crate::report::table::{self, protocol_name};
-use crate::report::{Row, published, scores};
+use crate::report::{Row, scores};
 use crate::training;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// A configuration with all its seeds.
 struct System {
@@ -36,31 +37,48 @@ pub fn run(args: &Args, others: &[PathBuf]) -> Result<()> {
         return run_one(args);
     }
     let mut systems: Vec<System> = Vec::new();
-    for run in std::iter::once(&args.run).chain(others) {
-        note(&format!("scoring {}", run.display()));
-        let overrides = args.overrides.clone();
-        let one = Args {
-            run: run.clone(),
-            data: args.data.clone(),
-            fold: args.fold.clone(),
-            protocols: args.protocols.clone(),
-            out: args.out.clone(),
-            overrides,
-            device: args.device,
-        };
-        add(&mut systems, run, evaluate(&one)?)?;
+    let (floors, networks): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        std::iter::once(&args.run).chain(others).partition(|run| is_floor(run, &args.overrides));
+    for run in &networks {
+        add(&mut systems, run, score(args, run, args.fold.clone())?)?;
+    }
+    // A floor has every fold; it is compared on those of the networks.
+    let scored: BTreeSet<usize> = systems.iter().flat_map(|system| system.rows.iter().map(|row| row.fold)).collect();
+    let scored = scored.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let fold = args.fold.clone().or_else(|| (!scored.is_empty()).then_some(scored));
+    for run in &floors {
+        add(&mut systems, run, score(args, run, fold.clone())?)?;
     }
     name_apart(&mut systems);
     let lines = lines(&systems);
     let overview = table::systems(&lines);
     println!("{}", overview.to_text());
     let comparisons = comparisons(&systems)?;
-    for comparison in &comparisons {
+    if let [comparison] = comparisons.as_slice() {
         println!("{}\n{}", comparison.note(), comparison.table().to_text());
     }
     write(args, &systems, &comparisons, overview)?;
     note(&format!("scores.csv, summary.json and report.html are in {}", args.out.display()));
     Ok(())
+}
+
+fn is_floor(run: &Path, overrides: &[String]) -> bool {
+    let config = std::fs::read_to_string(run.join("config.toml")).ok();
+    let config = config.and_then(|text| config::with_overrides(&text, "", overrides).ok()); // a fault is told later
+    config.is_some_and(|config| config.baseline.method != baseline::Method::None)
+}
+
+fn score(args: &Args, run: &Path, fold: Option<String>) -> Result<Evaluation> {
+    note(&format!("scoring {}", run.display()));
+    evaluate(&Args {
+        run: run.to_owned(),
+        data: args.data.clone(),
+        fold,
+        protocols: args.protocols.clone(),
+        out: args.out.clone(),
+        overrides: args.overrides.clone(),
+        device: args.device,
+    })
 }
 
 fn run_one(args: &Args) -> Result<()> {
@@ -75,7 +93,7 @@ fn run_one(args: &Args) -> Result<()> {
 }
 
 /// To the system that has the same configuration but for its seed, or as a new one.
-fn add(systems: &mut Vec<System>, run: &std::path::Path, evaluation: Evaluation) -> Result<()> {
+fn add(systems: &mut Vec<System>, run: &Path, evaluation: Evaluation) -> Result<()> {
     let Evaluation { mut config, rows, setups, summary, .. } = evaluation;
     let seed = config.training.seed;
     config.training.seed = 0;
@@ -140,10 +158,15 @@ fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
             },
             setup: &setups[&scores.protocol],
             scores,
-            published: published::find(&config.name, &setups[&scores.protocol].setting, protocol_name(scores.protocol)),
+            published: published(config, &setups[&scores.protocol].setting, scores.protocol),
         })
     };
     systems.iter().flat_map(of_system).collect()
+}
+
+/// What others report for the system under this very protocol.
+fn published(config: &Config, setting: &str, protocol: Protocol) -> Option<&'static Published> {
+    published::find(&config.name, setting, protocol_name(protocol)).filter(|p| p.protocol == protocol_name(protocol))
 }
 
 /// The first system against each of the others; those that were scored on other queries are passed over with a word.

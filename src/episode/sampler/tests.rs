@@ -19,7 +19,7 @@ fn slices(depth_vox: usize, windows: Windows, regions: usize) -> Config {
 }
 
 fn organs(annotated_scans: usize, setting: u8, tested: &[u8]) -> Rules {
-    let supervision = supervision::Config { source: Source::Organs, annotated_scans };
+    let supervision = supervision::Config { source: Source::Organs, annotated_scans, tested_organs: false };
     Rules { supervision, setting, tested: tested.to_vec() }
 }
 

@@ -1,0 +1,120 @@
+//! Every row of `configs/table` trained for a moment on generated scans, and the table that `ssl3d eval` prints of them.
+
+mod program;
+
+use program::{command, said, succeed};
+use ssl3d::phantom::{self, write_cohort};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// Small enough for seconds. Setting 1, since a generated abdomen has hardly a slice without a tested organ.
+const SMALL: &str = "--fold 0 --set split.folds=3 --set split.setting=1 --set training.epochs=1 \
+    --set training.iterations_per_epoch=2 --set training.validation_episodes=1 --set preprocess.size_vox=[8,32,32] \
+    --set features.f_maps=4 --set episode.min_size_vox=10 --set supervoxels.felzenszwalb.min_size_2d_vox=40 --device cpu -q";
+
+/// Six scans, and what `scripts/table.sh` made of them and printed.
+struct Made {
+    data: PathBuf,
+    table: PathBuf,
+    printed: String,
+}
+
+static MADE: LazyLock<Made> = LazyLock::new(|| {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systems");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let [data, table] = ["data", "table"].map(|name| folder.join(name));
+    let cohort = phantom::Config { subjects: 6, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
+    write_cohort(&data, &cohort).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/table.sh");
+    let mut run = Command::new(script);
+    run.env("SSL3D", env!("CARGO_BIN_EXE_ssl3d")).arg(&data).arg(&table).args(SMALL.split_whitespace());
+    let output = run.output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    Made { data, table, printed }
+});
+
+/// The summary beside the table.
+fn summary(folder: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn every_row_of_the_papers_table_is_trained_scored_and_printed() {
+    let made = &*MADE;
+    for (name, words) in [
+        ("3D SSL-ALPNet ", "3D supervoxels ALP 1 full dense 0 0"),
+        ("3D SSL-ALPNet, 20 % annotated", "3D supervoxels, then organs ALP seen full dense 0 0"),
+        ("SSL-ALPNet ", "2D supervoxels ALP 1 EP1 3 slices 0 0"),
+        ("SSL-PANet", "2D supervoxels global 1 EP2 middle slice 0 0"),
+        ("ALPNet ", "2D organs ALP 1 full dense 0 0"),
+        ("ALPNet-init", "2D - ALP 1 full dense 0 0"),
+        ("vanilla PANet", "2D organs global 1 EP1 3 slices 0 0"),
+        ("SE-Net", "2D organs - 1 EP1 3 slices 0 0"),
+        ("mask copy", "- - - - full dense 0 0"),
+        ("affine mask copy", "- - - - EP1 dense 0 0"),
+    ] {
+        let line = |line: &str| {
+            let spaced = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            line.starts_with(name) && spaced.contains(words)
+        };
+        assert!(made.printed.lines().any(line), "{name}: {words}\n{}", made.printed);
+    }
+    let systems = summary(&made.table.join("evaluation"))["systems"].as_array().unwrap().clone();
+    assert_eq!(systems.len(), 10);
+    for system in systems {
+        let is_floor = system["name"].as_str().unwrap().contains("mask copy");
+        let protocols: Vec<&str> =
+            system["protocols"].as_array().unwrap().iter().map(|p| p["protocol"].as_str().unwrap()).collect();
+        assert_eq!(protocols, if is_floor { vec!["full", "ep1"] } else { vec!["full", "ep1", "ep2"] }, "{system}");
+        for protocol in system["protocols"].as_array().unwrap() {
+            assert_eq!(protocol["classes"].as_array().unwrap().len(), 4, "the groups together test every organ");
+        }
+    }
+    let page = fs::read_to_string(made.table.join("evaluation/report.html")).unwrap();
+    assert!(page.contains("All systems") && page.contains("3D SSL-ALPNet against SE-Net"));
+}
+
+#[test]
+fn trainings_by_group_know_what_they_have_seen() {
+    let made = &*MADE;
+    for run in ["se-net", "panet", "alpnet"] {
+        for group in ["fold_0-liver-spleen", "fold_0-left_kidney-right_kidney"] {
+            assert!(made.table.join(run).join(group).join("weights.safetensors").exists(), "{run}, {group}");
+        }
+    }
+    let weights = made.table.join("3d-ssl-alpnet-annotated/fold_0/weights.safetensors");
+    let (about, _) = ssl3d::training::checkpoint::read_weights(&weights).unwrap();
+    let mut seen = about.trained_on;
+    seen.sort_unstable();
+    assert_eq!(seen, ["4", "5", "6"]);
+}
+
+#[test]
+fn seeds_of_one_system_are_taken_together_and_two_systems_are_compared() {
+    let (made, folder) = (&*MADE, tempfile::tempdir().unwrap());
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/table/mask-copy.toml");
+    let [first, second] = [0, 1].map(|seed| {
+        let run = folder.path().join(format!("copy_{seed}"));
+        let train =
+            format!("train --config {{}} --data {{}} --run {{}} --set split.folds=3 --set training.seed={seed} -q");
+        succeed(&train, &[&config, &made.data, &run]);
+        run
+    });
+    let (affine, out) = (made.table.join("affine-mask-copy"), folder.path().join("out"));
+    let eval = "eval --run {} --run {} --run {} --data {} --out {} --fold 0 --protocol full --device cpu -q";
+    let [table, _] = succeed(eval, &[&first, &second, &affine, &made.data, &out]);
+    assert!(table.contains("mask copy (seed 0,1) minus affine mask copy (seed 0)"), "{table}");
+    let summary = summary(&out);
+    assert_eq!(summary["systems"].as_array().unwrap().len(), 2);
+    assert_eq!(summary["systems"][0]["setups"][0]["seeds"], serde_json::json!([0, 1]));
+    assert_eq!(summary["comparisons"][0]["protocols"][0]["pairs"], 8, "two queries, four organs");
+    // A run that is named twice is no second seed.
+    let twice = command(eval, &[&first, &first, &affine, &made.data, &out]).output().unwrap();
+    let [_, fault] = said(&twice);
+    assert_eq!(twice.status.code(), Some(1));
+    assert!(fault.contains("the same configuration and seed"), "{fault}");
+}
