@@ -18,10 +18,6 @@ pub struct Config {
     pub alignment_weight: f64,
     /// Fraction of training after which that loss is switched on.
     pub alignment_start: f64,
-    /// Weight of the loss by way of another scan: what the support's regions are found as there has to find the query's.
-    pub cycle_weight: f64,
-    /// Fraction of training after which that loss is switched on.
-    pub cycle_start: f64,
 }
 
 impl Config {
@@ -31,7 +27,6 @@ impl Config {
             ("cross_entropy_weight", self.cross_entropy_weight),
             ("background_weight", self.background_weight),
             ("alignment_weight", self.alignment_weight),
-            ("cycle_weight", self.cycle_weight),
         ];
         for (name, weight) in weights {
             if !(0.0..=1e3).contains(&weight) {
@@ -43,10 +38,9 @@ impl Config {
             let at = "loss.dice_weight and loss.cross_entropy_weight";
             return Err(Error::invalid(at, "at least one above 0", "both 0", "change one of the keys"));
         }
-        for (key, start) in [("alignment_start", self.alignment_start), ("cycle_start", self.cycle_start)] {
-            if !(0.0..=1.0).contains(&start) {
-                return Err(Error::invalid(format!("loss.{key}"), "a fraction", start.to_string(), "change this key"));
-            }
+        if !(0.0..=1.0).contains(&self.alignment_start) {
+            let found = self.alignment_start.to_string();
+            return Err(Error::invalid("loss.alignment_start", "a fraction", found, "change this key"));
         }
         Ok(())
     }
@@ -107,16 +101,7 @@ mod tests {
 
     fn config(dice_weight: f64, cross_entropy_weight: f64) -> Config {
         let (alignment_weight, alignment_start) = (1.0, 0.0);
-        let (cycle_weight, cycle_start, background_weight) = (0.0, 0.0, 0.1);
-        Config {
-            dice_weight,
-            cross_entropy_weight,
-            background_weight,
-            alignment_weight,
-            alignment_start,
-            cycle_weight,
-            cycle_start,
-        }
+        Config { dice_weight, cross_entropy_weight, background_weight: 0.1, alignment_weight, alignment_start }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use ssl3d::model::{Model, Shot};
 use ssl3d::prediction::hard;
 use ssl3d::tensor::{from_classes, from_voxels, to_voxels};
 use ssl3d::training::adamw::AdamW;
-use ssl3d::training::step::{Parts, Tensors, step};
+use ssl3d::training::step::{Tensors, step};
 use ssl3d::training::validation::{Annotated, Organs};
 use ssl3d::training::{self, Event, Run, checkpoint, log};
 use ssl3d::{metrics, rng, weights};
@@ -162,7 +162,7 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let tensors = Tensors::new(&episode, Device::Cpu);
     for _ in 0..80 {
         adamw.zero_gradients();
-        step(&model, &tensors, &config.loss, Parts { alignment: true, cycle: false }, true).backward();
+        step(&model, &tensors, &config.loss, true, true).backward();
         adamw.step(1e-2, 0.9);
     }
     let query = |model: &Model, episode: &Episode| {
@@ -202,7 +202,6 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
         query_image: image.clone(),
         query_labels: labels.clone(),
         classes: 2,
-        other_image: None,
     };
 
     let (model, tensors) = (Model::new(&config.model(), Device::Cpu, 0), Tensors::new(&episode, Device::Cpu));
@@ -210,7 +209,7 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
     let mut adamw = AdamW::new(trainable, 0.01);
     for _ in 0..200 {
         adamw.zero_gradients();
-        step(&model, &tensors, &config.loss, Parts { alignment: true, cycle: false }, true).backward();
+        step(&model, &tensors, &config.loss, true, true).backward();
         adamw.step(1e-2, 0.9);
     }
     let image = from_voxels(image.view());

@@ -19,7 +19,7 @@ use ssl3d::rng;
 use ssl3d::supervoxels::{self, felzenszwalb, slic};
 use ssl3d::tensor::{from_classes, from_floats, from_voxels, to_channels};
 use ssl3d::training::adamw::AdamW;
-use ssl3d::training::step::{Parts, Tensors, step};
+use ssl3d::training::step::{Tensors, step};
 use ssl3d::volume::preprocess::{self, percentile};
 use ssl3d::volume::{Image, LabelMap};
 use ssl3d::weights;
@@ -173,8 +173,7 @@ impl Trainer {
     /// One update of the weights: the loss of Eq. 3.6 before it.
     pub fn step(&mut self) -> f64 {
         self.adamw.zero_gradients();
-        let mut outcome =
-            step(&self.model, &self.tensors, &self.loss, Parts { alignment: self.alignment, cycle: false }, true);
+        let mut outcome = step(&self.model, &self.tensors, &self.loss, self.alignment, true);
         outcome.backward();
         let norm = self.adamw.gradient_norm().double_value(&[]);
         assert!(norm.is_finite(), "a finite gradient");

@@ -24,8 +24,6 @@ pub struct Episode {
     pub query_labels: Array3<u8>,
     /// Foreground classes; each has voxels on both sides.
     pub classes: u8,
-    /// The image of another scan of the same size, as it is; where the loss goes by way of it.
-    pub other_image: Option<Array3<f32>>,
 }
 
 impl Episode {
@@ -64,7 +62,7 @@ impl Episode {
         let (query_image, mut query_labels) = side(&draw.query, on_query);
         let least = config.min_size_vox.div_ceil(4).max(1);
         let classes = keep_common(&mut support_labels, &mut query_labels, draw.classes.len(), least);
-        let episode = Self { support_image, support_labels, query_image, query_labels, classes, other_image: None };
+        let episode = Self { support_image, support_labels, query_image, query_labels, classes };
         (classes > 0).then_some(episode)
     }
 }
@@ -76,19 +74,6 @@ fn keep_in_plane(params: &mut augment::Params) {
     }
     if let Some(elastic) = &mut params.elastic {
         elastic.displacement_mm.iter_mut().for_each(|displacement| displacement[0] = 0.0);
-    }
-}
-
-impl Episode {
-    /// With the image of another scan, drawn from those of the support's size; without one where there is none.
-    pub fn beside_another(mut self, scans: &[Scan], draw: &Draw, rng: &mut impl Rng) -> Self {
-        let size = self.support_image.dim();
-        let fits = |&position: &usize| position != draw.support.scan && scans[position].image.dim() == size;
-        let others: Vec<usize> = (0..scans.len()).filter(fits).collect();
-        if !others.is_empty() {
-            self.other_image = Some(scans[others[rng.random_range(0..others.len())]].image.clone());
-        }
-        self
     }
 }
 

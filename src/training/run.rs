@@ -3,7 +3,7 @@
 use super::adamw::AdamW;
 use super::checkpoint::{self, About, State};
 use super::one_cycle::one_cycle;
-use super::step::{Parts, Tensors, step};
+use super::step::{Tensors, step};
 use super::validation::{self, Organs};
 use super::{Recipe, log};
 use crate::artifact;
@@ -121,15 +121,12 @@ fn prepare(
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let Recipe { training, episode, augment, loss, .. } = recipe;
+    let Recipe { training, episode, augment, .. } = recipe;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
-        let drawn = episode::draw(&mut rng, candidates, episode).and_then(|draw| {
-            let made = Episode::make(train, &draw, episode, augment, &mut rng)?;
-            let asks_another = loss.cycle_weight > 0.0 && step as f64 >= loss.cycle_start * training.steps() as f64;
-            Some(if asks_another { made.beside_another(train, &draw, &mut rng) } else { made })
-        });
+        let drawn = episode::draw(&mut rng, candidates, episode)
+            .and_then(|draw| Episode::make(train, &draw, episode, augment, &mut rng));
         if episodes.send(drawn).is_err() {
             return;
         }
@@ -192,12 +189,11 @@ impl Trainer<'_> {
     fn update(&mut self, episode: &Episode) -> Option<f64> {
         let Run { model, recipe, .. } = self.run;
         let steps = recipe.training.steps();
-        let is_past = |start: f64| self.state.step as f64 >= start * steps as f64;
-        let parts = Parts { alignment: is_past(recipe.loss.alignment_start), cycle: is_past(recipe.loss.cycle_start) };
+        let alignment = self.state.step as f64 >= recipe.loss.alignment_start * steps as f64;
         let (rate, beta_1) = one_cycle(self.state.step, steps, recipe.training.learning_rate);
         self.adamw.zero_gradients();
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
-        let mut outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, parts, true);
+        let mut outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
         outcome.backward();
         let norm = self.adamw.gradient_norm();
         // The only place where the host waits for the device.

@@ -20,8 +20,6 @@ pub struct Tensors {
     query: Tensor,
     /// Regions in the episode.
     count: i64,
-    /// An image of another scan, (1, 1, D, H, W).
-    other: Option<Tensor>,
 }
 
 impl Tensors {
@@ -33,52 +31,20 @@ impl Tensors {
             support: classes(&episode.support_labels),
             query: classes(&episode.query_labels),
             count: i64::from(episode.classes),
-            other: episode.other_image.as_ref().map(|voxels| image(voxels).to_device(device)),
         }
     }
 }
 
-/// Which parts of the loss are on beside that of the query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Parts {
-    pub alignment: bool,
-    pub cycle: bool,
-}
-
-/// What one episode gave.
-pub struct Outcome {
-    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 where alignment is on.
-    loss: Tensor,
-    /// The part of Eq. 3.6.
-    pub segmentation: Tensor,
-    /// Scores of the query, (1, 1 + K, D, H, W).
-    pub scores: Tensor,
-    tape: Tape,
-}
-
-impl Outcome {
-    /// The value of the loss to minimise: for its gradients there is [`Outcome::backward`].
-    pub fn loss(&self) -> Tensor {
-        self.loss.detach()
-    }
-
-    /// The gradients of the loss with respect to the network's variables.
-    pub fn backward(&mut self) {
-        self.loss.backward();
-        self.tape.backward();
-    }
-}
-
-/// The loss of one episode, for an SE-Net that of the query alone. `train`: batch norm uses and updates the batch's statistics.
-pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, parts: Parts, train: bool) -> Outcome {
+/// The loss of one episode, without alignment for an SE-Net. `train`: batch norm uses and updates the batch's statistics.
+pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
     match &model.network {
-        Network::UNet(_) => by_prototypes(model, episode, config, parts, train),
+        Network::UNet(_) => by_prototypes(model, episode, config, alignment, train),
         Network::SeNet(network) => by_slices(network, episode, config, train),
     }
 }
 
-fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, parts: Parts, train: bool) -> Outcome {
-    let Tensors { images, support, query, count, other } = episode;
+fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
+    let Tensors { images, support, query, count } = episode;
     let (window, classes) = (model.config.prototypes.train_window, model.config.prediction.train_classes);
     let size = images.size();
     let size = [size[2], size[3], size[4]];
@@ -92,27 +58,15 @@ fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, parts:
     let segmentation = loss::segmentation(&scores, query, classes, config);
 
     let mut loss = segmentation.shallow_clone();
-    if parts.alignment && config.alignment_weight > 0.0 {
+    if alignment && config.alignment_weight > 0.0 {
         // The query's own hard prediction is its mask, and has to find the support's.
         let (predicted, truth, found) = no_grad(|| present(&hard(&scores), support, *count));
         if found > 0 {
-            let predicted = Support::new(of_query.shallow_clone(), &predicted, found);
+            let predicted = Support::new(of_query, &predicted, found);
             let prototypes = model.prototypes(&[predicted], window, classes);
             let scores = model.scores(&of_support, &prototypes, size, &mut tape);
             let swapped = loss::segmentation(&scores, &truth, classes, config);
-            loss = loss + swapped * config.alignment_weight;
-        }
-    }
-    if let (true, Some(other)) = (parts.cycle && config.cycle_weight > 0.0, other) {
-        // Nobody knows where the regions are in another scan; but what looks like them there has to look like them here.
-        let of_other = model.features(other, train);
-        let there = no_grad(|| model.scores(&of_other, &prototypes, size, &mut Tape::default()));
-        let (predicted, truth, found) = no_grad(|| present(&hard(&there), query, *count));
-        if found > 0 {
-            let predicted = Support::new(of_other, &predicted, found);
-            let back = model.prototypes(&[predicted], window, classes);
-            let scores = model.scores(&of_query, &back, size, &mut tape);
-            loss = loss + loss::segmentation(&scores, &truth, classes, config) * config.cycle_weight;
+            loss = &segmentation + swapped * config.alignment_weight;
         }
     }
     Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach(), tape }
@@ -121,7 +75,7 @@ fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, parts:
 /// Each slice of the query with the support's slice of the same index, where that shows the class: the loss of one class
 /// against the rest, mean over the classes.
 fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: bool) -> Outcome {
-    let Tensors { images, support, query, count, .. } = episode;
+    let Tensors { images, support, query, count } = episode;
     let [of_support, of_query] = [0, 1].map(|side| of_volume(&images.narrow(0, side, 1))); // (D, 1, H, W) each
     let mut scores = vec![of_query.squeeze_dim(1).zeros_like()]; // (D, H, W)
     let mut losses = Vec::new();
@@ -203,15 +157,13 @@ mod tests {
         let classes = labels.iter().copied().max().unwrap_or(0);
         let (query_image, query_labels) = (image.clone(), labels.clone());
         let (support_image, support_labels) = (image, labels);
-        let episode = Episode { support_image, support_labels, query_image, query_labels, classes, other_image: None };
+        let episode = Episode { support_image, support_labels, query_image, query_labels, classes };
         let config = loss::Config {
             dice_weight: 1.0,
             cross_entropy_weight: 0.0,
             background_weight: 0.1,
             alignment_weight: 1.0,
             alignment_start: 0.0,
-            cycle_weight: 0.0,
-            cycle_start: 0.0,
         };
         (Tensors::new(&episode, Device::Cpu), config)
     }
@@ -224,8 +176,7 @@ mod tests {
         let value = |t: &Tensor| t.double_value(&[]);
         for network in [features::Network::UNet3d, features::Network::UNet2d] {
             let model = model(network);
-            let [without, with] =
-                [false, true].map(|alignment| step(&model, &tensors, &config, Parts { alignment, cycle: false }, true));
+            let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, true));
             assert_eq!(value(&without.loss), value(&without.segmentation));
             assert_eq!(value(&with.segmentation), value(&without.segmentation));
             assert!(value(&with.loss) > value(&with.segmentation));
@@ -233,33 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn the_way_by_another_scan_adds_to_the_loss_and_to_the_gradients() {
-        let image = Array3::from_shape_fn((4, 8, 8), |(z, y, x)| (z + 2 * y + x) as f32 / 10.0);
-        let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
-        let (mut tensors, mut config) = example(image.clone(), labels);
-        config.cycle_weight = 2.0;
-        let of = |tensors: &Tensors| {
-            let model = model(features::Network::UNet3d);
-            let mut outcome = step(&model, tensors, &config, Parts { alignment: false, cycle: true }, true);
-            outcome.backward();
-            let gradients = model.variables.trainable_variables();
-            let length = gradients.iter().map(|v| v.grad().norm().double_value(&[])).sum::<f64>();
-            (outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]), length)
-        };
-        let (without, segmentation, gradients) = of(&tensors);
-        assert_eq!(without, segmentation);
-        tensors.other = Some(from_voxels(image.mapv(|v| 1.5 * v).view()));
-        let (with, same, other_gradients) = of(&tensors);
-        assert_eq!(same, segmentation);
-        assert!(with > without && (other_gradients - gradients).abs() > 1e-6 * gradients, "{with}, {without}");
-    }
-
-    #[test]
     fn an_se_net_is_asked_for_a_class_only_where_the_support_shows_it() {
         let image = Array3::from_shape_fn((3, 16, 16), |(z, y, x)| ((z + 2 * y) as f32 * x as f32).sin());
         let labels = Array3::from_shape_fn((3, 16, 16), |(z, y, _)| if y > 7 { 0 } else { [1, 0, 2][z] });
         let (tensors, config) = example(image, labels);
-        let outcome = step(&model(features::Network::SeNet), &tensors, &config, Parts::default(), false);
+        let outcome = step(&model(features::Network::SeNet), &tensors, &config, true, false);
         assert_eq!(outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]));
         assert_eq!(outcome.scores.size(), [1, 3, 3, 16, 16]);
         for (class, slice) in (1..3).flat_map(|class| (0..3).map(move |slice| (class, slice))) {
