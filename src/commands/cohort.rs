@@ -4,7 +4,6 @@ use crate::commands::progress::{Progress, warn};
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::model::Shot;
-use crate::prediction;
 use crate::supervoxels::keep_largest;
 use crate::tensor::{from_classes, from_voxels, to_channels};
 use crate::training::validation::Annotated;
@@ -14,6 +13,7 @@ use crate::volume::preprocess::{self, WorkingGrid};
 use crate::volume::{Image, LabelMap};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
@@ -62,12 +62,13 @@ impl Subject {
         }
     }
 
-    /// The label map of scores (1, 1 + K, D, H, W) on the native grid, class i + 1 as `values[i]`.
-    pub fn labels(&self, scores: &Tensor, values: &[i32], config: &prediction::Config) -> Array3<i32> {
+    /// The label map of scores (1, 1 + K, D, H, W) on the native grid, class i + 1 as `values[i]`; of `one_pieces` the
+    /// largest piece alone.
+    pub fn labels(&self, scores: &Tensor, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
         let classes = self.grid.classes_to_native(to_channels(scores).view());
         let mut labels = classes.mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
-        if config.largest_component {
-            keep_largest(&mut labels);
+        if !one_pieces.is_empty() {
+            keep_largest(&mut labels, one_pieces);
         }
         labels
     }

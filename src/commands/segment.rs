@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
 use crate::model::{Model, Reference, Shot};
 use crate::prediction;
+use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
 use crate::training::checkpoint;
 use crate::volume::{LabelMap, nifti};
@@ -69,6 +70,8 @@ struct Segmenter {
     reference: Reference,
     /// Label value of class 1, 2, ...
     values: Vec<i32>,
+    /// Those that are one piece in every support, where the configuration holds them to that.
+    one_pieces: BTreeSet<i32>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -159,7 +162,13 @@ impl Segmenter {
                 ("at least one annotated voxel of background", "annotate some of what surrounds the structure as 0");
             return Err(Error::invalid("--support-label", expected, "none", remedy));
         }
-        Ok(Self { model, config, reference, values })
+        let mut one_pieces: BTreeSet<i32> = values.iter().copied().filter(|_| config.prediction.one_piece).collect();
+        for (_, labels) in &shots {
+            let in_shot = supervoxels::one_pieces(labels.voxels.view(), config.data.ignore);
+            let is_elsewhere = |value: &i32| !labels.voxels.iter().any(|label| label == value);
+            one_pieces.retain(|value| in_shot.contains(value) || is_elsewhere(value));
+        }
+        Ok(Self { model, config, reference, values, one_pieces })
     }
 
     /// Segments one volume and writes the result; a line that says what was found.
@@ -170,7 +179,7 @@ impl Segmenter {
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let subject = Subject::read(query, &self.config.preprocess)?;
         let scores = self.model.predict(&from_voxels(subject.working.view()), &self.reference);
-        let labels = subject.labels(&scores, &self.values, &self.config.prediction);
+        let labels = subject.labels(&scores, &self.values, &self.one_pieces);
         nifti::write_labels(output, &labels, &subject.native)?;
         if args.probabilities {
             let all = to_channels(&prediction::probabilities(&scores, self.config.prediction.test_classes));

@@ -25,8 +25,8 @@ pub struct Config {
     pub rounds: u32,
     /// A voxel is confident if its class has more than this probability.
     pub confidence: f64,
-    /// Of each class keep the largest connected component alone.
-    pub largest_component: bool,
+    /// A class that is one piece in every support keeps its largest connected component alone.
+    pub one_piece: bool,
 }
 
 impl Config {

@@ -8,7 +8,7 @@ mod seeds;
 pub mod slic;
 mod tiles;
 
-pub use largest::keep_largest;
+pub use largest::{keep_largest, one_pieces};
 
 use crate::error::{Error, Result};
 use crate::volume::preprocess::percentile;

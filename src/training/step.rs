@@ -35,6 +35,30 @@ impl Tensors {
     }
 }
 
+/// What one episode gave.
+pub struct Outcome {
+    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 where alignment is on.
+    loss: Tensor,
+    /// The part of Eq. 3.6.
+    pub segmentation: Tensor,
+    /// Scores of the query, (1, 1 + K, D, H, W).
+    pub scores: Tensor,
+    tape: Tape,
+}
+
+impl Outcome {
+    /// The value of the loss to minimise: for its gradients there is [`Outcome::backward`].
+    pub fn loss(&self) -> Tensor {
+        self.loss.detach()
+    }
+
+    /// The gradients of the loss with respect to the network's variables.
+    pub fn backward(&mut self) {
+        self.loss.backward();
+        self.tape.backward();
+    }
+}
+
 /// The loss of one episode, without alignment for an SE-Net. `train`: batch norm uses and updates the batch's statistics.
 pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
     match &model.network {
@@ -146,7 +170,7 @@ mod tests {
                 test_classes: classes,
                 rounds: 0,
                 confidence: 0.5,
-                largest_component: false,
+                one_piece: false,
             },
         };
         Model::new(&config, Device::Cpu, 0)

@@ -8,10 +8,12 @@ use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
 use crate::model::{Model, Reference, Shot};
 use crate::prediction::ABSENT;
+use crate::supervoxels::one_pieces;
 use crate::tensor::from_voxels;
 use crate::volume::LabelMap;
 use crate::volume::sparse::{annotate_slices, middle_slices};
 use ndarray::Array3;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use tch::{Kind, Tensor};
 
@@ -148,9 +150,18 @@ impl Supported<'_> {
             Protocol::Full | Protocol::Ep1 => {
                 let reference = self.dense.as_ref().expect("a network has one");
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
-                Found::Joint(query.subject.labels(&scores, self.values, &self.config.prediction))
+                Found::Joint(query.subject.labels(
+                    &scores,
+                    self.values,
+                    &self.one_pieces(&self.support.sparse(self.values, self.config)),
+                ))
             }
         })
+    }
+
+    /// The classes that are one piece in what is annotated, where the configuration holds them to that.
+    fn one_pieces(&self, labels: &LabelMap) -> BTreeSet<i32> {
+        if self.config.prediction.one_piece { one_pieces(labels.voxels.view(), Some(UNKNOWN)) } else { BTreeSet::new() }
     }
 
     fn each(&self, map: impl Fn(i32) -> Array3<i32>) -> Vec<Array3<i32>> {
@@ -161,16 +172,16 @@ impl Supported<'_> {
     fn from_middle_slice(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
         let slices = middle_slices(&self.support.labels.voxels, value, 1);
         let image = from_voxels(query.subject.working.view());
+        let mut labels = self.support.labels.clone();
+        labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
         let shot = if !is_sliced(self.config) {
-            let mut labels = self.support.labels.clone();
-            labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
             self.support.subject.shot(&labels, &[value], Some(UNKNOWN))
         } else {
             let Some(&slice) = slices.first() else { return Array3::zeros(query.labels.voxels.dim()) };
             self.slice(slice, value)
         };
         let scores = model.predict(&image, &model.reference(&[shot], 1));
-        query.subject.labels(&scores, &[value], &self.config.prediction)
+        query.subject.labels(&scores, &[value], &self.one_pieces(&labels))
     }
 
     /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one
@@ -195,7 +206,9 @@ impl Supported<'_> {
             let found = model.predict(&image.narrow(2, first, last - first + 1), &reference);
             scores.narrow(2, first, last - first + 1).copy_(&found.to_device(scores.device()));
         }
-        query.subject.labels(&scores, &[value], &self.config.prediction)
+        let mut labels = self.support.labels.clone();
+        labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
+        query.subject.labels(&scores, &[value], &self.one_pieces(&labels))
     }
 
     /// One slice of the support, as a volume of depth 1.
