@@ -64,7 +64,12 @@ fn every_command_of_the_readme_works() {
     assert!(segment.len() == 1 && others.len() >= 6, "the README has its commands");
     // The README shows first what needs the weights that the rest makes.
     others.iter().chain(&segment).for_each(|command| run(folder.path(), command));
-    for file in ["runs/comparison/report.html", "segmentations/image_1_seg.nii.gz", "runs/cpu/evaluation/report.html", "runs/everything/config.toml"] {
+    for file in [
+        "runs/comparison/report.html",
+        "segmentations/image_1_seg.nii.gz",
+        "runs/cpu/evaluation/report.html",
+        "runs/everything/config.toml",
+    ] {
         assert!(folder.path().join(file).exists(), "{file}");
     }
 }

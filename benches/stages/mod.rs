@@ -9,7 +9,7 @@ use ndarray::Array3;
 use rand::RngExt;
 use ssl3d::augment;
 use ssl3d::config::{self, Config};
-use ssl3d::episode::{self, Candidates, Episode, Scan};
+use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
 use ssl3d::loss;
 use ssl3d::model::{Model, Shot};
 use ssl3d::phantom;
@@ -79,8 +79,8 @@ impl Source {
         let (working, grid) = preprocess::prepare(&image, &config.preprocess);
         let regions = grid.labels(regions.view());
         let spacing_mm = grid.spacing_mm(&image.geometry);
-        let scan = Scan { id: "1".to_owned(), image: working, regions, spacing_mm };
-        let candidates = Candidates::new(std::slice::from_ref(&scan), &config.episode);
+        let scan = Scan { id: "1".to_owned(), image: working, regions, organs: None, spacing_mm };
+        let candidates = Candidates::new(std::slice::from_ref(&scan), &config.episode, &Rules::unlabelled());
         Self { config, scan, candidates }
     }
 
@@ -89,7 +89,8 @@ impl Source {
         let Config { episode, augment, .. } = &self.config;
         let mut rng = rng::stream(SEED, "episode", step);
         let draw = episode::draw(&mut rng, &self.candidates, episode).expect("the scan has admissible regions");
-        Episode::make(&self.scan, &draw, episode, augment, &mut rng).expect("regions that survive the transform")
+        Episode::make(std::slice::from_ref(&self.scan), &draw, episode, augment, &mut rng)
+            .expect("regions that survive the transform")
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Contrast {
 impl Contrast {
     pub fn apply(&self, image: &mut Array3<f32>) {
         let (low, high) = image.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
-        if !(high > low) || self.blend == 0.0 {
+        if low >= high || self.blend == 0.0 {
             return;
         }
         let (mean, sd) = moments(image);

@@ -143,7 +143,7 @@ impl Supported<'_> {
             Segmenter::Network(model) => model,
         };
         Some(match protocol {
-            Protocol::Ep2 => Found::Each(self.each(|value| self.from_middle_slice(model, query, value))),
+            Protocol::Ep2 => Found::Each(self.each(|value| self.by_middle_slice(model, query, value))),
             Protocol::Ep1 if is_sliced(self.config) => {
                 Found::Each(self.each(|value| self.by_thirds(model, query, value)))
             }
@@ -169,7 +169,7 @@ impl Supported<'_> {
     }
 
     /// EP2 (Hansen et al. 2022): the support's middle slice of the organ is annotated, and the whole query is asked.
-    fn from_middle_slice(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
+    fn by_middle_slice(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
         let slices = middle_slices(&self.support.labels.voxels, value, 1);
         let image = from_voxels(query.subject.working.view());
         let mut labels = self.support.labels.clone();
