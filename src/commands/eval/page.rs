@@ -1,8 +1,10 @@
 //! The page of an evaluation.
 
 use super::{Args, Evaluation, Example};
+use crate::baseline;
 use crate::commands::train::group_folder;
 use crate::config::Config;
+use crate::episode::Source;
 use crate::error::Result;
 use crate::metrics::Protocol;
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page};
@@ -68,9 +70,10 @@ impl Evaluation {
         Page {
             title: "ssl3d: evaluation".to_owned(),
             lead: format!(
-                "{scans} scan{} segmented from one labelled support each, by a network that was trained without \
-                 any label. All scores are Dice in per cent on the scans' own grids.",
-                if scans == 1 { "" } else { "s" }
+                "{scans} scan{} segmented from one labelled support each, by {}. All scores are Dice in per cent on \
+                 the scans' own grids.",
+                if scans == 1 { "" } else { "s" },
+                segmenter(&self.config),
             ),
             cards: cards.collect(),
             tables: by_class.chain([published]).collect(),
@@ -78,6 +81,22 @@ impl Evaluation {
             commands: vec![command(args)],
             footer: self.summary.iter().map(|s| s.signature.clone()).collect::<Vec<_>>().join("  "),
         }
+    }
+}
+
+/// What segmented, in the words of the page.
+fn segmenter(config: &Config) -> &'static str {
+    match config.supervision.source {
+        _ if config.baseline.method != baseline::Method::None => "laying its labels over them",
+        Source::Supervoxels if config.split.setting == 1 => "a network that was trained without any label",
+        Source::Supervoxels => {
+            "a network that was trained without a label, but for leaving out what shows a tested organ"
+        }
+        Source::Organs if config.supervision.tested_organs => {
+            "a network that has learned from annotated organs, these too"
+        }
+        Source::Organs => "a network that has learned from other annotated organs",
+        Source::None => "a network that was not trained",
     }
 }
 
