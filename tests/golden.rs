@@ -34,11 +34,9 @@ fn assert_close(ours: &Tensor, theirs: &Tensor, tolerance: f64, what: &str) {
     assert!(difference <= tolerance, "{what} differs by {difference:e}");
 }
 
-#[test]
-fn the_unet_with_pytorch_3dunets_weights_gives_its_features() {
-    let golden = golden("unet3d");
-    let vs = VarStore::new(Device::Cpu);
-    let config = features::Config {
+/// The network of tests/data/unet3d.safetensors.
+fn unet() -> features::Config {
+    features::Config {
         network: Network::UNet3d,
         f_maps: 8,
         levels: 4,
@@ -46,8 +44,14 @@ fn the_unet_with_pytorch_3dunets_weights_gives_its_features() {
         norm: Norm::Batch,
         pooling: vec![[2, 2, 2]; 3],
         output_level: 0,
-    };
-    let net = UNet::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    }
+}
+
+#[test]
+fn the_unet_with_pytorch_3dunets_weights_gives_its_features() {
+    let golden = golden("unet3d");
+    let vs = VarStore::new(Device::Cpu);
+    let net = UNet::new(&vs.root(), &unet(), &mut rng::stream(0, "weights", 0));
     for (name, mut variable) in vs.variables() {
         no_grad(|| variable.copy_(&golden[&format!("weights.{name}")]));
     }
@@ -127,15 +131,6 @@ fn weights_pass_to_pytorch_3dunet_and_back_under_its_names() {
     // And theirs load into our network without a name missing or left over.
     let read = ssl3d::weights::read(&path).unwrap();
     let vs = VarStore::new(Device::Cpu);
-    let config = features::Config {
-        network: Network::UNet3d,
-        f_maps: 8,
-        levels: 4,
-        output_channels: 8,
-        norm: Norm::Batch,
-        pooling: vec![[2, 2, 2]; 3],
-        output_level: 0,
-    };
-    let _net = UNet::new(&vs.root(), &config, &mut rng::stream(0, "weights", 0));
+    let _net = UNet::new(&vs.root(), &unet(), &mut rng::stream(0, "weights", 0));
     ssl3d::weights::load(&path, &read.tensors, &ssl3d::weights::variables(&vs)).unwrap();
 }

@@ -83,33 +83,43 @@ impl Segmenter {
 
     /// What is known of a support before any query is seen.
     pub fn reference<'a>(&'a self, support: &'a Annotated, values: &'a [i32], config: &'a Config) -> Supported<'a> {
+        let labels = support.visible(values, config);
         let dense = match self {
             Self::Floor(_) => None,
             Self::Network(model) => {
-                let shot = support.subject.shot(&support.sparse(values, config), values, Some(UNKNOWN));
+                let shot = support.subject.shot(&labels, values, Some(UNKNOWN));
                 Some(model.reference(&[shot], values.len() as i64))
             }
         };
-        Supported { segmenter: self, support, values, config, dense }
+        let one_pieces = held_to_one_piece(&labels, config);
+        Supported { segmenter: self, support, values, config, labels, dense, one_pieces }
     }
 }
 
 impl Annotated {
-    /// The labels with `values` alone, and of them those on the slices that `split.support_slices` leaves annotated.
-    fn sparse(&self, values: &[i32], config: &Config) -> LabelMap {
+    /// The labels, [`UNKNOWN`] where nothing is annotated and off the slices that `split.support_slices` leaves.
+    fn visible(&self, values: &[i32], config: &Config) -> LabelMap {
+        match config.split.support_slices {
+            0 => self.known(config),
+            count => {
+                let each = values.iter().flat_map(|&value| middle_slices(&self.labels.voxels, value, count));
+                self.on_slices(&each.collect::<Vec<_>>(), config)
+            }
+        }
+    }
+
+    fn known(&self, config: &Config) -> LabelMap {
         let mut labels = self.labels.clone();
         if let Some(ignore) = config.data.ignore {
             labels.voxels.mapv_inplace(|label| if label == ignore { UNKNOWN } else { label });
         }
-        let slices = config.split.support_slices;
-        if slices > 0 {
-            let each = values.iter().flat_map(|&value| middle_slices(&labels.voxels, value, slices));
-            let mut slices: Vec<usize> = each.collect();
-            slices.sort_unstable();
-            slices.dedup();
-            labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
-        }
         labels
+    }
+
+    /// As if these slices alone were annotated.
+    fn on_slices(&self, slices: &[usize], config: &Config) -> LabelMap {
+        let known = self.known(config);
+        LabelMap { voxels: annotate_slices(&known.voxels, slices, UNKNOWN), geometry: known.geometry }
     }
 }
 
@@ -119,8 +129,11 @@ pub struct Supported<'a> {
     support: &'a Annotated,
     values: &'a [i32],
     config: &'a Config,
-    /// Of a network, for the whole volume.
+    /// What of the support is annotated, for the whole volume.
+    labels: LabelMap,
+    /// What a network knows of that.
     dense: Option<Reference>,
+    one_pieces: BTreeSet<i32>,
 }
 
 impl Supported<'_> {
@@ -136,9 +149,8 @@ impl Supported<'_> {
         let model = match self.segmenter {
             Segmenter::Floor(_) if protocol == Protocol::Ep2 => return None,
             Segmenter::Floor(method) => {
-                let (support, labels) = (&self.support.subject.image, self.support.sparse(self.values, self.config));
-                let percentile = self.config.preprocess.clip_percentile;
-                return method.segment(support, &labels, &query.subject.image, percentile).map(Found::Joint);
+                let (support, percentile) = (&self.support.subject.image, self.config.preprocess.clip_percentile);
+                return method.segment(support, &self.labels, &query.subject.image, percentile).map(Found::Joint);
             }
             Segmenter::Network(model) => model,
         };
@@ -150,18 +162,9 @@ impl Supported<'_> {
             Protocol::Full | Protocol::Ep1 => {
                 let reference = self.dense.as_ref().expect("a network has one");
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
-                Found::Joint(query.subject.labels(
-                    &scores,
-                    self.values,
-                    &self.one_pieces(&self.support.sparse(self.values, self.config)),
-                ))
+                Found::Joint(query.subject.labels(&scores, self.values, &self.one_pieces))
             }
         })
-    }
-
-    /// The classes that are one piece in what is annotated, where the configuration holds them to that.
-    fn one_pieces(&self, labels: &LabelMap) -> BTreeSet<i32> {
-        if self.config.prediction.one_piece { one_pieces(labels.voxels.view(), Some(UNKNOWN)) } else { BTreeSet::new() }
     }
 
     fn each(&self, map: impl Fn(i32) -> Array3<i32>) -> Vec<Array3<i32>> {
@@ -172,8 +175,7 @@ impl Supported<'_> {
     fn by_middle_slice(&self, model: &Model, query: &Annotated, value: i32) -> Array3<i32> {
         let slices = middle_slices(&self.support.labels.voxels, value, 1);
         let image = from_voxels(query.subject.working.view());
-        let mut labels = self.support.labels.clone();
-        labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
+        let labels = self.support.on_slices(&slices, self.config);
         let shot = if !is_sliced(self.config) {
             self.support.subject.shot(&labels, &[value], Some(UNKNOWN))
         } else {
@@ -181,7 +183,7 @@ impl Supported<'_> {
             self.slice(slice, value)
         };
         let scores = model.predict(&image, &model.reference(&[shot], 1));
-        query.subject.labels(&scores, &[value], &self.one_pieces(&labels))
+        query.subject.labels(&scores, &[value], &held_to_one_piece(&labels, self.config))
     }
 
     /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one
@@ -206,9 +208,8 @@ impl Supported<'_> {
             let found = model.predict(&image.narrow(2, first, last - first + 1), &reference);
             scores.narrow(2, first, last - first + 1).copy_(&found.to_device(scores.device()));
         }
-        let mut labels = self.support.labels.clone();
-        labels.voxels = annotate_slices(&labels.voxels, &slices, UNKNOWN);
-        query.subject.labels(&scores, &[value], &self.one_pieces(&labels))
+        let one_pieces = held_to_one_piece(&self.support.on_slices(&slices, self.config), self.config);
+        query.subject.labels(&scores, &[value], &one_pieces)
     }
 
     /// One slice of the support, as a volume of depth 1.
@@ -217,6 +218,11 @@ impl Supported<'_> {
         let (whole, at) = (subject.shot(&self.support.labels, &[value], None), subject.grid.slice_of(slice) as i64);
         Shot::new(whole.image.narrow(2, at, 1), whole.classes.narrow(0, at, 1))
     }
+}
+
+/// The classes that are one piece in what is annotated, where the configuration holds them to that.
+fn held_to_one_piece(labels: &LabelMap, config: &Config) -> BTreeSet<i32> {
+    if config.prediction.one_piece { one_pieces(labels.voxels.view(), Some(UNKNOWN)) } else { BTreeSet::new() }
 }
 
 /// Whether the network sees one slice at a time.
