@@ -116,6 +116,15 @@ impl Config {
         self.features.check()?;
         self.prototypes.check()?;
         self.prediction.check()?;
+        let is_sliced = self.features.network != features::Network::UNet3d;
+        if self.prediction.supervoxel_weight > 0.0
+            && is_sliced
+            && self.supervoxels.method != supervoxels::Method::Felzenszwalb2d
+        {
+            let expected = "supervoxels of single slices beside a network of single slices";
+            let (found, remedy) = (format!("{:?}", self.supervoxels.method), "set it to \"felzenszwalb-2d\"");
+            return Err(Error::invalid("supervoxels.method", expected, found, remedy));
+        }
         self.baseline.check()?;
         self.loss.check()?;
         self.training.check()
@@ -268,6 +277,11 @@ mod tests {
                 "split.groups = [[\"liver\"]]",
                 &["supervision.source=organs", "preprocess.size_vox=[0, 64, 64]"],
                 ["supervision.source", "scans of equal depth"],
+            ),
+            (
+                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["prediction.supervoxel_weight=1"],
+                ["supervoxels.method", "felzenszwalb-2d"],
             ),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {

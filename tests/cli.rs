@@ -277,9 +277,22 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
         assert_eq!(geometry_bytes(&path), geometry_bytes(&pair.query));
         let (probability, _): (Image, _) = read_image(&path).unwrap();
         assert!(probability.voxels.iter().all(|p| (0.0..=1.0).contains(p)));
+        for (&p, &label) in probability.voxels.iter().zip(&found.voxels) {
+            assert!(p < 0.5001 || label == value, "more than half of the probability is the greatest");
+        }
     }
 
     let before = fs::read(&result).unwrap();
+    // With the query's supervoxels, another answer; by the same rule.
+    let pooled = out.join("pooled");
+    succeed(
+        &format!("{SEGMENT} --probabilities --set prediction.supervoxel_weight=2"),
+        &[&*trained.weights, image, label, &*pair.query, &*pooled],
+    );
+    let (together, _) = read_labels(&pooled.join("query.v2_seg.nii.gz")).unwrap();
+    assert!(together.voxels != found.voxels);
+    let (probability, _): (Image, _) = read_image(&pooled.join("query.v2_probability_200.nii.gz")).unwrap();
+    assert!(probability.voxels.iter().zip(&together.voxels).all(|(&p, &label)| p < 0.5001 || label == 200));
     refuse(SEGMENT, &paths, &["query.v2_seg.nii.gz: expected no result yet", "--force"]);
     succeed(&format!("{SEGMENT} --force --classes 500,200"), &paths);
     assert!(values(&read_labels(&result).unwrap().0.voxels).is_subset(&[0, 200, 500].into()));

@@ -1,17 +1,18 @@
 //! Scans from disk to the network's grid.
 
 use crate::commands::progress::{Progress, warn};
+use crate::config::Config;
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::model::Shot;
-use crate::supervoxels::keep_largest;
+use crate::supervoxels::{self, keep_largest};
 use crate::tensor::{from_classes, from_voxels, to_channels};
 use crate::training::validation::Annotated;
 use crate::volume::dataset::Case;
 use crate::volume::nifti::{self, NativeGrid};
-use crate::volume::preprocess::{self, WorkingGrid};
+use crate::volume::preprocess::{self, NativeScores, WorkingGrid};
 use crate::volume::{Image, LabelMap};
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, ArrayView4};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ use tch::Tensor;
 /// Stands beside class indices for what is not annotated.
 const UNKNOWN: i32 = -1;
 
+/// A query is looked at for supervoxels at no more voxels than these.
+const MOST_VOXELS: usize = 8_000_000;
+
 /// One scan as read and as the network sees it.
 pub struct Subject {
     pub image: Image,
@@ -27,6 +31,8 @@ pub struct Subject {
     /// On the network's grid.
     pub working: Array3<f32>,
     pub grid: WorkingGrid,
+    /// Supervoxels on the native grid whose voxels decide together, and how much their common score weighs.
+    regions: Option<(Array3<i32>, f64)>,
 }
 
 impl Subject {
@@ -38,7 +44,31 @@ impl Subject {
             warn(&format!("{}: {warning}", path.display()));
         }
         let (working, grid) = preprocess::prepare(&image, config);
-        Ok(Self { image, native, working, grid })
+        Ok(Self { image, native, working, grid, regions: None })
+    }
+
+    /// A scan that will be segmented, with the supervoxels that [`Subject::find_regions`] finds.
+    pub fn read_query(path: &Path, config: &Config) -> Result<Self> {
+        let mut subject = Self::read(path, &config.preprocess)?;
+        subject.regions = subject.find_regions(config);
+        Ok(subject)
+    }
+
+    /// The supervoxels that decide together and their weight, where the configuration lets them.
+    fn find_regions(&self, config: &Config) -> Option<(Array3<i32>, f64)> {
+        let weight = config.prediction.supervoxel_weight;
+        let regions = || supervoxels::generate_within(&self.image, &config.supervoxels, MOST_VOXELS);
+        (weight > 0.0).then(|| (regions(), weight))
+    }
+
+    /// Finds the supervoxels of the scan while `other` works.
+    pub fn find_regions_beside<T>(&mut self, config: &Config, other: impl FnOnce(&Self) -> T) -> T {
+        let (found, regions) = std::thread::scope(|scope| {
+            let regions = scope.spawn(|| self.find_regions(config));
+            (other(self), regions.join().expect("no panic"))
+        });
+        self.regions = regions;
+        found
     }
 
     /// Labels of this scan on its native grid.
@@ -62,15 +92,19 @@ impl Subject {
         }
     }
 
+    /// Scores of background and the classes on the native grid, from those on the network's (1 + K, D, H, W).
+    pub fn native_scores<'a>(&'a self, scores: ArrayView4<'a, f32>) -> NativeScores<'a> {
+        let native = NativeScores::new(&self.grid, scores);
+        match &self.regions {
+            None => native,
+            Some((regions, weight)) => native.pooled(regions.view(), *weight),
+        }
+    }
+
     /// The label map of scores (1, 1 + K, D, H, W) on the native grid, class i + 1 as `values[i]`; of `one_pieces` the
     /// largest piece alone.
     pub fn labels(&self, scores: &Tensor, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
-        let classes = self.grid.classes_to_native(to_channels(scores).view());
-        let mut labels = classes.mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
-        if !one_pieces.is_empty() {
-            keep_largest(&mut labels, one_pieces);
-        }
-        labels
+        named(&self.native_scores(to_channels(scores).view()), values, one_pieces)
     }
 
     /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.
@@ -97,6 +131,15 @@ impl Subject {
         let classes = self.grid.known_labels(native.mapv(index).view(), UNKNOWN).mapv(|class| class as u8);
         (classes, Some(known))
     }
+}
+
+/// As [`Subject::labels`], of scores that are on the native grid already.
+pub fn named(scores: &NativeScores, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
+    let mut labels = scores.classes().mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
+    if !one_pieces.is_empty() {
+        keep_largest(&mut labels, one_pieces);
+    }
+    labels
 }
 
 /// Where `ssl3d pseudolabel` puts the supervoxels of a scan.

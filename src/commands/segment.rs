@@ -1,19 +1,20 @@
 //! `ssl3d segment`: a class that the network has never been trained on, from one labelled volume.
 
 use crate::artifact;
-use crate::commands::cohort::Subject;
+use crate::commands::cohort::{Subject, named};
 use crate::commands::progress::{Progress, note, warn};
 use crate::commands::stop;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
 use crate::model::{Model, Reference, Shot};
-use crate::prediction;
+use crate::prototypes::Classes;
 use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
 use crate::training::checkpoint;
+use crate::volume::preprocess::NativeScores;
 use crate::volume::{LabelMap, nifti};
-use ndarray::Axis;
+use ndarray::Array3;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -177,14 +178,17 @@ impl Segmenter {
         let probabilities: Vec<PathBuf> =
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
-        let subject = Subject::read(query, &self.config.preprocess)?;
-        let scores = self.model.predict(&from_voxels(subject.working.view()), &self.reference);
-        let labels = subject.labels(&scores, &self.values, &self.one_pieces);
+        let mut subject = Subject::read(query, &self.config.preprocess)?;
+        let scores = subject.find_regions_beside(&self.config, |subject| {
+            to_channels(&self.model.predict(&from_voxels(subject.working.view()), &self.reference))
+        });
+        let native = subject.native_scores(scores.view());
+        let labels = named(&native, &self.values, &self.one_pieces);
         nifti::write_labels(output, &labels, &subject.native)?;
-        if args.probabilities {
-            let all = to_channels(&prediction::probabilities(&scores, self.config.prediction.test_classes));
-            for (path, channel) in probabilities.iter().zip(all.axis_iter(Axis(0))) {
-                nifti::write_image(path, &subject.grid.channel_to_native(channel, 0.0), &subject.native)?;
+        if !probabilities.is_empty() {
+            let of_class = native_probabilities(&native, self.config.prediction.test_classes);
+            for (class, path) in (1..).zip(&probabilities) {
+                nifti::write_image(path, &of_class(class), &subject.native)?;
             }
         }
         let geometry = &subject.image.geometry;
@@ -194,6 +198,19 @@ impl Segmenter {
             .map(|&value| format!("label {value}: {:.1} ml", volume_ml(labels.view(), value, geometry)))
             .collect();
         Ok(format!("{}: {}", output.display(), volumes.join(", ")))
+    }
+}
+
+/// The probability of a class on the native grid, by its index from 1 (Eq. 3.4); 0 where the network saw nothing.
+fn native_probabilities<'a>(scores: &'a NativeScores, classes: Classes) -> impl Fn(usize) -> Array3<f32> + 'a {
+    let log_sum = (classes == Classes::Joint).then(|| scores.log_sum(0.0));
+    move |class| {
+        let mut score = scores.of(class, f32::NEG_INFINITY);
+        match &log_sum {
+            Some(log_sum) => score.zip_mut_with(log_sum, |score, log_sum| *score = (*score - log_sum).exp().min(1.0)),
+            None => score.mapv_inplace(|score| 1.0 / (1.0 + (-score).exp())),
+        }
+        score
     }
 }
 

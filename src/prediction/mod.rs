@@ -25,6 +25,8 @@ pub struct Config {
     pub rounds: u32,
     /// A voxel is confident if its class has more than this probability.
     pub confidence: f64,
+    /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
+    pub supervoxel_weight: f64,
     /// A class that is one piece in every support keeps its largest connected component alone.
     pub one_piece: bool,
 }
@@ -42,6 +44,15 @@ impl Config {
         if !(0.0..1.0).contains(&self.confidence) {
             let found = self.confidence.to_string();
             return Err(Error::invalid("prediction.confidence", "a probability in [0, 1)", found, "change this key"));
+        }
+        if !(0.0..=1e3).contains(&self.supervoxel_weight) {
+            let found = self.supervoxel_weight.to_string();
+            return Err(Error::invalid(
+                "prediction.supervoxel_weight",
+                "a number in [0, 1000]",
+                found,
+                "change this key",
+            ));
         }
         Ok(())
     }
@@ -148,17 +159,24 @@ pub fn confident(scores: &Tensor, classes: Classes, confidence: f64) -> (Tensor,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng, RngExt};
     use tch::Device;
-
-    const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
         (a - b).abs().max().double_value(&[])
     }
 
+    /// Doubles between -2 and 2 from a stream of our own: libtorch's generator is shared by the tests that run side by side.
+    fn random(rng: &mut impl Rng, size: &[i64]) -> Tensor {
+        let values: Vec<f64> = (0..size.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect();
+        Tensor::from_slice(&values).view(size)
+    }
+
     fn example() -> (Tensor, Prototypes) {
-        let p = |count| Tensor::randn([count, 4], F64);
-        (Tensor::randn([1, 4, 2, 3, 5], F64), Prototypes { background: vec![p(7)], foreground: vec![p(3), p(1)] })
+        let mut rng = crate::rng::stream(0, "example", 0);
+        let features = random(&mut rng, &[1, 4, 2, 3, 5]);
+        let [a, b, c] = [7, 3, 1].map(|count| random(&mut rng, &[count, 4]));
+        (features, Prototypes { background: vec![a], foreground: vec![b, c] })
     }
 
     fn plain_scores(features: &Tensor, prototypes: &Prototypes) -> Tensor {
@@ -169,15 +187,16 @@ mod tests {
     /// no vector register, a class without prototypes and alpha so large that one prototype takes all.
     #[test]
     fn both_ways_give_the_same_scores_and_gradients() {
+        let mut rng = crate::rng::stream(0, "scores", 0);
         for (channels, sizes, [d, h, w], alpha) in [
             (16, vec![384, 5], [4, 12, 16], 20.0),
             (5, vec![7, 0, 1, 30], [3, 5, 7], 20.0),
             (33, vec![9, 17], [1, 1, 3], 1000.0),
             (3, vec![2], [23, 19, 11], 0.5),
         ] {
-            let features = Tensor::randn([1, channels, d, h, w], F64);
-            let rows: Vec<Tensor> = sizes.iter().map(|&size| Tensor::randn([size, channels], F64)).collect();
-            let weights = Tensor::randn([1, sizes.len() as i64, d, h, w], F64);
+            let features = random(&mut rng, &[1, channels, d, h, w]);
+            let rows: Vec<Tensor> = sizes.iter().map(|&size| random(&mut rng, &[size, channels])).collect();
+            let weights = random(&mut rng, &[1, sizes.len() as i64, d, h, w]);
             let [double, single] = [Kind::Double, Kind::Float].map(|kind| {
                 let leaf = |t: &Tensor| t.to_kind(kind).detach().copy().set_requires_grad(true);
                 let (features, rows) = (leaf(&features), rows.iter().map(leaf).collect::<Vec<_>>());
@@ -201,8 +220,9 @@ mod tests {
 
     #[test]
     fn any_number_of_threads_gives_the_same_bytes() {
-        let random = |count: i64| crate::tensor::to_vec(&Tensor::randn([count], (Kind::Float, Device::Cpu)));
-        let (voxels, rows, of_scores) = (random(16 * 6138), random(16 * 40), random(2 * 6138));
+        let mut rng = crate::rng::stream(0, "threads", 0);
+        let [voxels, rows, of_scores] =
+            [16 * 6138, 16 * 40, 2 * 6138].map(|count| crate::tensor::to_vec(&random(&mut rng, &[count])));
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
@@ -262,7 +282,7 @@ mod tests {
     #[test]
     fn a_class_without_prototypes_is_never_predicted() {
         let (features, mut prototypes) = example();
-        prototypes.foreground[1] = Tensor::zeros([0, 4], F64);
+        prototypes.foreground[1] = Tensor::zeros([0, 4], (Kind::Double, Device::Cpu));
         let with = plain_scores(&features, &prototypes);
         assert_eq!(hard(&with).eq(2).any().int64_value(&[]), 0);
         prototypes.foreground.pop();

@@ -12,8 +12,8 @@ pub use largest::{keep_largest, one_pieces};
 
 use crate::error::{Error, Result};
 use crate::volume::preprocess::percentile;
-use crate::volume::{Image, foreground};
-use ndarray::Array3;
+use crate::volume::{Geometry, Image, foreground};
+use ndarray::{Array3, s};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,6 +68,32 @@ pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     }
 }
 
+/// The same at no more than about `most_vox` voxels: a larger image is averaged over squares in-plane first, sizes in
+/// voxels count for less by as much, and every voxel of a square gets its region.
+pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array3<i32> {
+    let side = (image.voxels.len() as f64 / most_vox as f64).sqrt().ceil().max(1.0) as usize;
+    if side == 1 {
+        return generate(image, config);
+    }
+    let [nz, ny, nx] = image.geometry.shape_vox;
+    let (coarse_y, coarse_x) = (ny.div_ceil(side), nx.div_ceil(side));
+    let mean = |(z, y, x): (usize, usize, usize)| {
+        let square = s![z, y * side..((y + 1) * side).min(ny), x * side..((x + 1) * side).min(nx)];
+        image.voxels.slice(square).mean().expect("a square is never empty")
+    };
+    let voxels = Array3::from_shape_fn((nz, coarse_y, coarse_x), mean);
+    let [dz, dy, dx] = image.geometry.spacing_mm();
+    let spacing_mm = [dz, dy * side as f64, dx * side as f64];
+    let mut config = config.clone();
+    let graph = &mut config.felzenszwalb;
+    for size in [&mut graph.min_size_vox, &mut graph.min_size_2d_vox] {
+        *size = (*size / (side * side)).max(1);
+    }
+    let geometry = Geometry::with_spacing([nz, coarse_y, coarse_x], spacing_mm);
+    let coarse = generate(&Image { geometry, voxels }, &config);
+    Array3::from_shape_fn((nz, ny, nx), |(z, y, x)| coarse[[z, y / side, x / side]])
+}
+
 /// Maps the smallest intensity to 0 and the given percentile to 1, and clips what is above. Constant images
 /// become 0; values that are not finite count as the smallest.
 fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> {
@@ -94,7 +120,7 @@ mod tests {
     use super::connectivity::{Neighbourhood, components};
     use super::*;
     use crate::rng;
-    use crate::volume::{Geometry, Volume, dataset, nifti};
+    use crate::volume::{Volume, dataset, nifti};
     use rand::RngExt;
 
     fn config(method: Method) -> Config {
@@ -146,6 +172,22 @@ mod tests {
             let cubic = generate(&scan([1.0, 1.0, 1.0]), &config(method));
             assert_eq!(thick == cubic, method == Method::Felzenszwalb2d, "{method:?}");
         }
+    }
+
+    #[test]
+    fn a_large_image_is_looked_at_in_squares() {
+        let image = scan([3.0, 1.0, 1.0]); // 6 x 20 x 24
+        for method in METHODS {
+            assert_eq!(generate_within(&image, &config(method), 2880), generate(&image, &config(method)));
+            let regions = generate_within(&image, &config(method), 1000); // squares of 2 x 2
+            assert_eq!(regions.dim(), image.voxels.dim());
+            assert!(regions.iter().max() > Some(&1), "{method:?}");
+            for ((z, y, x), &region) in regions.indexed_iter() {
+                assert_eq!(region, regions[[z, y / 2 * 2, x / 2 * 2]]);
+            }
+        }
+        // 20 and 24 are no multiples of 7: the last squares are smaller.
+        assert_eq!(generate_within(&image, &config(Method::Felzenszwalb), 60).dim(), (6, 20, 24));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! A scan to the network's array, and the network's answer back to the scan.
 
+mod native;
+
+pub use native::NativeScores;
+
 use super::foreground::{body_mask, bounding_box};
-use super::resample::{Weights, resize, resize_columns, resize_known_labels, resize_labels, resize_rows};
+use super::resample::{resize, resize_known_labels, resize_labels};
 use super::{Geometry, Image};
 use crate::error::{Error, Result};
-use ndarray::{Array2, Array3, ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
-use rayon::prelude::*;
+use ndarray::{Array3, ArrayView3, s};
 use std::ops::Range;
 
 /// Added on each side in-plane, as a share of the image.
@@ -220,43 +223,6 @@ impl WorkingGrid {
         [0, 1, 2].map(|axis| spacing[axis] * crop[axis] as f64 / self.resampled_vox[axis] as f64)
     }
 
-    /// The best class of every native voxel: scores are interpolated, never labels. 0 where the network saw
-    /// nothing; of equal scores the first class. Holds one slice of one class at native size per thread, never all of them.
-    ///
-    /// # Shapes
-    /// `scores` (classes, z, y, x) on the working grid, at most 256 classes.
-    pub fn classes_to_native(&self, scores: ArrayView4<f32>) -> Array3<u8> {
-        let classes = scores.shape()[0];
-        assert!((1..=256).contains(&classes), "a class index of 8 bits");
-        let channels: Vec<_> = scores.outer_iter().collect();
-        let mut native = Array3::zeros(self.native_shape_vox);
-        self.for_each_slice(native.view_mut(), &channels, |mut slice, resized| {
-            let mut best = vec![f32::NEG_INFINITY; slice.len()];
-            for class in 0..classes {
-                let scores = resized(class);
-                let voxels = slice.iter_mut().zip(&mut best).zip(&scores);
-                for ((index, best), &score) in voxels {
-                    if score > *best {
-                        (*index, *best) = (class as u8, score);
-                    }
-                }
-            }
-        });
-        native
-    }
-
-    /// One channel interpolated to the native voxels; `outside` where the network saw nothing.
-    ///
-    /// # Shapes
-    /// `channel` (z, y, x) on the working grid.
-    pub fn channel_to_native(&self, channel: ArrayView3<f32>, outside: f32) -> Array3<f32> {
-        let mut native = Array3::from_elem(self.native_shape_vox, outside);
-        self.for_each_slice(native.view_mut(), &[channel], |mut slice, resized| {
-            slice.iter_mut().zip(resized(0)).for_each(|(voxel, value)| *voxel = value);
-        });
-        native
-    }
-
     fn crop_shape_vox(&self) -> [usize; 3] {
         [0, 1, 2].map(|axis| self.end_vox[axis] - self.start_vox[axis])
     }
@@ -305,52 +271,6 @@ impl WorkingGrid {
         let mut inside = working.slice_mut(s![z..z + zs.len(), y..y + ys.len(), x..x + xs.len()]);
         inside.assign(&resampled.slice(s![zs, ys, xs]));
         working
-    }
-
-    /// Calls `fill` for every axial slice of what the network saw in parallel, with the slice and a function that gives
-    /// one channel's values on it. Beyond the border of the working grid its last values go on.
-    fn for_each_slice<T: Send, F>(&self, native: ArrayViewMut3<T>, channels: &[ArrayView3<f32>], fill: F)
-    where
-        F: Fn(ArrayViewMut2<T>, &dyn Fn(usize) -> Array2<f32>) + Sync,
-    {
-        let (crop, offset, [zs, ys, xs]) = (self.crop_shape_vox(), self.offset_vox(), self.seen_vox());
-        let [ny, nx] = [self.shape_vox[1], self.shape_vox[2]];
-        let [over_z, over_y, over_x] = [0, 1, 2].map(|axis| Weights::new(self.resampled_vox[axis], crop[axis]));
-        let [on_z, on_y, on_x] = [0, 1, 2].map(|axis| {
-            let last = self.shape_vox[axis] as isize - 1;
-            let on_array = |i: usize| (i as isize - offset[axis]).clamp(0, last) as usize;
-            (0..self.resampled_vox[axis]).map(on_array).collect::<Vec<_>>()
-        });
-        let channels: Vec<_> = channels.iter().map(|channel| channel.as_standard_layout()).collect();
-        for channel in &channels {
-            assert_eq!(channel.shape(), self.shape_vox, "scores lie on the working grid");
-        }
-        let [z0, y0, x0] = self.start_vox;
-        let seen = s![z0 + zs.start..z0 + zs.end, y0 + ys.start..y0 + ys.end, x0 + xs.start..x0 + xs.end];
-        let mut inside = native.slice_move(seen);
-        let slices: Vec<_> = zs.zip(inside.outer_iter_mut()).collect();
-        slices.into_par_iter().for_each(|(z, slice)| {
-            let resized = |channel: usize| {
-                let mut slab = vec![0.0; ny * nx]; // [ny, nx]
-                for (j, w) in over_z.taps(z) {
-                    let source = channels[channel].index_axis(Axis(0), on_z[j]);
-                    let source = source.to_slice().expect("standard layout");
-                    slab.iter_mut().zip(source).for_each(|(out, &v)| *out += w * v);
-                }
-                if [on_y.len(), on_x.len()] != [ny, nx] {
-                    // [resampled y, resampled x]
-                    let row = |&y: &usize| &slab[y * nx..][..nx];
-                    slab = on_y.iter().map(row).flat_map(|row| on_x.iter().map(|&x| row[x])).collect();
-                }
-                let mut rows = vec![0.0; crop[1] * on_x.len()]; // [crop y, resampled x]
-                resize_rows(&slab, &mut rows, on_x.len(), &over_y);
-                let mut out = Array2::zeros([ys.len(), crop[2]]); // [seen y, crop x]
-                let seen_rows = &rows[ys.start * on_x.len()..ys.end * on_x.len()];
-                resize_columns(seen_rows, out.as_slice_mut().expect("new"), on_x.len(), &over_x);
-                out.slice_move(s![.., xs.clone()]) // [seen y, seen x]
-            };
-            fill(slice, &resized);
-        });
     }
 }
 

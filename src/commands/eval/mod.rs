@@ -231,7 +231,7 @@ fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
         let remedy = "eval needs the labels of the tested scans and of their support";
         return Err(Error::invalid(format!("scan {}", case.id), "a label volume beside it", "none", remedy));
     };
-    let subject = Subject::read(&case.image, &config.preprocess)?;
+    let subject = Subject::read_query(&case.image, config)?;
     let labels = subject.read_labels(&case.image, label)?;
     Ok(Annotated { id: case.id.clone(), subject, labels })
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::rng;
-use ndarray::Array4;
+use ndarray::{Array4, Axis};
 use rand::RngExt;
 
 fn config(size_vox: [usize; 3], crop: Crop) -> Config {
@@ -20,6 +20,11 @@ fn phantom() -> Image {
         if inside { 100.0 + 10.0 * (z as f32) + (x as f32) } else { 1.0 }
     });
     Image { voxels, geometry: Geometry::with_spacing(shape, [8.0, 1.5, 1.25]) }
+}
+
+/// One channel on the native voxels, `outside` where the network saw nothing.
+fn to_native(grid: &WorkingGrid, channel: &Array3<f32>, outside: f32) -> Array3<f32> {
+    NativeScores::new(grid, channel.view().insert_axis(Axis(0))).of(0, outside)
 }
 
 fn random4(shape: [usize; 4]) -> Array4<f32> {
@@ -94,8 +99,8 @@ fn classes_come_back_as_the_greatest_of_the_resized_channels() {
             shape_vox: size,
         };
         let scores = random4([3, size[0], size[1], size[2]]);
-        let classes = grid.classes_to_native(scores.view());
-        let channels: Vec<_> = scores.outer_iter().map(|c| grid.channel_to_native(c, -9.0)).collect();
+        let answer = NativeScores::new(&grid, scores.view());
+        let (classes, channels) = (answer.classes(), [0, 1, 2].map(|class| answer.of(class, -9.0)));
         for (channel, score) in channels.iter().zip(scores.outer_iter()) {
             let twin = resize(score, native);
             let inner = grid.cropped(channel.view());
@@ -120,7 +125,7 @@ fn labels_go_to_the_working_grid_and_nearly_come_back() {
     for ((z, y, x), &label) in working.indexed_iter() {
         scores[[label as usize, z, y, x]] = 1.0;
     }
-    let back = grid.classes_to_native(scores.view());
+    let back = NativeScores::new(&grid, scores.view()).classes();
     let same = back.iter().zip(&labels).filter(|(a, b)| i32::from(**a) == **b).count();
     assert!(same as f64 > 0.995 * labels.len() as f64, "{same} of {}", labels.len());
 }
@@ -185,7 +190,7 @@ fn the_native_spacing_and_size_change_nothing() {
     standardise(&mut scaled);
     assert_eq!(working, scaled);
     assert_eq!(grid.spacing_mm(&image.geometry), [8.0, 1.5, 1.25]);
-    assert_eq!(grid.channel_to_native(working.view(), 9.0), scaled);
+    assert_eq!(to_native(&grid, &working, 9.0), scaled);
 }
 
 #[test]
@@ -201,8 +206,8 @@ fn labels_come_back_exactly_where_the_network_saw_and_are_0_elsewhere() {
         let scores = Array4::from_shape_fn([4, size[0], size[1], size[2]], |(class, z, y, x)| {
             f32::from(working[[z, y, x]] == class as i32)
         });
-        let back = grid.classes_to_native(scores.view());
-        let numbers = grid.channel_to_native(working.mapv(|l| l as f32).view(), -7.0);
+        let back = NativeScores::new(&grid, scores.view()).classes();
+        let numbers = to_native(&grid, &working.mapv(|l| l as f32), -7.0);
         // Voxel n / 2 of the scan lies on voxel n / 2 of the array.
         let on_array = |at: [usize; 3], axis: usize| (at[axis] + size[axis] / 2).checked_sub(native[axis] / 2);
         for ((z, y, x), &label) in labels.indexed_iter() {
@@ -232,7 +237,7 @@ fn organs_survive_another_spacing_and_odd_sizes() {
     let working = grid.labels(labels.view());
     let scores =
         Array4::from_shape_fn([4, 23, 51, 81], |(class, z, y, x)| f32::from(working[[z, y, x]] == class as i32));
-    let back = grid.classes_to_native(scores.view());
+    let back = NativeScores::new(&grid, scores.view()).classes();
     let same = back.iter().zip(&labels).filter(|(a, b)| i32::from(**a) == **b).count();
     assert!(same as f64 > 0.99 * labels.len() as f64, "{same} of {}", labels.len());
 }
@@ -268,7 +273,7 @@ fn every_working_voxel_lies_where_its_spacing_says() {
         }
         assert!(found > 10_000, "{found}");
         // And back: where the network saw the voxel and its neighbours, it holds its own place again.
-        let back = grid.channel_to_native(working.view(), f32::NAN);
+        let back = to_native(&grid, &working, f32::NAN);
         let face_mm = |i: isize| i as f64 * spacing_mm[axis];
         let low_mm = face_mm(offset[axis].max(0)) + 2.0 * margin_mm;
         let high_mm = face_mm(offset[axis] + working.shape()[axis] as isize).min(extent_mm) - 2.0 * margin_mm;
@@ -303,7 +308,7 @@ fn a_landmark_lands_where_the_formula_says_within_the_body_box_too() {
     }
     // Padding is the image's minimum: nothing is darker.
     assert_eq!(working[[0, 0, 0]], *order.last().unwrap().1);
-    let back = grid.channel_to_native(working.view(), f32::NEG_INFINITY);
+    let back = to_native(&grid, &working, f32::NEG_INFINITY);
     let greatest = back.indexed_iter().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     assert_eq!([greatest.0, greatest.1, greatest.2], landmark);
 }
