@@ -2,7 +2,7 @@
 
 use super::WorkingGrid;
 use crate::volume::resample::{Weights, resize_columns, resize_rows};
-use ndarray::{Array2, Array3, ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ impl<'a> NativeScores<'a> {
         let mut added = Array2::zeros((self.channels.len(), count));
         for (class, mut added) in added.outer_iter_mut().enumerate() {
             // Sums in order, so that the number of threads changes nothing.
-            let of_slice = |slice: ndarray::ArrayView2<i32>, resized: Resized| {
+            let of_slice = |slice: ArrayView2<i32>, resized: Resized| {
                 let mut sums = vec![0.0; count];
                 slice.iter().zip(&resized(class)).for_each(|(&region, &v)| sums[region as usize] += f64::from(v));
                 sums
