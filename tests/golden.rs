@@ -38,6 +38,7 @@ fn assert_close(ours: &Tensor, theirs: &Tensor, tolerance: f64, what: &str) {
 fn unet() -> features::Config {
     features::Config {
         network: Network::UNet3d,
+        networks: 1,
         f_maps: 8,
         levels: 4,
         output_channels: 8,

@@ -37,10 +37,11 @@ pub fn abdomen(size_vox: [usize; 3], index: usize) -> (Image, LabelMap) {
     phantom::subject(&phantom::Config { subjects: index + 1, size_vox, spacing_mm, seed: SEED }, index)
 }
 
-/// `paper` or `cpu`: a file of configs/.
+/// `paper` or `cpu`: a file of configs/, with one network: of several a step of training is one network's.
 pub fn configuration(name: &str) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"));
-    config::load(Some(&path), &[]).expect("the configurations that ship are valid")
+    let one_network = ["features.networks=1".to_owned()];
+    config::load(Some(&path), &one_network).expect("the configurations that ship are valid")
 }
 
 // Supervoxels
@@ -174,7 +175,7 @@ impl Trainer {
     /// One update of the weights: the loss of Eq. 3.6 before it.
     pub fn step(&mut self) -> f64 {
         self.adamw.zero_gradients();
-        let mut outcome = step(&self.model, &self.tensors, &self.loss, self.alignment, true);
+        let mut outcome = step(&self.model, &self.tensors, &self.loss, self.alignment, Some(0));
         outcome.backward();
         let norm = self.adamw.gradient_norm().double_value(&[]);
         assert!(norm.is_finite(), "a finite gradient");

@@ -352,7 +352,7 @@ mod tests {
         assert!(missing.contains("fold_3.safetensors") && !missing.contains('\n'), "{missing}");
         // A checkpoint has the optimiser's tensors too.
         let adamw = AdamW::new(of(&source), 0.0);
-        checkpoint::write(&path, &source, &adamw, &about).unwrap();
+        checkpoint::write(&path, &source, &[adamw], &about).unwrap();
         let seen = start_from(&same, &path, &withheld("7")).unwrap_err().to_string();
         assert!(seen.contains("trained on scan 7") && seen.contains("{fold}"), "{seen}");
         assert!(of(&same) != of(&source));

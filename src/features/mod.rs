@@ -16,6 +16,9 @@ pub use unet::UNet;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub network: Network,
+    /// U-Nets that take turns: each step of training is one network's. Asked for features they have an equal say
+    /// (Lakshminarayanan et al. 2017, "Deep ensembles").
+    pub networks: usize,
     /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
     pub f_maps: i64,
     /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
@@ -47,6 +50,12 @@ impl Config {
         let refuse = |name: &str, expected: &str, found: String| {
             Err(Error::invalid(key(name), expected, found, "change this key"))
         };
+        let most = if self.network == Network::SeNet { 1 } else { 16 };
+        if !(1..=most).contains(&self.networks) {
+            let expected =
+                if most == 1 { "1 for an se-net, which has no features to join" } else { "1 to 16 networks" };
+            return refuse("networks", expected, self.networks.to_string());
+        }
         if !(1..=1024).contains(&self.f_maps) {
             return refuse("f_maps", "1 to 1024 channels", self.f_maps.to_string());
         }
@@ -96,7 +105,8 @@ mod tests {
     fn a_2d_network_does_not_pool_along_z() {
         let pooling = vec![[1, 2, 2], [2, 2, 2]];
         let (network, norm) = (Network::UNet3d, Norm::Batch);
-        let config = Config { network, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
+        let config =
+            Config { network, networks: 1, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
         assert!(config.check().is_ok());
         let message = Config { network: Network::UNet2d, ..config }.check().unwrap_err().to_string();
         assert!(message.contains("features.pooling") && message.contains("along z"), "{message}");

@@ -96,13 +96,22 @@ mod tests {
     fn paper() -> Config {
         let pooling = vec![[2, 2, 2]; 3];
         let (network, norm) = (Network::UNet3d, Norm::Batch);
-        Config { network, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
+        Config { network, networks: 1, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
     }
 
     /// Four channels, three levels, slice by slice.
     fn flat(norm: Norm) -> Config {
         let pooling = vec![[1, 2, 2]; 2];
-        Config { network: Network::UNet2d, f_maps: 4, levels: 3, output_channels: 6, norm, pooling, output_level: 0 }
+        Config {
+            network: Network::UNet2d,
+            networks: 1,
+            f_maps: 4,
+            levels: 3,
+            output_channels: 6,
+            norm,
+            pooling,
+            output_level: 0,
+        }
     }
 
     fn build(config: &Config) -> (VarStore, UNet) {

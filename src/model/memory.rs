@@ -55,11 +55,12 @@ fn floats_of_unet(features: &Config, size_vox: [usize; 3], regions: usize, class
     }
     // Prediction: the features and their gradient; scores of every class at the input's resolution.
     let feature_vox = voxels(shapes[features.output_level]);
+    let joined = feature_vox * (features.networks as i64 * features.output_channels) as u64;
     let features = feature_vox * features.output_channels as u64;
     let scores = |classes: usize| voxels(shapes[0]) * (classes as u64 + 1) * 8;
     // Two volumes; gradients of the largest map, and copies of it in the convolution's own layout.
     let training = 2 * (kept + 2 * largest + 2 * features + scores(regions));
-    (training, 2 * largest + features + scores(classes))
+    (training, 2 * largest + joined + scores(classes))
 }
 
 /// The same, where every slice shows every region.

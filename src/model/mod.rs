@@ -1,4 +1,5 @@
-//! Features, prototypes and prediction as one: a support and its classes in, scores of a query out.
+//! Features, prototypes and prediction as one: a support and its classes in, scores of a query out. Several networks are
+//! asked as one by joining their features: the cosine of two joined features is the mean of the networks' cosines.
 
 mod memory;
 pub mod slices;
@@ -34,8 +35,9 @@ pub struct Model {
 /// What compares a query with its supports: prototypes of features, or a network made for it.
 #[derive(Debug)]
 pub enum Network {
-    UNet(UNet),
-    SeNet(SeNet),
+    /// One or more of the same kind.
+    UNets(Vec<UNet>),
+    SeNet(Box<SeNet>),
 }
 
 /// What annotated volumes tell of their classes: made once, for any number of queries.
@@ -82,15 +84,23 @@ impl Reference {
 }
 
 impl Model {
-    /// Weights drawn from the stream "weights" of `seed`.
+    /// Weights drawn from the stream "weights" of `seed`, the network's number its index.
     pub fn new(config: &Config, device: Device, seed: u64) -> Self {
         let mut variables = VarStore::new(Device::Cpu);
-        let (root, mut rng) = (variables.root(), rng::stream(seed, "weights", 0));
+        let (root, rng) = (variables.root(), |network| rng::stream(seed, "weights", network as u64));
         let network = match config.features.network {
             features::Network::UNet3d | features::Network::UNet2d => {
-                Network::UNet(UNet::new(&root, &config.features, &mut rng))
+                let count = config.features.networks;
+                let path = |network: usize| match count {
+                    1 => root.clone(), // the names of pytorch-3dunet
+                    _ => &root / format!("network_{network}"),
+                };
+                let unet = |network| UNet::new(&path(network), &config.features, &mut rng(network));
+                Network::UNets((0..count).map(unet).collect())
             }
-            features::Network::SeNet => Network::SeNet(SeNet::new(&root, config.features.f_maps, &mut rng)),
+            features::Network::SeNet => {
+                Network::SeNet(Box::new(SeNet::new(&root, config.features.f_maps, &mut rng(0))))
+            }
         };
         variables.set_device(device);
         Self { variables, network, config: config.clone() }
@@ -110,10 +120,24 @@ impl Model {
         self.variables.trainable_variables().iter().map(Tensor::numel).sum()
     }
 
-    /// (n, 1, D, H, W) -> (n, C, d, h, w) by a U-Net; `train`: batch norm uses and updates the batch's statistics.
-    pub fn features(&self, images: &Tensor, train: bool) -> Tensor {
+    /// The trainable variables of each network, by name.
+    pub fn trainable(&self) -> Vec<BTreeMap<String, Tensor>> {
+        let mut of_networks: Vec<BTreeMap<String, Tensor>> = Vec::new();
+        of_networks.resize_with(self.config.features.networks, BTreeMap::new);
+        for (name, variable) in weights::variables(&self.variables) {
+            let prefix = name.split_once('.').and_then(|(first, _)| first.strip_prefix("network_"));
+            let network: usize = prefix.map_or(0, |number| number.parse().expect("a number that we gave"));
+            if variable.requires_grad() {
+                of_networks[network].insert(name, variable);
+            }
+        }
+        of_networks
+    }
+
+    /// (n, 1, D, H, W) -> (n, C, d, h, w) by U-Nets at test.
+    pub fn features(&self, images: &Tensor) -> Tensor {
         match &self.network {
-            Network::UNet(network) => network.forward(images, train),
+            Network::UNets(networks) => joined(networks, images),
             Network::SeNet(_) => unreachable!("an SE-Net has no feature map"),
         }
     }
@@ -133,8 +157,8 @@ impl Model {
     /// window and the test competition.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
-        let support = |network: &UNet, shot: &Shot| {
-            let features = network.forward(&shot.image.to_device(device), false);
+        let support = |networks: &[UNet], shot: &Shot| {
+            let features = joined(networks, &shot.image.to_device(device));
             let classes = shot.classes.to_device(device);
             match &shot.known {
                 None => Support::new(features, &classes, count),
@@ -148,8 +172,8 @@ impl Model {
             (shot.image.to_device(device), classes.to_device(device))
         };
         no_grad(|| match &self.network {
-            Network::UNet(network) => {
-                let supports: Vec<Support> = supports.iter().map(|shot| support(network, shot)).collect();
+            Network::UNets(networks) => {
+                let supports: Vec<Support> = supports.iter().map(|shot| support(networks, shot)).collect();
                 Reference::Prototypes(self.test_prototypes(&supports))
             }
             Network::SeNet(network) => {
@@ -164,9 +188,9 @@ impl Model {
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
-            (Network::UNet(network), Reference::Prototypes(prototypes)) => {
+            (Network::UNets(networks), Reference::Prototypes(prototypes)) => {
                 let size = query.size();
-                let scores = self.refined(&network.forward(&query, false), prototypes);
+                let scores = self.refined(&joined(networks, &query), prototypes);
                 prediction::interpolate(&scores, [size[2], size[3], size[4]])
             }
             (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
@@ -192,4 +216,17 @@ impl Model {
     fn test_prototypes(&self, supports: &[Support]) -> Prototypes {
         self.prototypes(supports, self.config.prototypes.test_window, self.config.prediction.test_classes)
     }
+}
+
+/// The features of one network as they are; of several each of unit length, one after the other: (n, 1, D, H, W) ->
+/// (n, networks C, d, h, w). Nothing is learned from here.
+pub fn joined(networks: &[UNet], images: &Tensor) -> Tensor {
+    if let [network] = networks {
+        return network.forward(images, false);
+    }
+    let unit = |network: &UNet| {
+        let features = network.forward(images, false);
+        &features / features.norm_scalaropt_dim(2, 1, true).clamp_min(1e-8)
+    };
+    Tensor::cat(&networks.iter().map(unit).collect::<Vec<_>>(), 1)
 }

@@ -72,7 +72,7 @@ pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
 pub struct System<'a> {
     pub name: &'a str,
     /// "3D" or "2D".
-    pub network: &'a str,
+    pub network: String,
     /// "supervoxels", "organs", ... or "-" where nothing is learned.
     pub learns_from: &'a str,
     /// "local", "global", ... or "-".
@@ -99,8 +99,9 @@ pub fn systems(systems: &[System]) -> Table {
     let rows = systems.iter().map(|system| {
         let System { name, network, learns_from, prototypes, setup, scores, published } = system;
         let (protocol, seeds) = (protocol_name(scores.protocol), setup.seed_list());
-        let mut row =
-            [name, network, learns_from, prototypes, setup.setting.as_str(), protocol].map(str::to_owned).to_vec();
+        let mut row = [name, network.as_str(), learns_from, prototypes, setup.setting.as_str(), protocol]
+            .map(str::to_owned)
+            .to_vec();
         let theirs = per_cent(published.map(|p| p.mean_dice / 100.0));
         row.extend([setup.annotation.clone(), per_cent(scores.mean), theirs]);
         row.extend(classes.iter().map(|class| per_cent(class_mean(scores, class))));
@@ -246,7 +247,7 @@ mod tests {
         let untrained = Setup { setting: "-".to_owned(), seeds: vec![0], ..setup.clone() };
         let published = |method, setting| super::super::published::find(method, setting, "full");
         let system = |name, setup, scores, published| {
-            let (network, learns_from, prototypes) = ("3D", "supervoxels", "local, global");
+            let (network, learns_from, prototypes) = ("3D".to_owned(), "supervoxels", "local, global");
             System { name, network, learns_from, prototypes, setup, scores, published }
         };
         let table = systems(&[

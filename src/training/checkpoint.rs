@@ -8,6 +8,7 @@ use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tch::Tensor;
 
 /// What the names of the optimiser's tensors begin with.
 pub const OPTIMISER: &str = "optimiser.";
@@ -17,8 +18,8 @@ pub const OPTIMISER: &str = "optimiser.";
 pub struct State {
     /// Steps done; the next one has this number.
     pub step: u64,
-    /// Updates of the weights so far: fewer than steps where episodes were left out.
-    pub updates: u64,
+    /// Updates of each network so far: all together fewer than steps where episodes were left out.
+    pub updates: Vec<u64>,
     /// Of the epoch under way: sum of the losses, their number, episodes left out, seconds.
     pub loss_sum: f64,
     pub losses: u64,
@@ -30,7 +31,7 @@ pub struct State {
 
 impl State {
     pub const START: Self =
-        Self { step: 0, updates: 0, loss_sum: 0.0, losses: 0, skipped: 0, seconds: 0.0, best_loss: None };
+        Self { step: 0, updates: Vec::new(), loss_sum: 0.0, losses: 0, skipped: 0, seconds: 0.0, best_loss: None };
 }
 
 /// What stands in the metadata of every weights file.
@@ -63,10 +64,8 @@ impl About {
 }
 
 /// Writes weights, moments and position.
-pub fn write(path: &Path, model: &Model, adamw: &AdamW, about: &About) -> Result<()> {
-    let mut tensors = weights::variables(&model.variables);
-    tensors.extend(adamw.state().into_iter().map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor)));
-    weights::write(path, &tensors, &about.to_json())
+pub fn write(path: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+    weights::write(path, &tensors(model, optimisers), &about.to_json())
 }
 
 /// Writes the weights alone, for `segment` and for other programs.
@@ -75,7 +74,7 @@ pub fn write_weights(path: &Path, model: &Model, about: &About) -> Result<()> {
 }
 
 /// The metadata and the network's tensors of a checkpoint or of bare weights.
-pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, tch::Tensor>)> {
+pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, Tensor>)> {
     let mut file = weights::read(path)?;
     let about = About::from_json(path, &file.metadata)?;
     file.tensors.retain(|name, _| !name.starts_with(OPTIMISER));
@@ -83,12 +82,24 @@ pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, tch::Tensor>
 }
 
 /// Reads a checkpoint back into model and optimiser.
-pub fn restore(path: &Path, model: &Model, adamw: &mut AdamW) -> Result<About> {
+pub fn restore(path: &Path, model: &Model, optimisers: &mut [AdamW]) -> Result<About> {
     let file = weights::read(path)?;
     let about = About::from_json(path, &file.metadata)?;
-    let mut target = weights::variables(&model.variables);
-    target.extend(adamw.state().into_iter().map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor)));
-    weights::load(path, &file.tensors, &target)?;
-    adamw.steps = about.state.updates;
+    weights::load(path, &file.tensors, &tensors(model, optimisers))?;
+    if about.state.updates.len() != optimisers.len() {
+        let found = format!("those of {}", about.state.updates.len());
+        let expected = format!("the updates of {} networks", optimisers.len());
+        return Err(Error::file(path, expected, found, "begin another training with another --run"));
+    }
+    for (adamw, &updates) in optimisers.iter_mut().zip(&about.state.updates) {
+        adamw.steps = updates;
+    }
     Ok(about)
+}
+
+/// Weights and moments by name, sharing their storage.
+fn tensors(model: &Model, optimisers: &[AdamW]) -> BTreeMap<String, Tensor> {
+    let moments = optimisers.iter().flat_map(AdamW::state);
+    let moments = moments.map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor));
+    weights::variables(&model.variables).into_iter().chain(moments).collect()
 }

@@ -28,6 +28,7 @@ pub struct Config {
     /// [`RANDOM`], or the path of weights to begin with; `{fold}` in it stands for the fold's folder in a run.
     pub initial_weights: String,
     pub epochs: u64,
+    /// Of all networks together.
     pub iterations_per_epoch: u64,
     /// Peak of the 1cycle schedule.
     pub learning_rate: f64,

@@ -89,13 +89,14 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
     artifact::create_folder(&folder.join("checkpoints"))?;
-    let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
-    let mut adamw = AdamW::new(trainable, recipe.training.weight_decay);
+    let decay = recipe.training.weight_decay;
+    let mut optimisers: Vec<AdamW> = model.trainable().into_iter().map(|of| AdamW::new(of, decay)).collect();
     let last = folder.join(super::LAST);
     let mut state = State::START;
     if last.exists() {
-        state = checkpoint::restore(&last, model, &mut adamw)?.state;
+        state = checkpoint::restore(&last, model, &mut optimisers)?.state;
     }
+    state.updates = optimisers.iter().map(|adamw| adamw.steps).collect();
     let mut rows = log::read(&folder.join("log.csv"), state.step / recipe.training.iterations_per_epoch)?;
     show(Event::Start { step: state.step });
 
@@ -107,7 +108,7 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
         let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
-        let mut trainer = Trainer { run, adamw, statistics, state, saved: Instant::now(), failures: 0 };
+        let mut trainer = Trainer { run, optimisers, statistics, state, saved: Instant::now(), failures: 0 };
         trainer.train(&episodes, &mut rows, &mut show)
     })
 }
@@ -135,7 +136,8 @@ fn prepare(
 
 struct Trainer<'a> {
     run: &'a Run<'a>,
-    adamw: AdamW,
+    /// One a network.
+    optimisers: Vec<AdamW>,
     /// Running means and variances of batch norm, which every forward pass changes.
     statistics: Vec<Tensor>,
     state: State,
@@ -190,12 +192,15 @@ impl Trainer<'_> {
         let Run { model, recipe, .. } = self.run;
         let steps = recipe.training.steps();
         let alignment = self.state.step as f64 >= recipe.loss.alignment_start * steps as f64;
-        let (rate, beta_1) = one_cycle(self.state.step, steps, recipe.training.learning_rate);
-        self.adamw.zero_gradients();
+        let (rate, beta_1) = self.rate(self.state.step);
+        let networks = self.optimisers.len() as u64;
+        let learner = (self.state.step % networks) as usize;
+        let adamw = &mut self.optimisers[learner];
+        adamw.zero_gradients();
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();
-        let mut outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, true);
+        let mut outcome = step(model, &Tensors::new(episode, model.device()), &recipe.loss, alignment, Some(learner));
         outcome.backward();
-        let norm = self.adamw.gradient_norm();
+        let norm = adamw.gradient_norm();
         // The only place where the host waits for the device.
         let numbers = crate::tensor::to_vec(&Tensor::stack(&[norm, outcome.loss(), outcome.segmentation], 0));
         let [norm, loss, segmentation] = [0, 1, 2].map(|i| f64::from(numbers[i]));
@@ -209,11 +214,17 @@ impl Trainer<'_> {
         self.failures = 0;
         let limit = recipe.training.clip_norm;
         if limit > 0.0 && norm > limit {
-            self.adamw.scale_gradients(limit / norm);
+            adamw.scale_gradients(limit / norm);
         }
-        self.adamw.step(rate, beta_1);
-        self.state.updates = self.adamw.steps;
+        adamw.step(rate, beta_1);
+        self.state.updates = self.optimisers.iter().map(|adamw| adamw.steps).collect();
         Some(segmentation)
+    }
+
+    /// Learning rate and beta_1 of a step: the networks take turns, and each goes through the whole schedule.
+    fn rate(&self, step: u64) -> (f64, f64) {
+        let (config, networks) = (&self.run.recipe.training, self.optimisers.len() as u64);
+        one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)
     }
 
     /// Validates where it is due, logs, saves.
@@ -224,7 +235,7 @@ impl Trainer<'_> {
         let mut row = EpochRow {
             epoch,
             iteration: self.state.step,
-            learning_rate: one_cycle(self.state.step - 1, config.steps(), config.learning_rate).0,
+            learning_rate: self.rate(self.state.step - 1).0,
             train_loss: self.state.loss_sum / self.state.losses as f64,
             validation_loss: None,
             validation_dice: None,
@@ -260,7 +271,7 @@ impl Trainer<'_> {
 
     fn save(&mut self, name: &str) -> Result<()> {
         let path = self.run.folder.join(format!("checkpoints/{name}.safetensors"));
-        checkpoint::write(&path, self.run.model, &self.adamw, &self.about())?;
+        checkpoint::write(&path, self.run.model, &self.optimisers, &self.about())?;
         if name == "last" {
             self.saved = Instant::now();
         }

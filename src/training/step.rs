@@ -5,7 +5,7 @@ use crate::episode::Episode;
 use crate::features::SeNet;
 use crate::loss;
 use crate::model::slices::{absent, against_background, of_volume, showing};
-use crate::model::{Model, Network};
+use crate::model::{Model, Network, joined};
 use crate::prediction::{Tape, hard};
 use crate::prototypes::{Classes, Support};
 use crate::tensor::{batch, from_classes, from_voxels};
@@ -59,21 +59,40 @@ impl Outcome {
     }
 }
 
-/// The loss of one episode, without alignment for an SE-Net. `train`: batch norm uses and updates the batch's statistics.
-pub fn step(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
+/// The loss of one episode, without alignment for an SE-Net. `learner`: the network that learns from it, whose batch norm uses
+/// and updates the batch's statistics; None asks all of them together.
+pub fn step(
+    model: &Model,
+    episode: &Tensors,
+    config: &loss::Config,
+    alignment: bool,
+    learner: Option<usize>,
+) -> Outcome {
     match &model.network {
-        Network::UNet(_) => by_prototypes(model, episode, config, alignment, train),
-        Network::SeNet(network) => by_slices(network, episode, config, train),
+        Network::UNets(networks) => {
+            let features = match learner {
+                Some(learner) => networks[learner].forward(&episode.images, true),
+                None => joined(networks, &episode.images),
+            };
+            by_prototypes(model, &features, episode, config, alignment)
+        }
+        Network::SeNet(network) => by_slices(network, episode, config, learner.is_some()),
     }
 }
 
-fn by_prototypes(model: &Model, episode: &Tensors, config: &loss::Config, alignment: bool, train: bool) -> Outcome {
+/// `features`: of support and query, (2, C, d, h, w).
+fn by_prototypes(
+    model: &Model,
+    features: &Tensor,
+    episode: &Tensors,
+    config: &loss::Config,
+    alignment: bool,
+) -> Outcome {
     let Tensors { images, support, query, count } = episode;
     let (window, classes) = (model.config.prototypes.train_window, model.config.prediction.train_classes);
     let size = images.size();
     let size = [size[2], size[3], size[4]];
 
-    let features = model.features(images, train); // (2, C, d, h, w)
     let (of_support, of_query) = (features.narrow(0, 0, 1), features.narrow(0, 1, 1));
     let annotated = Support::new(of_support.shallow_clone(), support, *count);
     let prototypes = model.prototypes(&[annotated], window, classes);
@@ -151,6 +170,7 @@ mod tests {
         let config = model::Config {
             features: features::Config {
                 network,
+                networks: 2,
                 f_maps: 8,
                 levels: 2,
                 output_channels: 4,
@@ -201,7 +221,7 @@ mod tests {
         let value = |t: &Tensor| t.double_value(&[]);
         for network in [features::Network::UNet3d, features::Network::UNet2d] {
             let model = model(network);
-            let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, true));
+            let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, Some(1)));
             assert_eq!(value(&without.loss), value(&without.segmentation));
             assert_eq!(value(&with.segmentation), value(&without.segmentation));
             assert!(value(&with.loss) > value(&with.segmentation));
@@ -213,7 +233,7 @@ mod tests {
         let image = Array3::from_shape_fn((3, 16, 16), |(z, y, x)| ((z + 2 * y) as f32 * x as f32).sin());
         let labels = Array3::from_shape_fn((3, 16, 16), |(z, y, _)| if y > 7 { 0 } else { [1, 0, 2][z] });
         let (tensors, config) = example(image, labels);
-        let outcome = step(&model(features::Network::SeNet), &tensors, &config, true, false);
+        let outcome = step(&model(features::Network::SeNet), &tensors, &config, true, None);
         assert_eq!(outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]));
         assert_eq!(outcome.scores.size(), [1, 3, 3, 16, 16]);
         for (class, slice) in (1..3).flat_map(|class| (0..3).map(move |slice| (class, slice))) {

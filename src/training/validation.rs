@@ -36,7 +36,7 @@ pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<
         let Some(draw) = episode::draw(&mut rng, &candidates, &recipe.episode) else { continue };
         let Some(episode) = Episode::make(scans, &draw, &recipe.episode, &recipe.augment, &mut rng) else { continue };
         let tensors = Tensors::new(&episode, model.device());
-        let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, false));
+        let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, None));
         losses.push(outcome.segmentation.double_value(&[]));
         dices.extend(dice(&hard(&outcome.scores), &episode.query_labels));
     }

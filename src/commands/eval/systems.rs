@@ -139,10 +139,12 @@ fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
         let is_learned = !is_floor && config.supervision.source != Source::None;
         summary.iter().map(move |scores| table::System {
             name,
-            network: match config.features.network {
-                _ if is_floor => "-",
-                Network::UNet3d => "3D",
-                Network::UNet2d | Network::SeNet => "2D",
+            network: match (config.features.network, config.features.networks) {
+                _ if is_floor => "-".to_owned(),
+                (Network::UNet3d, 1) => "3D".to_owned(),
+                (Network::UNet2d | Network::SeNet, 1) => "2D".to_owned(),
+                (Network::UNet3d, several) => format!("{several} x 3D"),
+                (Network::UNet2d | Network::SeNet, several) => format!("{several} x 2D"),
             },
             learns_from: match config.supervision.source {
                 _ if !is_learned => "-",
