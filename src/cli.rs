@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Learns to segment organs in 3D medical images without any annotation, then segments a class that it has never
 /// seen from one labelled volume.
@@ -23,6 +24,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Bring scans into a dataset folder: CHAOS as it is downloaded, DICOM series, NIfTI files.
+    #[command(subcommand)]
+    Prepare(Prepare),
     /// Precompute supervoxels for every scan of a dataset: the pseudo-labels of training.
     Pseudolabel(Pseudolabel),
     /// Learn from supervoxels; the same command again goes on where it stopped.
@@ -35,6 +39,93 @@ pub enum Command {
     Demo(Demo),
     /// Versions, devices, and the memory that a configuration needs.
     Info(Info),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Prepare {
+    /// The CHAOS challenge: CHAOS_Train_Sets.zip, or the folder that it unpacks to.
+    Chaos(PrepareChaos),
+    /// DICOM series in any folders below the source, without labels.
+    Dicom(PrepareDicom),
+    /// NIfTI files in any layout, or an nnU-Net v2 or Decathlon dataset.
+    Nifti(PrepareNifti),
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareChaos {
+    /// The archive or the folder.
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    /// Which images of each patient.
+    #[arg(long, value_enum, default_value = "t2")]
+    pub sequence: Sequence,
+    #[command(flatten)]
+    pub common: Preparation,
+}
+
+/// What CHAOS has of a patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sequence {
+    /// T2-weighted, fat-suppressed (T2-SPIR).
+    T2,
+    /// T1-weighted, in phase.
+    T1In,
+    /// T1-weighted, out of phase.
+    T1Out,
+    /// Computed tomography, liver only.
+    Ct,
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareDicom {
+    /// A folder; every folder below it that holds DICOM files is a scan.
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    #[command(flatten)]
+    pub common: Preparation,
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareNifti {
+    /// The folder; --set data.image and data.label say how its files are named.
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+    #[command(flatten)]
+    pub common: Preparation,
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// What every kind of source can be asked for.
+#[derive(Debug, Args)]
+pub struct Preparation {
+    /// Where image_<id>.nii.gz, label_<id>.nii.gz and dataset.json go.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// As papers on few-shot segmentation of CHAOS do: --clip 0.5 --spacing 1.25,1.25,7.7 --size 256,256.
+    #[arg(long)]
+    pub few_shot: bool,
+    /// Cut the brightest so many per cent of the voxels down to the brightest of the rest.
+    #[arg(long, value_name = "PERCENT")]
+    pub clip: Option<f64>,
+    /// Resample to this spacing in mm.
+    #[arg(long, value_name = "X,Y,Z", value_parser = numbers::<f64, 3>)]
+    pub spacing: Option<[f64; 3]>,
+    /// Crop or pad about the middle to so many voxels.
+    #[arg(long, value_name = "X,Y", value_parser = numbers::<usize, 2>)]
+    pub size: Option<[usize; 2]>,
+    /// Name scans that cannot be read and leave them out.
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Overwrite a dataset that is there already.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `1.25,1.25,7.7`
+fn numbers<T: FromStr, const N: usize>(text: &str) -> Result<[T; N], String> {
+    let parts: Option<Vec<T>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("{N} numbers with commas between them"))
 }
 
 /// Which configuration.

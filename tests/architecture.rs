@@ -57,6 +57,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config.rs", "config/"]),
     ("toml_edit", &["config.rs", "config/"]),
     ("indicatif", &["commands/progress.rs"]),
+    ("dicom_core", &["volume/dicom"]),
+    ("dicom_object", &["volume/dicom"]),
+    ("dicom_pixeldata", &["volume/dicom"]),
+    ("zip", &["commands/prepare/chaos.rs"]),
 ];
 const NO_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "manager", "misc"];
 const MOST_LINES: usize = 600;

@@ -1,5 +1,9 @@
-//! Every command of the README is run: on a generated cohort in place of CHAOS, with training cut down to seconds.
+//! Every command of the README is run: on a generated cohort, stored as CHAOS is, with training cut down to seconds.
 
+mod scanner;
+
+use ndarray::s;
+use scanner::{AXIAL, PLAIN, Place, write_png, write_series, zip_folder};
 use ssl3d::phantom;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,7 +28,7 @@ const SMALLER: [&str; 6] = [
     "training.validation_episodes=1",
     "preprocess.size_vox=[8,32,32]",
     "features.f_maps=4",
-    "supervoxels.felzenszwalb.min_size_vox=200",
+    "supervoxels.felzenszwalb.min_size_vox=20000",
 ];
 
 fn run(folder: &Path, command: &str) {
@@ -52,12 +56,33 @@ fn end_well(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The cohort as `CHAOS_Train_Sets.zip`.
+fn write_chaos(folder: &Path, cohort: &phantom::Config) {
+    let root = folder.join("Train_Sets");
+    let [dz, dy, dx] = cohort.spacing_mm;
+    let place = Place { step: [0.0, 0.0, dz], spacing: [dy, dx], ..AXIAL };
+    for subject in 0..cohort.subjects {
+        let (image, labels) = phantom::subject(cohort, subject);
+        let t2 = root.join(format!("MR/{}/T2SPIR", subject + 1));
+        let name = |index: usize| format!("IMG-0004-{index:05}");
+        // Rows run backwards and columns to the left, as DICOM has them.
+        let stored = image.voxels.slice(s![.., ..;-1, ..;-1]).mapv(|value| (value as i32).clamp(0, 4095));
+        write_series(&t2.join("DICOM_anon"), &stored, place, &PLAIN, |index| name(index) + ".dcm");
+        std::fs::create_dir_all(t2.join("Ground")).unwrap();
+        for (index, slice) in labels.voxels.slice(s![.., ..;-1, ..;-1]).outer_iter().enumerate() {
+            let greys: Vec<u8> = slice.iter().map(|&label| 63 * label as u8).collect();
+            write_png(&t2.join(format!("Ground/{}.png", name(index))), [slice.nrows(), slice.ncols()], &greys);
+        }
+    }
+    zip_folder(&root, &folder.join("CHAOS_Train_Sets.zip"), None);
+}
+
 #[test]
 fn every_command_of_the_readme_works() {
     let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let cohort = phantom::Config { subjects: 8, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 0 };
-    phantom::write_cohort(&folder.path().join("chaos"), &cohort).unwrap();
+    write_chaos(folder.path(), &cohort);
     std::os::unix::fs::symlink(Path::new(ROOT).join("configs"), folder.path().join("configs")).unwrap();
     let (segment, others): (Vec<_>, Vec<_>) =
         commands(&readme).into_iter().partition(|command| command.starts_with("ssl3d segment"));

@@ -4,18 +4,21 @@ pub mod cohort;
 pub mod demo;
 pub mod eval;
 pub mod info;
+pub mod prepare;
 pub mod progress;
 pub mod pseudolabel;
 pub mod segment;
 pub mod stop;
 pub mod train;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command, Prepare};
 use crate::config;
 use crate::device::{self, Request};
 use crate::error::Result;
 use crate::model::MemoryEstimate;
 use crate::volume::dataset;
+use prepare::chaos::Sequence;
+use prepare::steps::Steps;
 
 /// Does what was asked for.
 pub fn run(cli: Cli) -> Result<()> {
@@ -63,6 +66,20 @@ pub fn run(cli: Cli) -> Result<()> {
                 device,
             })
         }
+        Command::Prepare(Prepare::Chaos(flags)) => {
+            let sequence = match flags.sequence {
+                cli::Sequence::T2 => Sequence::T2,
+                cli::Sequence::T1In => Sequence::T1In,
+                cli::Sequence::T1Out => Sequence::T1Out,
+                cli::Sequence::Ct => Sequence::Ct,
+            };
+            prepare::chaos::run(&flags.source, sequence, &prepare_args(flags.common))
+        }
+        Command::Prepare(Prepare::Dicom(flags)) => prepare::dicom::run(&flags.source, &prepare_args(flags.common)),
+        Command::Prepare(Prepare::Nifti(flags)) => {
+            let config = config::load(None, &flags.overrides.set)?;
+            prepare::nifti::run(&flags.source, &config.data, &prepare_args(flags.common))
+        }
         Command::Demo(flags) => demo::run(&demo::Args { out: flags.out, device: choose_device(&flags.device)? }),
         Command::Info(flags) => {
             let memory = match flags.config {
@@ -76,6 +93,16 @@ pub fn run(cli: Cli) -> Result<()> {
             info::run(info::Args { json: flags.json, memory })
         }
     }
+}
+
+fn prepare_args(flags: cli::Preparation) -> prepare::Args {
+    let given = if flags.few_shot { Steps::FEW_SHOT } else { Steps::default() };
+    let steps = Steps {
+        clip_percent: flags.clip.or(given.clip_percent),
+        spacing_xyz_mm: flags.spacing.or(given.spacing_xyz_mm),
+        size_xy_vox: flags.size.or(given.size_xy_vox),
+    };
+    prepare::Args { out: flags.out, steps, keep_going: flags.keep_going, force: flags.force }
 }
 
 fn choose_device(text: &str) -> Result<tch::Device> {

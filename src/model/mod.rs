@@ -134,12 +134,18 @@ impl Model {
         of_networks
     }
 
-    /// (n, 1, D, H, W) -> (n, C, d, h, w) by U-Nets at test.
+    /// What is compared, when nothing is learned from it: the features of one U-Net as they are, of several each of unit length
+    /// and one after the other, (n, 1, D, H, W) -> (n, networks C, d, h, w).
     pub fn features(&self, images: &Tensor) -> Tensor {
-        match &self.network {
-            Network::UNets(networks) => joined(networks, images),
-            Network::SeNet(_) => unreachable!("an SE-Net has no feature map"),
+        let Network::UNets(networks) = &self.network else { unreachable!("an SE-Net has no feature map") };
+        if let [network] = networks.as_slice() {
+            return network.forward(images, false);
         }
+        let unit = |network: &UNet| {
+            let features = network.forward(images, false);
+            &features / features.norm_scalaropt_dim(2, 1, true).clamp_min(1e-8)
+        };
+        Tensor::cat(&networks.iter().map(unit).collect::<Vec<_>>(), 1)
     }
 
     /// The prototypes of annotated volumes under this window.
@@ -157,8 +163,8 @@ impl Model {
     /// window and the test competition.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
-        let support = |networks: &[UNet], shot: &Shot| {
-            let features = joined(networks, &shot.image.to_device(device));
+        let support = |shot: &Shot| {
+            let features = self.features(&shot.image.to_device(device));
             let classes = shot.classes.to_device(device);
             match &shot.known {
                 None => Support::new(features, &classes, count),
@@ -172,8 +178,8 @@ impl Model {
             (shot.image.to_device(device), classes.to_device(device))
         };
         no_grad(|| match &self.network {
-            Network::UNets(networks) => {
-                let supports: Vec<Support> = supports.iter().map(|shot| support(networks, shot)).collect();
+            Network::UNets(_) => {
+                let supports: Vec<Support> = supports.iter().map(support).collect();
                 Reference::Prototypes(self.test_prototypes(&supports))
             }
             Network::SeNet(network) => {
@@ -188,9 +194,9 @@ impl Model {
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
-            (Network::UNets(networks), Reference::Prototypes(prototypes)) => {
+            (Network::UNets(_), Reference::Prototypes(prototypes)) => {
                 let size = query.size();
-                let scores = self.refined(&joined(networks, &query), prototypes);
+                let scores = self.refined(&self.features(&query), prototypes);
                 prediction::interpolate(&scores, [size[2], size[3], size[4]])
             }
             (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
@@ -216,17 +222,4 @@ impl Model {
     fn test_prototypes(&self, supports: &[Support]) -> Prototypes {
         self.prototypes(supports, self.config.prototypes.test_window, self.config.prediction.test_classes)
     }
-}
-
-/// The features of one network as they are; of several each of unit length, one after the other: (n, 1, D, H, W) ->
-/// (n, networks C, d, h, w). Nothing is learned from here.
-pub fn joined(networks: &[UNet], images: &Tensor) -> Tensor {
-    if let [network] = networks {
-        return network.forward(images, false);
-    }
-    let unit = |network: &UNet| {
-        let features = network.forward(images, false);
-        &features / features.norm_scalaropt_dim(2, 1, true).clamp_min(1e-8)
-    };
-    Tensor::cat(&networks.iter().map(unit).collect::<Vec<_>>(), 1)
 }

@@ -5,7 +5,7 @@ use crate::episode::Episode;
 use crate::features::SeNet;
 use crate::loss;
 use crate::model::slices::{absent, against_background, of_volume, showing};
-use crate::model::{Model, Network, joined};
+use crate::model::{Model, Network};
 use crate::prediction::{Tape, hard};
 use crate::prototypes::{Classes, Support};
 use crate::tensor::{batch, from_classes, from_voxels};
@@ -72,7 +72,7 @@ pub fn step(
         Network::UNets(networks) => {
             let features = match learner {
                 Some(learner) => networks[learner].forward(&episode.images, true),
-                None => joined(networks, &episode.images),
+                None => model.features(&episode.images),
             };
             by_prototypes(model, &features, episode, config, alignment)
         }

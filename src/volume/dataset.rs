@@ -1,14 +1,16 @@
 //! A folder of scans: which files belong together, in which order, and what their labels mean.
 //!
-//! Either file name patterns (`image_{id}.nii.gz`), or an nnU-Net v2 dataset (`dataset.json`, `imagesTr`, `labelsTr`).
+//! Either file name patterns (`image_{id}.nii.gz`), or a dataset with a `dataset.json` and `imagesTr`: nnU-Net v2, or the
+//! Medical Segmentation Decathlon.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod decathlon;
 mod nnunet;
 
-/// Section `[data]`. Not used for a folder that describes itself (nnU-Net v2).
+/// Section `[data]`. Not used for a folder that describes itself (nnU-Net v2, Decathlon).
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -75,7 +77,13 @@ pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
         return Err(Error::file(folder, "a folder with scans", found, "give the folder that holds the dataset"));
     }
     let (mut cases, classes) = if folder.join("dataset.json").is_file() && folder.join("imagesTr").is_dir() {
-        nnunet::read(folder)?
+        let json = folder.join("dataset.json");
+        let text = std::fs::read_to_string(&json).map_err(Error::io("read", &json))?;
+        if decathlon::is_described(&text) {
+            decathlon::read(folder, &json, &text)?
+        } else {
+            nnunet::read(folder, &json, &text)?
+        }
     } else {
         config.check()?;
         (match_patterns(folder, config)?, config.classes.clone())
@@ -215,13 +223,13 @@ enum Part {
 }
 
 /// Digits compare as numbers, and a number comes before text.
-fn natural(id: &str) -> Vec<Part> {
+pub fn natural(id: &str) -> impl Ord + use<> {
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     let part = |bytes: &[u8]| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         if is_digit(&bytes[0]) { Part::Number(text.parse().unwrap_or(u128::MAX)) } else { Part::Text(text) }
     };
-    id.as_bytes().chunk_by(|a, b| is_digit(a) == is_digit(b)).map(part).collect()
+    id.as_bytes().chunk_by(|a, b| is_digit(a) == is_digit(b)).map(part).collect::<Vec<Part>>()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! How a file stores them is the business of [`nifti`] and [`orientation`] alone.
 
 pub mod dataset;
+pub mod dicom;
 pub mod foreground;
 pub mod nifti;
 pub mod orientation;

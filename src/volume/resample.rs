@@ -13,6 +13,34 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// How the voxels of one axis lie to each other before and after: the middle of output i is at `scale (i + 1/2) + offset`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Along {
+    n_in: usize,
+    n_out: usize,
+    scale: f64,
+    offset: f64,
+}
+
+impl Along {
+    /// Over the same extent.
+    pub fn whole(n_in: usize, n_out: usize) -> Self {
+        assert!(n_in > 0 && n_out > 0, "resizing {n_in} voxels to {n_out}");
+        Self { n_in, n_out, scale: n_in as f64 / n_out as f64, offset: 0.0 }
+    }
+
+    /// About the same middle, with output voxels that are `scale` input voxels long. The extents may differ by less than
+    /// a voxel of either.
+    pub fn centred(n_in: usize, n_out: usize, scale: f64) -> Self {
+        Self { scale, offset: (n_in as f64 - scale * n_out as f64) / 2.0, ..Self::whole(n_in, n_out) }
+    }
+
+    /// The middle of output `i` in the input, whose first voxel reaches from 0 to 1.
+    fn middle(&self, i: usize) -> f64 {
+        (self.scale * (i as f64 + 0.5) + self.offset).clamp(0.0, self.n_in as f64)
+    }
+}
+
 /// For each output voxel of one axis: the first input voxel and the weights from there on.
 pub struct Weights {
     first: Vec<usize>,
@@ -21,11 +49,14 @@ pub struct Weights {
 
 impl Weights {
     pub fn new(n_in: usize, n_out: usize) -> Self {
-        assert!(n_in > 0 && n_out > 0, "resizing {n_in} voxels to {n_out}");
-        let scale = n_in as f64 / n_out as f64;
+        Self::along(Along::whole(n_in, n_out))
+    }
+
+    fn along(along: Along) -> Self {
+        let Along { n_in, n_out, scale, .. } = along;
         let reach = scale.max(1.0);
         let of = |i: usize| {
-            let centre = scale * (i as f64 + 0.5);
+            let centre = along.middle(i);
             let first = (centre - reach + 0.5).max(0.0) as usize;
             let end = ((centre + reach + 0.5) as usize).min(n_in);
             let raw: Vec<f64> =
@@ -56,12 +87,17 @@ impl Weights {
 
 /// Resizes `[z, y, x]` to `shape`; linear where it grows, antialiased where it shrinks.
 pub fn resize(view: ArrayView3<f32>, shape: [usize; 3]) -> Array3<f32> {
+    image(view, [0, 1, 2].map(|axis| Along::whole(view.shape()[axis], shape[axis])))
+}
+
+/// The same onto any grid along the same axes.
+pub fn image(view: ArrayView3<f32>, grid: [Along; 3]) -> Array3<f32> {
     let mut array = view.as_standard_layout().into_owned();
     let mut axes = [0, 1, 2];
-    let ratio = |axis: usize| shape[axis] as f64 / view.shape()[axis] as f64;
+    let ratio = |axis: usize| grid[axis].n_out as f64 / grid[axis].n_in as f64;
     axes.sort_by(|&a, &b| ratio(a).total_cmp(&ratio(b))); // shrink first: the rest has less to do
-    for axis in axes.into_iter().filter(|&axis| view.shape()[axis] != shape[axis]) {
-        array = resize_axis(&array, axis, &Weights::new(view.shape()[axis], shape[axis]));
+    for axis in axes.into_iter().filter(|&axis| grid[axis] != Along::whole(grid[axis].n_in, grid[axis].n_in)) {
+        array = resize_axis(&array, axis, &Weights::along(grid[axis]));
     }
     array
 }
@@ -116,17 +152,21 @@ pub fn resize_labels(view: ArrayView3<i32>, shape: [usize; 3]) -> Array3<i32> {
 /// The same where voxels of value `unknown` have no say: the greatest of the other labels, however little there is of
 /// them, of equal ones the smallest where an unknown voxel lies under the centre; 0 where there is none.
 pub fn resize_known_labels(view: ArrayView3<i32>, shape: [usize; 3], unknown: Option<i32>) -> Array3<i32> {
+    labels(view, [0, 1, 2].map(|axis| Along::whole(view.shape()[axis], shape[axis])), unknown)
+}
+
+/// The same onto any grid along the same axes.
+pub fn labels(view: ArrayView3<i32>, grid: [Along; 3], unknown: Option<i32>) -> Array3<i32> {
     let labels = view.as_standard_layout();
-    if view.shape() == shape {
+    let shape = grid.map(|along| along.n_out);
+    if grid.iter().all(|along| *along == Along::whole(along.n_in, along.n_in)) {
         return labels.mapv(|label| if Some(label) == unknown { 0 } else { label });
     }
     let mut boxes = boxes(labels.view());
     boxes.retain(|label, _| Some(*label) != unknown);
-    let weights = [0, 1, 2].map(|axis| Weights::new(view.shape()[axis], shape[axis]));
-    let under = [0, 1, 2].map(|axis| {
-        let scale = view.shape()[axis] as f64 / shape[axis] as f64;
-        (0..shape[axis]).map(|i| ((scale * (i as f64 + 0.5)) as usize).min(view.shape()[axis] - 1)).collect::<Vec<_>>()
-    });
+    let weights = grid.map(Weights::along);
+    let under =
+        grid.map(|along| (0..along.n_out).map(|i| (along.middle(i) as usize).min(along.n_in - 1)).collect::<Vec<_>>());
     let mut out = Array3::zeros(shape);
     let slabs = out.as_slice_mut().expect("new").par_chunks_mut(shape[1] * shape[2]).enumerate();
     slabs.for_each(|(z, slab)| {

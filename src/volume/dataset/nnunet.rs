@@ -16,27 +16,25 @@ struct Description {
 
 /// # Errors
 /// It is not version 2, has several channels or region-based labels, or its images are not NIfTI.
-pub fn read(folder: &Path) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
-    let json = folder.join("dataset.json");
-    let text = std::fs::read_to_string(&json).map_err(Error::io("read", &json))?;
-    let description: Description = serde_json::from_str(&text).map_err(|e| {
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
+    let description: Description = serde_json::from_str(text).map_err(|e| {
         let remedy =
             "convert an older dataset with nnU-Net, or move dataset.json away and set data.image to the file names";
-        Error::file(&json, "an nnU-Net v2 description (labels by name, file_ending)", e.to_string(), remedy)
+        Error::file(json, "an nnU-Net v2 description (labels by name, file_ending)", e.to_string(), remedy)
     })?;
     let ending = description.file_ending.as_str();
     if ![".nii", ".nii.gz"].contains(&ending) {
-        return Err(Error::file(&json, "file_ending .nii or .nii.gz", ending, "convert the images to NIfTI"));
+        return Err(Error::file(json, "file_ending .nii or .nii.gz", ending, "convert the images to NIfTI"));
     }
     let channels = description.channel_names.len();
     let several = |found: String| {
         let remedy = "make a dataset of the one channel to work on, with that channel's files as _0000";
-        Error::file(&json, "one channel", found, remedy)
+        Error::file(json, "one channel", found, remedy)
     };
     if channels > 1 {
         return Err(several(format!("{channels} in channel_names")));
     }
-    let classes = classes(&json, description.labels)?;
+    let classes = classes(json, description.labels)?;
     let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
     let names = file_names(&images)?;
     if let Some(second) = names.iter().find(|name| name.ends_with(&format!("_0001{ending}"))) {

@@ -120,3 +120,38 @@ fn an_nnunet_dataset_describes_itself() {
         assert!(text.contains(part), "{text}");
     }
 }
+
+#[test]
+fn a_decathlon_dataset_describes_itself() {
+    let folder = folder(&["imagesTr/liver_10.nii.gz", "imagesTr/liver_2.nii.gz", "imagesTr/._liver_2.nii.gz"]);
+    let check = |json: &str| {
+        std::fs::write(folder.path().join("dataset.json"), json).unwrap();
+        open(folder.path(), &config("image_{id}.nii.gz", ""))
+    };
+    let dataset = check(
+        r#"{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver", "2": "cancer"}, "numTraining": 2, "training": [
+            {"image": "./imagesTr/liver_10.nii.gz", "label": "./labelsTr/liver_10.nii.gz"}, {"image": "imagesTr/liver_2.nii.gz"}
+        ], "test": ["./imagesTs/liver_1.nii.gz"]}"#,
+    )
+    .unwrap();
+    assert_eq!(ids(&dataset), ["liver_2", "liver_10"]);
+    assert_eq!(dataset.classes, BTreeMap::from([("cancer".into(), 2), ("liver".into(), 1)]));
+    assert_eq!(
+        dataset.cases[0],
+        Case { label: None, id: "liver_2".into(), image: folder.path().join("imagesTr/liver_2.nii.gz") }
+    );
+    assert_eq!(dataset.cases[1].label, Some(folder.path().join("labelsTr/liver_10.nii.gz")));
+    for (json, part) in [
+        (r#"{"modality": {"0": "T1", "1": "T2"}, "labels": {}, "training": []}"#, "one modality"),
+        (r#"{"labels": {"liver": "1"}, "training": []}"#, "by number"),
+        (r#"{"labels": {"1": "liver"}, "training": [{"image": "../secret.nii"}]}"#, "../secret.nii"),
+        (r#"{"labels": {"1": "liver"}, "training": [{"image": "/secret.nii"}]}"#, "/secret.nii"),
+        (r#"{"labels": {"1": "liver"}, "training": [{"image": "a.nii"}, {"image": "b/a.nii.gz"}]}"#, "a twice"),
+        (r#"{"labels": {"1": "liver"}, "training": [{"image": "a.png"}]}"#, "NIfTI"),
+        (r#"{"labels": {"1": "liver"}, "training": []}"#, "none"),
+        (r#"{"labels": {"1": "liver"}, "training": [7]}"#, "Decathlon"),
+    ] {
+        let text = check(json).unwrap_err().to_string();
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    }
+}

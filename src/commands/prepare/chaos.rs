@@ -1,0 +1,270 @@
+//! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
+
+use super::dicom::{files_of, read};
+use super::{Args, Origin, Scan, Source, write};
+use crate::artifact;
+use crate::error::{Error, Result};
+use crate::volume::dataset::natural;
+use crate::volume::dicom::Series;
+use ndarray::Array2;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// What CHAOS has of a patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequence {
+    /// T2-weighted, fat-suppressed (T2-SPIR).
+    T2,
+    /// T1-weighted, in phase.
+    T1In,
+    /// T1-weighted, out of phase; its masks are those of the slices in phase.
+    T1Out,
+    /// Computed tomography, liver only.
+    Ct,
+}
+
+/// (above, up to, label): grey values of the masks are intervals, since they were saved with loss.
+const GREYS: [(u8, u8, i32); 4] = [(55, 70, 1), (110, 135, 2), (175, 200, 3), (240, 255, 4)];
+/// Bytes of one file of the archive, and of all that is taken from it.
+const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES_TOGETHER: u64 = 16 << 30;
+
+impl Sequence {
+    /// Folders of the slices and of the masks, below the patient's.
+    fn folders(self) -> (&'static str, &'static str) {
+        match self {
+            Self::T2 => ("T2SPIR/DICOM_anon", "T2SPIR/Ground"),
+            Self::T1In => ("T1DUAL/DICOM_anon/InPhase", "T1DUAL/Ground"),
+            Self::T1Out => ("T1DUAL/DICOM_anon/OutPhase", "T1DUAL/Ground"),
+            Self::Ct => ("DICOM_anon", "Ground"),
+        }
+    }
+
+    fn modality(self) -> &'static str {
+        if self == Self::Ct { "CT" } else { "MR" }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::T2 => "CHAOS T2-SPIR",
+            Self::T1In => "CHAOS T1 in phase",
+            Self::T1Out => "CHAOS T1 out of phase",
+            Self::Ct => "CHAOS CT",
+        }
+    }
+
+    fn classes(self) -> BTreeMap<String, i32> {
+        let all = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
+        let count = if self == Self::Ct { 1 } else { 4 };
+        all.into_iter().take(count).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// `source`: `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
+pub fn run(source: &Path, sequence: Sequence, args: &Args) -> Result<()> {
+    let unpacked; // the folder goes when this does
+    let root = if source.is_file() {
+        artifact::create_folder(&args.out)?;
+        unpacked = unpack(source, sequence, &args.out)?;
+        unpacked.path().to_owned()
+    } else {
+        source.to_owned()
+    };
+    let patients = patients(&root, sequence)?;
+    let mut sources = Vec::new();
+    for folder in patients {
+        let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let of = folder.clone();
+        sources.push(Source { id, folder, read: Box::new(move || read_patient(&of, sequence)) });
+    }
+    let licence = Some("CC BY-NC-SA 4.0");
+    let (name, classes) = (sequence.name().to_owned(), sequence.classes());
+    let origin = Origin { name, licence, source: source.to_owned(), root, classes };
+    write(&origin, sources, args)
+}
+
+/// Folders of patients who have the sequence, in natural order.
+fn patients(root: &Path, sequence: Sequence) -> Result<Vec<PathBuf>> {
+    let (slices, _) = sequence.folders();
+    let ways = ["", "Train_Sets", "CHAOS_Train_Sets", "CHAOS_Train_Sets/Train_Sets"];
+    let places = ways.iter().flat_map(|way| [root.join(way).join(sequence.modality()), root.join(way)]);
+    for place in places.filter(|place| place.is_dir()) {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&place).map_err(Error::io("list", &place))? {
+            let path = entry.map_err(Error::io("list", &place))?.path();
+            if path.join(slices).is_dir() {
+                found.push(path);
+            }
+        }
+        if !found.is_empty() {
+            found.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+            return Ok(found);
+        }
+    }
+    let expected = format!("{}/<patient>/{slices}", sequence.modality());
+    let remedy = "give CHAOS_Train_Sets.zip or the folder that it unpacks to";
+    Err(Error::file(root, expected, "no such folders", remedy))
+}
+
+fn read_patient(folder: &Path, sequence: Sequence) -> Result<Scan> {
+    let (slices, masks) = sequence.folders();
+    let of = |below: &str| -> Result<Series> {
+        let folder = folder.join(below);
+        read(&folder, &files_of(&folder)?)
+    };
+    let series = of(slices)?;
+    let masks = folder.join(masks);
+    let drawn_on = match sequence {
+        Sequence::T1Out => Some(of(Sequence::T1In.folders().0)?),
+        _ => None,
+    };
+    let (paths, expected) = masks_of(&masks, &series, drawn_on.as_ref(), sequence)?;
+    let read_all = || paths.iter().map(|path| mask(path, expected, sequence)).collect::<Result<Vec<_>>>();
+    let label = series.labels(&read_all()?);
+    let mut files = series.files;
+    files.extend(paths);
+    Ok(Scan { image: series.image, label: Some(label), files, warnings: series.warnings })
+}
+
+/// The mask of each slice, in the order of the slices, and the rows and columns that it has to have.
+fn masks_of(
+    folder: &Path,
+    series: &Series,
+    drawn_on: Option<&Series>,
+    sequence: Sequence,
+) -> Result<(Vec<PathBuf>, [usize; 2])> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        let path = entry.map_err(Error::io("list", folder))?.path();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+            found.push(path);
+        }
+    }
+    found.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+    let owner = drawn_on.unwrap_or(series);
+    let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let count = owner.files.len();
+    let refuse = |expected: String, found: String| {
+        let remedy = "unpack the patient's folder again; leave the patient out with --keep-going if it stays so";
+        Error::file(folder, expected, found, remedy)
+    };
+    if found.len() != count {
+        return Err(refuse(format!("{count} masks, one for each slice"), found.len().to_string()));
+    }
+    let by_stem: BTreeMap<String, PathBuf> = found.iter().map(|path| (stem(path), path.clone())).collect();
+    let mut paths: Vec<PathBuf> = owner.files.iter().filter_map(|slice| by_stem.get(&stem(slice)).cloned()).collect();
+    if sequence == Sequence::Ct && paths.is_empty() {
+        // Masks of CT are numbered in the order of the slices' file names.
+        let mut names: Vec<&PathBuf> = owner.files.iter().collect();
+        names.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+        paths = owner
+            .files
+            .iter()
+            .map(|slice| found[names.iter().position(|name| *name == slice).expect("listed")].clone())
+            .collect();
+    }
+    if paths.len() != count {
+        let without = owner.files.iter().find(|slice| !by_stem.contains_key(&stem(slice)));
+        let name = without.map_or(String::new(), |slice| format!("{}.png", stem(slice)));
+        return Err(refuse(format!("{name} for the slice of that name"), "none".to_owned()));
+    }
+    if drawn_on.is_some() {
+        // The mask of the slice in phase that lies at the same place.
+        let near = |a: f64, b: f64| (a - b).abs() < 0.5;
+        let same = series.positions_mm.len() == count
+            && series.positions_mm.iter().zip(&owner.positions_mm).all(|(a, b)| near(*a, *b));
+        if !same {
+            let found = format!("{} slices that lie elsewhere", series.positions_mm.len());
+            return Err(refuse("slices out of phase where those in phase lie".to_owned(), found));
+        }
+    }
+    Ok((paths, series.slice_shape()))
+}
+
+/// Label values of a mask: by grey value, not by rank, so that a missing organ changes nothing.
+fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Array2<i32>> {
+    let (size, greys) = grey_png(path)?;
+    if size != expected {
+        let [rows, columns] = expected;
+        let found = format!("{} x {}", size[0], size[1]);
+        let remedy = "slices and masks belong to different images; leave the patient out with --keep-going";
+        return Err(Error::file(path, format!("{rows} x {columns} pixels, as its slice has"), found, remedy));
+    }
+    let label = |grey: u8| match (sequence, grey) {
+        (_, 0) => Some(0),
+        (Sequence::Ct, 255 | 1) => Some(1),
+        (Sequence::Ct, _) => None,
+        _ => GREYS.iter().find(|(above, to, _)| (above + 1..=*to).contains(&grey)).map(|(_, _, label)| *label),
+    };
+    if let Some(odd) = greys.iter().find(|&&grey| label(grey).is_none()) {
+        let count = greys.iter().filter(|grey| *grey == odd).count();
+        let remedy = "the mask is damaged or was saved anew with interpolation; unpack it again";
+        let expected =
+            if sequence == Sequence::Ct { "grey values 0 and 255" } else { "grey values about 0, 63, 126, 189, 252" };
+        return Err(Error::file(path, expected, format!("{odd} in {count} pixels"), remedy));
+    }
+    let labels = greys.into_iter().map(|grey| label(grey).unwrap_or(0)).collect();
+    Ok(Array2::from_shape_vec(expected, labels).expect("one value a pixel"))
+}
+
+/// Rows and columns, and a value a pixel.
+fn grey_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
+    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
+    let broken = |e: png::DecodingError| {
+        Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again")
+    };
+    let mut decoder = png::Decoder::new_with_limits(std::io::BufReader::new(file), png::Limits { bytes: 64 << 20 });
+    decoder.set_transformations(png::Transformations::EXPAND);
+    let mut reader = decoder.read_info().map_err(broken)?;
+    let (colour, depth) = reader.output_color_type();
+    if (colour, depth) != (png::ColorType::Grayscale, png::BitDepth::Eight) {
+        let remedy = "save it as an 8-bit grey image without changing its values";
+        return Err(Error::file(path, "8-bit grey values", format!("{colour:?}, {depth:?}"), remedy));
+    }
+    let size = reader.output_buffer_size().unwrap_or(0);
+    let mut greys = vec![0; size];
+    let info = reader.next_frame(&mut greys).map_err(broken)?;
+    greys.truncate(info.buffer_size());
+    Ok(([info.height as usize, info.width as usize], greys))
+}
+
+/// The files of the sequence, in a folder beside the dataset that goes when it is dropped.
+fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile::TempDir> {
+    let damaged = |found: String| {
+        Error::file(archive, "an intact zip archive", found, "download it again, or unpack it and give the folder")
+    };
+    let file = std::fs::File::open(archive).map_err(Error::io("open", archive))?;
+    let mut zip = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
+    let folder = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(beside);
+    let folder = folder.map_err(Error::io("create a folder in", beside))?;
+    let (slices, masks) = sequence.folders();
+    let also = Sequence::T1In.folders().0;
+    let mut together = 0;
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).map_err(|e| damaged(e.to_string()))?;
+        // Only names that stay below the folder.
+        let Some(name) = entry.enclosed_name() else { continue };
+        let text = name.to_string_lossy().replace('\\', "/");
+        let of_modality = text.split('/').any(|part| part == sequence.modality());
+        let wanted = [slices, masks].iter().any(|part| text.contains(&format!("/{part}/")))
+            || sequence == Sequence::T1Out && text.contains(&format!("/{also}/"));
+        if !entry.is_file() || !of_modality || !wanted {
+            continue;
+        }
+        let (size, target) = (entry.size(), folder.path().join(&name));
+        together += size;
+        if size > MOST_BYTES || together > MOST_BYTES_TOGETHER {
+            return Err(damaged(format!("{text} of {size} bytes, {together} together")));
+        }
+        if let Some(parent) = target.parent() {
+            artifact::create_folder(parent)?;
+        }
+        let mut out = std::fs::File::create(&target).map_err(Error::io("create", &target))?;
+        // A lying size is found out here: no more than announced is written.
+        let written = std::io::copy(&mut std::io::Read::take(&mut entry, size + 1), &mut out);
+        if written.map_err(|e| damaged(format!("{text}: {e}")))? != size {
+            return Err(damaged(format!("{text} of another size than announced")));
+        }
+    }
+    Ok(folder)
+}

@@ -1,0 +1,31 @@
+//! NIfTI files in any layout that `[data]` can name, or an nnU-Net v2 or Medical Segmentation Decathlon dataset: checked, and brought into our layout.
+
+use super::{Args, Origin, Scan, Source, write};
+use crate::error::Result;
+use crate::volume::dataset::{self, Case};
+use crate::volume::nifti::{check_same_geometry, read_image, read_labels};
+use std::path::Path;
+
+/// Images with the label maps that go with them; a label map on another grid than its image is refused.
+pub fn run(source: &Path, config: &dataset::Config, args: &Args) -> Result<()> {
+    let data = dataset::open(source, config)?;
+    let of =
+        |case: Case| Source { id: case.id.clone(), folder: case.image.clone(), read: Box::new(move || read(&case)) };
+    let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
+    let origin =
+        Origin { name, licence: None, source: source.to_owned(), root: source.to_owned(), classes: data.classes };
+    write(&origin, data.cases.into_iter().map(of).collect(), args)
+}
+
+fn read(case: &Case) -> Result<Scan> {
+    let (image, grid) = read_image(&case.image)?;
+    let mut scan = Scan { image, label: None, files: vec![case.image.clone()], warnings: grid.warnings };
+    if let Some(path) = &case.label {
+        let (label, grid) = read_labels(path)?;
+        check_same_geometry(&case.image, &scan.image.geometry, path, &label.geometry)?;
+        scan.files.push(path.clone());
+        scan.warnings.extend(grid.warnings.iter().map(|text| format!("label map: {text}")));
+        scan.label = Some(label);
+    }
+    Ok(scan)
+}

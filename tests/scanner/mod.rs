@@ -1,0 +1,130 @@
+//! What a scanner and the people of CHAOS would have written: series of DICOM slices, PNG masks, an archive.
+
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
+use dicom_dictionary_std::{tags, uids};
+use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
+use ndarray::Array3;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// How a series is stored.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    pub syntax: &'static str,
+    pub allocated: u16,
+    pub stored: u16,
+    pub signed: bool,
+    pub rescale: Option<(f64, f64)>,
+}
+
+pub const PLAIN: Storage =
+    Storage { syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN, allocated: 16, stored: 12, signed: false, rescale: None };
+
+/// Where a series lies: L P S.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub origin: [f64; 3],
+    pub along_row: [f64; 3],
+    pub along_column: [f64; 3],
+    /// From slice to slice.
+    pub step: [f64; 3],
+    /// Between rows, between columns.
+    pub spacing: [f64; 2],
+}
+
+pub const AXIAL: Place = Place {
+    origin: [-20.0, -30.0, 100.0],
+    along_row: [1.0, 0.0, 0.0],
+    along_column: [0.0, 1.0, 0.0],
+    step: [0.0, 0.0, 7.7],
+    spacing: [1.5, 1.25],
+};
+
+/// Writes `stored` values [slice, row, column] as one file a slice; `name` of the slice's index.
+pub fn write_series(
+    folder: &Path,
+    stored: &Array3<i32>,
+    place: Place,
+    storage: &Storage,
+    name: impl Fn(usize) -> String,
+) -> Vec<PathBuf> {
+    std::fs::create_dir_all(folder).unwrap();
+    let (_, rows, columns) = stored.dim();
+    let text = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join("\\");
+    let mut paths = Vec::new();
+    for (index, slice) in stored.outer_iter().enumerate() {
+        let position = [0, 1, 2].map(|i| place.origin[i] + index as f64 * place.step[i]);
+        let turn: Vec<f64> = place.along_row.into_iter().chain(place.along_column).collect();
+        let instance = format!("1.2.826.0.1.3680043.2.1125.1.{index}");
+        let mut object = InMemDicomObject::new_empty();
+        let mut put = |tag: Tag, vr: VR, value: PrimitiveValue| drop(object.put(DataElement::new(tag, vr, value)));
+        put(tags::SOP_CLASS_UID, VR::UI, uids::MR_IMAGE_STORAGE.into());
+        put(tags::SOP_INSTANCE_UID, VR::UI, instance.as_str().into());
+        // As in CHAOS: a series of its own for every slice.
+        put(tags::SERIES_INSTANCE_UID, VR::UI, format!("1.2.826.0.1.3680043.2.1125.2.{index}").into());
+        put(tags::MODALITY, VR::CS, "MR".into());
+        put(tags::PIXEL_SPACING, VR::DS, text(&place.spacing).into());
+        put(tags::SLICE_THICKNESS, VR::DS, "99".into()); // which nobody may take for the distance of slices
+        put(tags::IMAGE_POSITION_PATIENT, VR::DS, text(&position).into());
+        put(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, text(&turn).into());
+        put(tags::SAMPLES_PER_PIXEL, VR::US, dicom_value!(U16, 1));
+        put(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2".into());
+        put(tags::ROWS, VR::US, PrimitiveValue::from(rows as u16));
+        put(tags::COLUMNS, VR::US, PrimitiveValue::from(columns as u16));
+        put(tags::BITS_ALLOCATED, VR::US, PrimitiveValue::from(storage.allocated));
+        put(tags::BITS_STORED, VR::US, PrimitiveValue::from(storage.stored));
+        put(tags::HIGH_BIT, VR::US, PrimitiveValue::from(storage.stored - 1));
+        put(tags::PIXEL_REPRESENTATION, VR::US, PrimitiveValue::from(u16::from(storage.signed)));
+        if let Some((slope, intercept)) = storage.rescale {
+            put(tags::RESCALE_SLOPE, VR::DS, slope.to_string().into());
+            put(tags::RESCALE_INTERCEPT, VR::DS, intercept.to_string().into());
+        }
+        let mask = ((1u64 << storage.stored) - 1) as u32;
+        // Above the stored bits stands what a reader has to pass over.
+        let garbage = if storage.stored < storage.allocated { 1u32 << storage.stored } else { 0 };
+        let raw = slice.iter().map(|&value| value as u32 & mask | garbage);
+        let pixels: PrimitiveValue = match storage.allocated {
+            8 => PrimitiveValue::U8(raw.map(|value| value as u8).collect()),
+            _ => PrimitiveValue::U16(raw.map(|value| value as u16).collect()),
+        };
+        put(tags::PIXEL_DATA, if storage.allocated == 8 { VR::OB } else { VR::OW }, pixels);
+        let meta = FileMetaTableBuilder::new()
+            .transfer_syntax(storage.syntax)
+            .media_storage_sop_class_uid(uids::MR_IMAGE_STORAGE)
+            .media_storage_sop_instance_uid(instance);
+        let path = folder.join(name(index));
+        object.with_meta(meta).unwrap().write_to_file(&path).unwrap();
+        paths.push(path);
+    }
+    paths
+}
+
+/// One 8-bit grey value a pixel, row by row.
+pub fn write_png(path: &Path, [rows, columns]: [usize; 2], greys: &[u8]) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut encoder = png::Encoder::new(file, columns as u32, rows as u32);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header().unwrap().write_image_data(greys).unwrap();
+}
+
+/// `root` with all below it, under its own name; and one more entry.
+pub fn zip_folder(root: &Path, archive: &Path, more: Option<(&str, &[u8])>) {
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(archive).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        if path.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let name = path.strip_prefix(root.parent().unwrap()).unwrap().to_string_lossy().into_owned();
+        zip.start_file(name, options).unwrap();
+        zip.write_all(&std::fs::read(&path).unwrap()).unwrap();
+    }
+    if let Some((name, bytes)) = more {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
