@@ -225,12 +225,19 @@ fn a_patient_that_cannot_be_read_stops_all_or_is_named_and_left_out() {
         std::fs::remove_file(root.join("MR/2/T2SPIR/DICOM_anon/IMG-0004-00003.dcm")).unwrap();
     };
     type Damage<'a> = (&'a dyn Fn(&Path), &'a [&'a str]);
-    let cases: [Damage; 5] = [
+    let no_ground = |root: &Path| std::fs::remove_dir_all(root.join("MR/2/T2SPIR/Ground")).unwrap();
+    let no_slices = |root: &Path| {
+        let folder = root.join("MR/2/T2SPIR/DICOM_anon");
+        std::fs::read_dir(folder).unwrap().for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
+    };
+    let cases: [Damage; 7] = [
         (&odd_grey, &["IMG-0004-00003.png", "90 in 480 pixels"]),
         (&odd_size, &["IMG-0004-00003.png", "20 x 24", "20 x 25"]),
         (&no_mask, &["6 masks", "5"]),
         (&misnamed, &["IMG-0004-00003.png for the slice"]),
         (&gap, &["15.400 mm between"]),
+        (&no_ground, &["MR/2/T2SPIR/Ground", "cannot list"]),
+        (&no_slices, &["MR/2/T2SPIR/DICOM_anon", "DICOM slices"]),
     ];
     for (damage, words) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -133,12 +133,13 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
             bar.finish();
             return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
         }
-        match (source.read)().and_then(|scan| write_scan(scan, source, origin, steps, beside.path())) {
-            Ok(entry) => {
-                entry.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
+        match (source.read)() {
+            Ok(scan) => {
+                scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
+                let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
                 description.scans.insert(source.id.clone(), entry);
             }
-            Err(error @ Error::Invalid { .. }) if args.keep_going => {
+            Err(error) if args.keep_going => {
                 bar.note(&format!("left out: {}: {error}", source.id));
                 description.left_out.insert(source.id.clone(), error.to_string());
             }

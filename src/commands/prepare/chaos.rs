@@ -1,13 +1,14 @@
 //! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
 
-use super::dicom::{files_of, read};
+use super::dicom::read;
 use super::{Args, Origin, Scan, Source, write};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::volume::dataset::natural;
-use crate::volume::dicom::Series;
+use crate::volume::dicom::{Series, files};
 use ndarray::Array2;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// What CHAOS has of a patient.
@@ -110,7 +111,7 @@ fn read_patient(folder: &Path, sequence: Sequence) -> Result<Scan> {
     let (slices, masks) = sequence.folders();
     let of = |below: &str| -> Result<Series> {
         let folder = folder.join(below);
-        read(&folder, &files_of(&folder)?)
+        read(&folder, &files(&folder)?)
     };
     let series = of(slices)?;
     let masks = folder.join(masks);
@@ -213,7 +214,7 @@ fn grey_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
     let broken = |e: png::DecodingError| {
         Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again")
     };
-    let mut decoder = png::Decoder::new_with_limits(std::io::BufReader::new(file), png::Limits { bytes: 64 << 20 });
+    let mut decoder = png::Decoder::new_with_limits(io::BufReader::new(file), png::Limits { bytes: 64 << 20 });
     decoder.set_transformations(png::Transformations::EXPAND);
     let mut reader = decoder.read_info().map_err(broken)?;
     let (colour, depth) = reader.output_color_type();
@@ -234,12 +235,12 @@ fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile:
         Error::file(archive, "an intact zip archive", found, "download it again, or unpack it and give the folder")
     };
     let file = std::fs::File::open(archive).map_err(Error::io("open", archive))?;
-    let mut zip = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
+    let mut zip = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
     let folder = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(beside);
     let folder = folder.map_err(Error::io("create a folder in", beside))?;
     let (slices, masks) = sequence.folders();
     let also = Sequence::T1In.folders().0;
-    let mut together = 0;
+    let mut together: u64 = 0;
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|e| damaged(e.to_string()))?;
         // Only names that stay below the folder.
@@ -252,7 +253,7 @@ fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile:
             continue;
         }
         let (size, target) = (entry.size(), folder.path().join(&name));
-        together += size;
+        together = size.saturating_add(together);
         if size > MOST_BYTES || together > MOST_BYTES_TOGETHER {
             return Err(damaged(format!("{text} of {size} bytes, {together} together")));
         }
@@ -261,8 +262,12 @@ fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile:
         }
         let mut out = std::fs::File::create(&target).map_err(Error::io("create", &target))?;
         // A lying size is found out here: no more than announced is written.
-        let written = std::io::copy(&mut std::io::Read::take(&mut entry, size + 1), &mut out);
-        if written.map_err(|e| damaged(format!("{text}: {e}")))? != size {
+        let written = io::copy(&mut io::Read::take(&mut entry, size + 1), &mut out);
+        let written = written.map_err(|e| match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io("write", &target)(e),
+            _ => damaged(format!("{text}: {e}")),
+        })?;
+        if written != size {
             return Err(damaged(format!("{text} of another size than announced")));
         }
     }

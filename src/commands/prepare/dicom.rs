@@ -1,7 +1,7 @@
 //! DICOM series in any folders, without labels.
 
 use super::{Args, Origin, Scan, Source, folders, write};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::volume::dicom::{Series, Slice, assemble, files};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub fn run(source: &Path, args: &Args) -> Result<()> {
         let below = folder.strip_prefix(source).unwrap_or(&folder);
         let id =
             id_of(if below.as_os_str().is_empty() { Path::new(source.file_name().unwrap_or_default()) } else { below });
-        for (suffix, files) in by_series(files, args.keep_going)? {
+        for (suffix, files) in by_series(files) {
             let from = folder.clone();
             let read = move || {
                 let series = read(&from, &files)?;
@@ -39,25 +39,20 @@ pub fn read(folder: &Path, files: &[PathBuf]) -> Result<Series> {
 }
 
 /// The files of each series with a suffix for its id: none where there is one series. Where every file names a series of
-/// its own, as anonymised data do, the folder is the series.
-fn by_series(files: Vec<PathBuf>, keep_going: bool) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    let series = files.par_iter().map(|path| Slice::series_of(path)).collect::<Vec<Result<String>>>();
+/// its own, as anonymised data do, or one cannot be read and will be named for it, the folder is the series.
+fn by_series(files: Vec<PathBuf>) -> Vec<(String, Vec<PathBuf>)> {
+    let series: Result<Vec<String>> = files.par_iter().map(|path| Slice::series_of(path)).collect();
     let mut groups: Vec<(String, Vec<PathBuf>)> = Vec::new();
-    for (path, series) in files.iter().zip(series) {
-        let series = match series {
-            Ok(series) => series,
-            Err(_) if keep_going => return Ok(vec![(String::new(), files)]), // named when it is read
-            Err(error) => return Err(error),
-        };
+    for (path, series) in files.iter().zip(series.unwrap_or_default()) {
         match groups.iter_mut().find(|(known, _)| *known == series) {
             Some((_, files)) => files.push(path.clone()),
             None => groups.push((series, vec![path.clone()])),
         }
     }
-    if groups.len() == 1 || groups.len() == files.len() {
-        return Ok(vec![(String::new(), files)]);
+    if groups.len() <= 1 || groups.len() == files.len() {
+        return vec![(String::new(), files)];
     }
-    Ok(groups.into_iter().enumerate().map(|(index, (_, files))| (format!("_{}", index + 1), files)).collect())
+    groups.into_iter().enumerate().map(|(index, (_, files))| (format!("_{}", index + 1), files)).collect()
 }
 
 /// A path below the source as the id of a scan: what is not a letter, a digit, a dash or a dot becomes a dash.
@@ -67,14 +62,4 @@ fn id_of(path: &Path) -> String {
     let id: String = text.chars().map(plain).collect();
     let id = id.trim_matches(['-', '.']).to_owned();
     if id.is_empty() { "scan".to_owned() } else { id }
-}
-
-/// # Errors
-/// As [`files`]; none in the folder.
-pub fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let files = files(folder)?;
-    if files.is_empty() {
-        return Err(Error::file(folder, "DICOM files", "none", "name the folder that holds the slices themselves"));
-    }
-    Ok(files)
 }

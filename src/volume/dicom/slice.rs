@@ -135,7 +135,7 @@ fn values(path: &Path, pixels: &DecodedPixelData) -> Result<Vec<f32>> {
     let refuse = |expected: &str, found: String| {
         Err(Error::file(path, expected, found, "the file is damaged or unusual; convert it with dcm2niix"))
     };
-    if ![8, 16, 32].contains(&allocated) || stored == 0 || stored > high + 1 || high >= allocated {
+    if ![8, 16, 32].contains(&allocated) || stored == 0 || high >= allocated || stored > high + 1 {
         return refuse("8, 16 or 32 bits a pixel", format!("{stored} of {allocated}, the highest {high}"));
     }
     let (slope, intercept) = match pixels.rescale() {
