@@ -227,18 +227,28 @@ pub struct Segment {
     /// Its labels, in the order of --support.
     #[arg(long, value_name = "NIFTI", required = true)]
     pub support_label: Vec<PathBuf>,
-    /// Label values to segment, for instance 1,3.
+    /// What to segment: label values, or names from a dataset.json beside the labels; for instance 1,3 or liver,spleen.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub classes: String,
-    /// Volumes to segment.
-    #[arg(long, value_name = "NIFTI", required = true, num_args = 1..)]
+    /// Volumes to segment: files, folders, patterns like "scans/*.nii.gz"; or a folder of DICOM slices.
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub query: Vec<PathBuf>,
-    /// Where <query name>_seg.nii.gz goes.
+    /// Where <query name>_seg.nii.gz, volumes.csv, summary.json and the labels' names and colours for ITK-SNAP (labels.txt) and 3D
+    /// Slicer (labels.ctbl) go.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Also write the probability of each class as a float volume.
     #[arg(long)]
     pub probabilities: bool,
+    /// Also write a picture of each result, <query name>_preview.png.
+    #[arg(long)]
+    pub preview: bool,
+    /// Keep the largest connected component of every class alone.
+    #[arg(long)]
+    pub largest_component: bool,
+    /// Another place for a copy of summary.json.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Overwrite results that are there already.
     #[arg(long)]
     pub force: bool,

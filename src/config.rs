@@ -125,6 +125,10 @@ impl Config {
             let (found, remedy) = (format!("{:?}", self.supervoxels.method), "set it to \"felzenszwalb-2d\"");
             return Err(Error::invalid("supervoxels.method", expected, found, remedy));
         }
+        if self.prediction.templates > 0 && is_sliced {
+            let (expected, found) = ("0 beside a network of single slices", self.prediction.templates.to_string());
+            return Err(Error::invalid("prediction.templates", expected, found, "set it to 0"));
+        }
         self.baseline.check()?;
         self.loss.check()?;
         self.training.check()
@@ -282,6 +286,11 @@ mod tests {
                 "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
                 &["prediction.supervoxel_weight=1"],
                 ["supervoxels.method", "felzenszwalb-2d"],
+            ),
+            (
+                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["prediction.templates=3"],
+                ["prediction.templates", "set it to 0"],
             ),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {

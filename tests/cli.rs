@@ -39,6 +39,7 @@ train_window = { size = [2, 4, 4] }
 test_window = { size = [2, 4, 4] }
 [prediction]
 test_classes = "joint"
+templates = 2
 [training]
 epochs = 2
 iterations_per_epoch = 8
@@ -119,6 +120,7 @@ fn pseudolabel_skips_what_is_up_to_date_and_redoes_what_is_stale() {
 fn train_leaves_a_whole_run_and_says_when_there_is_nothing_more_to_do() {
     let (trained, folder) = (&*TRAINED, TempDir::new().unwrap());
     exists_in(&trained.run, &["config.toml", "fold_1/log.csv", "fold_1/curves.svg", "fold_1/weights.safetensors"]);
+    exists_in(&trained.run, &["fold_1/templates.safetensors"]);
     let checkpoints = ["last", "best", "epoch_0001", "epoch_0002"].map(|name| format!("{name}.safetensors"));
     exists_in(&trained.run.join("fold_1/checkpoints"), &checkpoints.each_ref().map(String::as_str));
     let log = fs::read_to_string(trained.run.join("fold_1/log.csv")).unwrap();
@@ -306,6 +308,40 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
 }
 
 #[test]
+fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing() {
+    let (trained, pair) = (&*TRAINED, pair());
+    let [image, label] = &pair.support;
+    let segment = |weights: &Path, more: &str, name: &str| {
+        let out = pair.folder.path().join(name);
+        succeed(&format!("{SEGMENT} {more}"), &[weights, image, label, &*pair.query, &*out]);
+        fs::read(out.join("query.v2_seg.nii.gz")).unwrap()
+    };
+    let with = segment(&trained.weights, "--classes 200", "with");
+    let without = segment(&trained.weights, "--classes 200 --set prediction.templates=0", "without");
+    assert!(with != without, "two templates change the answer");
+    // A checkpoint is asked beside the same templates; the last one is the weights.
+    assert!(with == segment(&trained.run.join("fold_1/checkpoints/last.safetensors"), "--classes 200", "last"));
+
+    let alone = pair.folder.path().join("alone/weights.safetensors");
+    fs::create_dir(alone.parent().unwrap()).unwrap();
+    fs::copy(&trained.weights, &alone).unwrap();
+    let paths = [&*alone, image, label, &*pair.query, &*pair.folder.path().join("refused")];
+    let words = ["alone/templates.safetensors: expected the scans without labels", "found no such file; copy it"];
+    refuse(SEGMENT, &paths, &words);
+    assert!(without == segment(&alone, "--classes 200 --set prediction.templates=0", "weights alone"));
+    let summary = |more: &str| {
+        let out = pair.folder.path().join("evaluation");
+        succeed(
+            &format!("eval --run {{}} --data {{}} --out {{}} --device cpu {more}"),
+            &[&trained.run, &trained.data, &out],
+        );
+        fs::read_to_string(out.join("summary.json")).unwrap()
+    };
+    assert!(summary("").contains("annotation=dense, 2 templates|"));
+    assert!(summary("--set prediction.templates=0").contains("annotation=dense|"));
+}
+
+#[test]
 fn segment_takes_several_supports_and_goes_on_after_a_bad_query() {
     let (trained, pair) = (&*TRAINED, pair());
     let [image, label] = &pair.support;
@@ -408,7 +444,13 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     let words = ["a_label.nii: expected the 17 x 40 x 52 voxels (z y x) of its image", "found 12 x 48 x 48; give"];
     refuse(SEGMENT, &[weights, query, label, query, &out], &words);
     refuse(SEGMENT, &[weights, image, &at("blank.nii.gz"), query, &out], &["expected a labelled structure", "but 0"]);
-    refuse(&format!("{SEGMENT} --classes x"), &[weights, image, label, query, &out], &["--classes: expected all, or"]);
+    let words = ["a_label.nii: expected label x, found 7, 200, 500, 600; name one of these"];
+    refuse(&format!("{SEGMENT} --classes x"), &[weights, image, label, query, &out], &words);
+    refuse(
+        &format!("{SEGMENT} --classes 1,,2"),
+        &[weights, image, label, query, &out],
+        &["--classes: expected all, or"],
+    );
     refuse(&format!("{SEGMENT} --support {{}}"), &[weights, image, label, query, &out, image], &["expected 2 of them"]);
     assert!(!out.join("query.v2_seg.nii.gz").exists());
 

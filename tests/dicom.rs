@@ -1,12 +1,14 @@
 //! DICOM in, as scanners and CHAOS store it: series that these tests write, through `prepare` and what comes after it.
 
+mod challenge;
 mod program;
 mod scanner;
 
+use challenge::{write_png, zip_folder};
 use dicom_dictionary_std::uids;
 use ndarray::Array3;
 use program::{command, said, succeed};
-use scanner::{AXIAL, PLAIN, Place, Storage, write_png, write_series, zip_folder};
+use scanner::{AXIAL, PLAIN, Place, Storage, write_series};
 use ssl3d::volume::dicom::{Series, Slice, assemble, files};
 use ssl3d::volume::nifti::{read_image, read_labels};
 use std::path::Path;

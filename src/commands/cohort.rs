@@ -43,8 +43,13 @@ impl Subject {
         for warning in &native.warnings {
             warn(&format!("{}: {warning}", path.display()));
         }
+        Ok(Self::new(image, native, config))
+    }
+
+    /// A scan that is there already; `native` is where results are written.
+    pub fn new(image: Image, native: NativeGrid, config: &preprocess::Config) -> Self {
         let (working, grid) = preprocess::prepare(&image, config);
-        Ok(Self { image, native, working, grid, regions: None })
+        Self { image, native, working, grid, regions: None }
     }
 
     /// A scan that will be segmented, with the supervoxels that [`Subject::find_regions`] finds.

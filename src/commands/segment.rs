@@ -1,32 +1,50 @@
 //! `ssl3d segment`: a class that the network has never been trained on, from one labelled volume.
 
+mod classes;
+mod queries;
+mod summary;
+
+pub use classes::Wanted;
+
 use crate::artifact;
 use crate::commands::cohort::{Subject, named};
-use crate::commands::progress::{Progress, note, warn};
+use crate::commands::progress::{Progress, warn};
 use crate::commands::stop;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
 use crate::model::{Model, Reference, Shot};
+use crate::prediction::hard;
 use crate::prototypes::Classes;
+use crate::report::overlay;
 use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
-use crate::training::checkpoint;
-use crate::volume::preprocess::NativeScores;
+use crate::training::{checkpoint, templates};
+use crate::volume::foreground::body_mask;
+use crate::volume::preprocess::{self, NativeScores};
 use crate::volume::{LabelMap, nifti};
 use ndarray::Array3;
+use queries::Query;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+use summary::{Answer, Class, Found, Summary, Support};
+use tch::{Kind, Tensor};
 
 pub struct Args {
     pub weights: PathBuf,
     /// Image and labels of each shot.
     pub supports: Vec<(PathBuf, PathBuf)>,
-    /// Label values; all that the supports have where it is None.
-    pub classes: Option<Vec<i32>>,
+    pub classes: Wanted,
+    /// NIfTI files, patterns of them, and folders of them or of DICOM slices.
     pub queries: Vec<PathBuf>,
     pub out: PathBuf,
     pub probabilities: bool,
+    pub preview: bool,
+    /// Of every class, and not only of those that are one piece in the supports.
+    pub largest_component: bool,
+    /// A second place for `summary.json`.
+    pub report: Option<PathBuf>,
     pub force: bool,
     pub overrides: Vec<String>,
     pub device: tch::Device,
@@ -41,79 +59,81 @@ pub fn pair(images: Vec<PathBuf>, labels: Vec<PathBuf>) -> Result<Vec<(PathBuf, 
     Err(Error::invalid("--support-label", expected, labels.len().to_string(), "repeat both flags in the same order"))
 }
 
-/// `1,3` or `all`.
-pub fn parse_classes(text: &str) -> Result<Option<Vec<i32>>> {
-    if text == "all" {
-        return Ok(None);
-    }
-    let refuse = || {
-        let expected = "all, or label values other than 0 separated by commas";
-        Error::invalid("--classes", expected, format!("{text:?}"), "for instance --classes 1,3")
-    };
-    let values: BTreeSet<i32> = text
-        .split(',')
-        .map(|part| part.trim().parse().ok().filter(|&v| v != 0).ok_or_else(refuse))
-        .collect::<Result<_>>()?;
-    if values.len() > MOST_CLASSES {
-        let (expected, found) = (format!("at most {MOST_CLASSES} values"), values.len().to_string());
-        return Err(Error::invalid("--classes", expected, found, "use several calls"));
-    }
-    Ok(Some(values.into_iter().collect()))
-}
-
-/// Classes are counted in a byte, and each costs a volume of scores.
-const MOST_CLASSES: usize = 200;
-
 /// A network that knows what to look for.
 struct Segmenter {
     model: Model,
     config: config::Config,
     reference: Reference,
+    supports: Vec<Subject>,
+    classes: Vec<Class>,
     /// Label value of class 1, 2, ...
     values: Vec<i32>,
     /// Those that are one piece in every support, where the configuration holds them to that.
     one_pieces: BTreeSet<i32>,
 }
 
+/// Slices in a preview.
+const PREVIEW_SLICES: usize = 3;
+/// A label is pointed out if more than this share of it lies in the air, or if it fills more than this share of the body.
+const IN_THE_AIR: f64 = 0.5;
+const FILLS_THE_BODY: f64 = 0.8;
+
 pub fn run(args: &Args) -> Result<()> {
-    let outputs = outputs(args)?;
+    let (about, tensors) = checkpoint::read_weights(&args.weights)?;
+    let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides)?;
+    let queries = queries::find(&args.queries, &config.data)?;
+    refuse_existing_results(&queries, args)?;
     artifact::create_folder(&args.out)?;
-    let segmenter = Segmenter::new(args)?;
-    let progress = Progress::new("segmenting", 0, args.queries.len() as u64);
-    let mut failed = Vec::new();
-    for (query, output) in args.queries.iter().zip(&outputs) {
+    let mut model = Model::new(&config.model(), args.device, 0);
+    model.load(&args.weights, &tensors)?;
+    model.templates = templates::read(&args.weights, &about, config.prediction.templates)?;
+    let segmenter = Segmenter::new(model, config, args)?;
+    summary::describe(&segmenter.classes, &args.out, args.force)?;
+    let mut summary = segmenter.summary(args)?.beside_earlier(&args.out);
+
+    let progress = Progress::new("segmenting", 0, queries.len() as u64);
+    for query in &queries {
         stop::check()?;
-        match segmenter.segment(query, output, args) {
-            Ok(line) => progress.note(&line),
+        match segmenter.segment(query, args) {
+            Ok(answer) => {
+                let of = |found: &Found| format!("{}: {:.1} ml", found.name, found.volume_ml);
+                let volumes: Vec<String> = answer.found.iter().map(of).collect();
+                progress.note(&format!("{}: {}", answer.result, volumes.join(", ")));
+                summary.queries.insert(query.name.clone(), answer);
+            }
             Err(error) => {
                 // The other queries are worth having all the same.
                 warn(&error.to_string());
-                failed.push(query.display().to_string());
+                summary.failed.insert(query.path.display().to_string(), error.to_string());
             }
         }
+        summary.write(&args.out, args.report.as_deref())?;
         progress.step("");
     }
     progress.finish();
-    if failed.is_empty() {
+    if summary.failed.is_empty() {
         return Ok(());
     }
-    let expected = format!("{} results", args.queries.len());
-    let found = format!("{}; failed: {}", args.queries.len() - failed.len(), failed.join(", "));
+    let failed: Vec<&str> = summary.failed.keys().map(String::as_str).collect();
+    let expected = format!("{} results", queries.len());
+    let found = format!("{}; failed: {}", queries.len() - failed.len(), failed.join(", "));
     Err(Error::invalid("segment", expected, found, "see the warnings above"))
 }
 
-/// Where each query's result goes; two queries never share a file, and nothing is overwritten unasked.
-fn outputs(args: &Args) -> Result<Vec<PathBuf>> {
+/// Two queries never share a file, and nothing is overwritten unasked.
+fn refuse_existing_results(queries: &[Query], args: &Args) -> Result<()> {
     let mut taken = BTreeMap::new();
-    for query in &args.queries {
-        let output = args.out.join(format!("{}_seg.nii.gz", stem(query)));
-        if let Some(other) = taken.insert(output.clone(), query) {
-            let found = format!("{} and {}, which have one", other.display(), query.display());
+    for query in queries {
+        if let Some(other) = taken.insert(&query.name, &query.path) {
+            let found = format!("{} and {}, which have one", other.display(), query.path.display());
             return Err(Error::invalid("--query", "files of different names", found, "rename one or use two calls"));
         }
-        refuse_existing(&output, args.force)?;
+        refuse_existing(&result_path(query, args), args.force)?;
+        if args.preview {
+            refuse_existing(&preview_path(query, args), args.force)?;
+        }
     }
-    Ok(args.queries.iter().map(|query| args.out.join(format!("{}_seg.nii.gz", stem(query)))).collect())
+    args.report.iter().try_for_each(|report| refuse_existing(report, args.force))
 }
 
 fn refuse_existing(path: &Path, force: bool) -> Result<()> {
@@ -124,36 +144,38 @@ fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// The file's name without .nii or .nii.gz.
-fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    [".nii.gz", ".nii"].iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name).to_owned()
+fn result_path(query: &Query, args: &Args) -> PathBuf {
+    args.out.join(format!("{}{}.nii.gz", query.name, queries::RESULT))
+}
+
+fn preview_path(query: &Query, args: &Args) -> PathBuf {
+    args.out.join(format!("{}_preview.png", query.name))
 }
 
 impl Segmenter {
-    fn new(args: &Args) -> Result<Self> {
-        let (about, tensors) = checkpoint::read_weights(&args.weights)?;
-        let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides)?;
-        let model = Model::new(&config.model(), args.device, 0);
-        model.load(&args.weights, &tensors)?;
-
-        let shots: Vec<(Subject, LabelMap)> = args
-            .supports
-            .iter()
-            .map(|(image, label)| {
-                let subject = Subject::read(image, &config.preprocess)?;
-                let labels = subject.read_labels(image, label)?;
-                Ok((subject, labels))
-            })
-            .collect::<Result<_>>()?;
-        let values = values(args, &shots, config.data.ignore)?;
-        let supports: Vec<Shot> =
-            shots.iter().map(|(subject, labels)| subject.shot(labels, &values, config.data.ignore)).collect();
-        let reference = model.reference(&supports, values.len() as i64);
-        for (value, shown) in values.iter().zip(reference.shown()) {
+    fn new(model: Model, config: config::Config, args: &Args) -> Result<Self> {
+        let (mut supports, mut maps) = (Vec::new(), Vec::new());
+        for (image, label) in &args.supports {
+            let subject = Subject::read(image, &config.preprocess)?;
+            maps.push(subject.read_labels(image, label)?);
+            supports.push(subject);
+        }
+        let files: Vec<PathBuf> = args.supports.iter().map(|(_, label)| label.clone()).collect();
+        let names = classes::names(&files)?;
+        let ignore = config.data.ignore;
+        let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), &files, &names, ignore)?;
+        let classes = summary::classes(&values, &names);
+        for ((subject, labels), (_, file)) in supports.iter().zip(&maps).zip(&args.supports) {
+            doubts(subject, labels, &classes).iter().for_each(|text| warn(&format!("{}: {text}", file.display())));
+        }
+        let of = |(subject, labels): (&Subject, &LabelMap)| subject.shot(labels, &values, ignore);
+        let mut shots: Vec<Shot> = supports.iter().zip(&maps).map(of).collect();
+        set_aside_what_others_drew(&model, &mut shots, &maps, &values);
+        let reference = model.reference(&shots, values.len() as i64);
+        for (class, shown) in classes.iter().zip(reference.shown()) {
             if !shown {
                 let size = config.preprocess.size_vox;
-                let expected = format!("at least one voxel of label {value} at the network's {size:?}");
+                let expected = format!("at least one voxel of label {} at the network's {size:?}", class.value);
                 let remedy = "label a larger structure, or leave it out with --classes";
                 return Err(Error::invalid("--support-label", expected, "none", remedy));
             }
@@ -164,41 +186,136 @@ impl Segmenter {
             return Err(Error::invalid("--support-label", expected, "none", remedy));
         }
         let mut one_pieces: BTreeSet<i32> = values.iter().copied().filter(|_| config.prediction.one_piece).collect();
-        for (_, labels) in &shots {
-            let in_shot = supervoxels::one_pieces(labels.voxels.view(), config.data.ignore);
-            let is_elsewhere = |value: &i32| !labels.voxels.iter().any(|label| label == value);
-            one_pieces.retain(|value| in_shot.contains(value) || is_elsewhere(value));
+        for labels in &maps {
+            let in_shot = supervoxels::one_pieces(labels.voxels.view(), ignore);
+            one_pieces.retain(|value| in_shot.contains(value) || !shows(labels, *value));
         }
-        Ok(Self { model, config, reference, values, one_pieces })
+        if args.largest_component {
+            one_pieces.extend(&values);
+        }
+        Ok(Self { model, config, reference, supports, classes, values, one_pieces })
     }
 
-    /// Segments one volume and writes the result; a line that says what was found.
-    fn segment(&self, query: &Path, output: &Path, args: &Args) -> Result<String> {
-        let probability = |value: &i32| output.with_file_name(format!("{}_probability_{value}.nii.gz", stem(query)));
+    fn summary(&self, args: &Args) -> Result<Summary> {
+        let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
+        let support = |(image, label): &(PathBuf, PathBuf)| Support {
+            image: image.display().to_string(),
+            label: label.display().to_string(),
+        };
+        Ok(Summary {
+            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
+            weights: args.weights.display().to_string(),
+            weights_digest: blake3::hash(&weights).to_hex().to_string(),
+            supports: args.supports.iter().map(support).collect(),
+            classes: self.classes.clone(),
+            queries: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        })
+    }
+
+    /// Segments one volume and writes the result; what was found.
+    fn segment(&self, query: &Query, args: &Args) -> Result<Answer> {
+        let started = Instant::now();
+        let output = result_path(query, args);
+        let probability = |value: &i32| args.out.join(format!("{}{}{value}.nii.gz", query.name, queries::PROBABILITY));
         let probabilities: Vec<PathBuf> =
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
-        let mut subject = Subject::read(query, &self.config.preprocess)?;
+        let mut subject = query.read(&self.config)?;
+        let warnings = summary::doubts(&subject, &self.supports);
+        warnings.iter().for_each(|text| warn(&format!("{}: {text}", query.path.display())));
         let scores = subject.find_regions_beside(&self.config, |subject| {
             to_channels(&self.model.predict(&from_voxels(subject.working.view()), &self.reference))
         });
         let native = subject.native_scores(scores.view());
         let labels = named(&native, &self.values, &self.one_pieces);
-        nifti::write_labels(output, &labels, &subject.native)?;
-        if !probabilities.is_empty() {
-            let of_class = native_probabilities(&native, self.config.prediction.test_classes);
-            for (class, path) in (1..).zip(&probabilities) {
-                nifti::write_image(path, &of_class(class), &subject.native)?;
+        nifti::write_labels(&output, &labels, &subject.native)?;
+        let of_class = native_probabilities(&native, self.config.prediction.test_classes);
+        let mut found = Vec::new();
+        for (index, class) in self.classes.iter().enumerate() {
+            let probability = of_class(index + 1);
+            if let Some(path) = probabilities.get(index) {
+                nifti::write_image(path, &probability, &subject.native)?;
+            }
+            let inside = labels.iter().zip(&probability).filter(|(label, _)| **label == class.value);
+            let (voxels, sum) = inside.fold((0, 0.0), |(count, sum), (_, p)| (count + 1, sum + f64::from(*p)));
+            found.push(Found {
+                value: class.value,
+                name: class.name.clone(),
+                voxels,
+                volume_ml: volume_ml(labels.view(), class.value, &subject.image.geometry),
+                mean_probability: (voxels > 0).then(|| sum / voxels as f64),
+            });
+        }
+        if args.preview {
+            let slices = overlay::best_slices(labels.view(), PREVIEW_SLICES);
+            let colours = self.classes.iter().map(|class| (class.value, class.colour)).collect();
+            let png = overlay::overlay_png(&subject.image, None, labels.view(), &colours, &slices);
+            artifact::write_bytes(&preview_path(query, args), &png)?;
+        }
+        let (path, result) = (query.path.display().to_string(), output.display().to_string());
+        Ok(Answer { path, result, seconds: started.elapsed().as_secs_f64(), warnings, found })
+    }
+}
+
+fn shows(labels: &LabelMap, value: i32) -> bool {
+    labels.voxels.iter().any(|label| *label == value)
+}
+
+/// A support in which a class of the others is not drawn says nothing about where that class lies: what the others find of it there
+/// counts as not annotated, and not as background.
+fn set_aside_what_others_drew(model: &Model, shots: &mut [Shot], maps: &[LabelMap], values: &[i32]) {
+    let shown: Vec<Vec<bool>> =
+        maps.iter().map(|labels| values.iter().map(|&value| shows(labels, value)).collect()).collect();
+    let missing = |shot: usize| -> Vec<i64> {
+        (1..).zip(&shown[shot]).filter(|(_, shown)| !**shown).map(|(class, _)| class).collect()
+    };
+    let mut set_aside = Vec::new();
+    for index in 0..shots.len() {
+        let missing = missing(index);
+        let helps = |other: usize| other != index && missing.iter().any(|&class| shown[other][class as usize - 1]);
+        let helpers: Vec<Shot> =
+            shots.iter().enumerate().filter(|(other, _)| helps(*other)).map(|(_, shot)| shot.shallow_clone()).collect();
+        if helpers.is_empty() {
+            continue;
+        }
+        let reference = model.reference(&helpers, values.len() as i64);
+        let found = hard(&model.predict(&shots[index].image, &reference)).to_device(tch::Device::Cpu);
+        let theirs = missing.iter().fold(found.zeros_like(), |all, &class| all + found.eq(class).to_kind(Kind::Int64));
+        set_aside.push((index, theirs));
+    }
+    for (index, theirs) in set_aside {
+        let shot = &mut shots[index];
+        let ours: Tensor = 1.0 - theirs.to_kind(Kind::Float).view_as(&shot.image);
+        shot.known = Some(shot.known.as_ref().map_or_else(|| ours.shallow_clone(), |known| known * &ours));
+    }
+}
+
+/// What is odd about the labels of a support, a sentence each.
+fn doubts(subject: &Subject, labels: &LabelMap, classes: &[Class]) -> Vec<String> {
+    let mut voxels = subject.image.voxels.clone();
+    preprocess::clip(&mut voxels, 0.0, 99.5);
+    let body = body_mask(voxels.view());
+    let body_vox = body.iter().filter(|inside| **inside).count() as f64;
+    let mut doubts = Vec::new();
+    for class in classes {
+        let (mut all, mut inside) = (0.0, 0.0);
+        for (label, is_body) in labels.voxels.iter().zip(&body) {
+            if *label == class.value {
+                all += 1.0;
+                inside += f64::from(u8::from(*is_body));
             }
         }
-        let geometry = &subject.image.geometry;
-        let volumes: Vec<String> = self
-            .values
-            .iter()
-            .map(|&value| format!("label {value}: {:.1} ml", volume_ml(labels.view(), value, geometry)))
-            .collect();
-        Ok(format!("{}: {}", output.display(), volumes.join(", ")))
+        let of = |share: f64| format!("{:.0} %", 100.0 * share);
+        if all > 0.0 && 1.0 - inside / all > IN_THE_AIR {
+            let outside = of(1.0 - inside / all);
+            doubts.push(format!("{outside} of {} lies outside of the body: was it drawn on this image?", class.name));
+        }
+        if inside / body_vox > FILLS_THE_BODY {
+            doubts.push(format!("{} fills {} of the body", class.name, of(inside / body_vox)));
+        }
     }
+    doubts
 }
 
 /// The probability of a class on the native grid, by its index from 1 (Eq. 3.4); 0 where the network saw nothing.
@@ -214,59 +331,42 @@ fn native_probabilities<'a>(scores: &'a NativeScores, classes: Classes) -> impl 
     }
 }
 
-/// The label values to look for: those asked for, or all that the supports have; never that of what is not annotated.
-fn values(args: &Args, shots: &[(Subject, LabelMap)], ignore: Option<i32>) -> Result<Vec<i32>> {
-    let mut present = BTreeSet::new();
-    for (_, labels) in shots {
-        present.extend(labels.voxels.iter().copied().collect::<BTreeSet<i32>>());
-    }
-    present.remove(&0);
-    let ignored = ignore.filter(|ignore| present.remove(ignore));
-    let list = |values: &BTreeSet<i32>| {
-        let all: Vec<String> = values.iter().take(12).map(ToString::to_string).collect();
-        if all.is_empty() { "nothing but 0".to_owned() } else { all.join(", ") }
-    };
-    let files: Vec<String> = args.supports.iter().map(|(_, label)| label.display().to_string()).collect();
-    let refuse = |expected: String, remedy: &str| {
-        let unknown =
-            ignored.map_or(String::new(), |value| format!(" beside {value}, which is not annotated (data.ignore)"));
-        Err(Error::invalid(files.join(" and "), expected, list(&present) + &unknown, remedy))
-    };
-    let wanted = match &args.classes {
-        None if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
-        None if present.len() > MOST_CLASSES => {
-            let expected = format!("at most {MOST_CLASSES} label values");
-            return refuse(expected, "this looks like an image rather than labels; choose with --classes");
-        }
-        None => present.iter().copied().collect(),
-        Some(wanted) => match wanted.iter().find(|value| !present.contains(value)) {
-            Some(missing) => return refuse(format!("label {missing}"), "name one of these with --classes"),
-            None => wanted.clone(),
-        },
-    };
-    if wanted.len() < present.len() {
-        note(&format!("segmenting labels {wanted:?} of {}; the others count as background", list(&present)));
-    }
-    Ok(wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::phantom;
+    use tch::Device;
 
+    /// The same scan twice, once with all organs and once with its liver alone: the second must not call the rest background.
     #[test]
-    fn names_keep_their_dots() {
-        for (path, expected) in [("a/scan.v2.nii.gz", "scan.v2"), ("b.nii", "b"), ("c", "c"), ("ü 1.nii.gz", "ü 1")] {
-            assert_eq!(stem(Path::new(path)), expected);
-        }
-    }
+    fn what_one_support_leaves_out_and_another_shows_counts_as_not_annotated() {
+        let set = [
+            "features.f_maps=4",
+            "features.levels=2",
+            "features.pooling=[[1,2,2]]",
+            "preprocess.size_vox=[8,32,32]",
+            "prototypes.test_window={size=[1,2,2]}",
+            "prediction.test_classes=joint",
+        ];
+        let config = config::load(None, &set.map(str::to_owned)).unwrap();
+        let model = Model::new(&config.model(), Device::Cpu, 0);
+        let scan = phantom::Config { subjects: 1, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
+        let (image, whole) = phantom::subject(&scan, 0);
+        let liver =
+            LabelMap { voxels: whole.voxels.mapv(|label| i32::from(label == 1)), geometry: whole.geometry.clone() };
+        let subject = Subject::new(image, nifti::NativeGrid::new(&whole.geometry), &config.preprocess);
+        let (maps, values) = ([liver, whole], [1, 2, 3, 4]);
+        let mut shots: Vec<Shot> = maps.iter().map(|labels| subject.shot(labels, &values, None)).collect();
+        set_aside_what_others_drew(&model, &mut shots, &maps, &values);
 
-    #[test]
-    fn lists_of_classes_are_read_or_refused() {
-        assert_eq!(parse_classes("all").unwrap(), None);
-        assert_eq!(parse_classes("3, 1,3").unwrap(), Some(vec![1, 3]));
-        for text in ["", "0", "liver", "1,,2"] {
-            assert!(parse_classes(text).is_err(), "{text}");
-        }
+        assert!(shots[1].known.is_none(), "it shows every class");
+        let unknown = shots[0].known.as_ref().expect("three classes are missing").eq(0.0).squeeze();
+        let share = |of: &Tensor| {
+            let inside = (of * &unknown).sum(Kind::Float).double_value(&[]);
+            inside / of.sum(Kind::Float).double_value(&[])
+        };
+        assert!(share(&shots[1].classes.gt(1)) > 0.5, "most of what is missing is found");
+        assert!(share(&shots[0].classes.eq(1)) < 0.1, "and its liver stays");
+        assert!(share(&shots[1].classes.eq(0)) < 0.3, "as does the background");
     }
 }

@@ -30,6 +30,8 @@ pub struct Model {
     pub variables: VarStore,
     pub network: Network,
     pub config: Config,
+    /// Scans without labels that vote at test, (1, 1, D, H, W) each: see [`Model::reference`].
+    pub templates: Vec<Tensor>,
 }
 
 /// What compares a query with its supports: prototypes of features, or a network made for it.
@@ -43,9 +45,22 @@ pub enum Network {
 /// What annotated volumes tell of their classes: made once, for any number of queries.
 #[derive(Debug)]
 pub enum Reference {
-    Prototypes(Prototypes),
+    Voters(Voters),
     Slices(Slices),
 }
+
+/// The supports and the templates, each with its say.
+#[derive(Debug)]
+pub struct Voters {
+    /// All supports together.
+    support: Prototypes,
+    templates: Vec<Prototypes>,
+    /// Voxels of each class in a template, the median over them, at the resolution of the features.
+    usual_vox: Vec<f64>,
+}
+
+/// A class with less than this share of its usual volume has been lost in the vote.
+const LOST: f64 = 0.1;
 
 /// A volume in which somebody has drawn.
 #[derive(Debug)]
@@ -59,6 +74,12 @@ pub struct Shot {
 }
 
 impl Shot {
+    /// The same tensors under other names.
+    pub fn shallow_clone(&self) -> Self {
+        let known = self.known.as_ref().map(Tensor::shallow_clone);
+        Self { image: self.image.shallow_clone(), classes: self.classes.shallow_clone(), known }
+    }
+
     /// Annotated throughout.
     pub fn new(image: Tensor, classes: Tensor) -> Self {
         Self { image, classes, known: None }
@@ -69,7 +90,7 @@ impl Reference {
     /// For each class whether any support shows it. One that none shows is never predicted.
     pub fn shown(&self) -> Vec<bool> {
         match self {
-            Self::Prototypes(prototypes) => prototypes.foreground.iter().map(|rows| rows.size()[0] > 0).collect(),
+            Self::Voters(voters) => voters.support.foreground.iter().map(|rows| rows.size()[0] > 0).collect(),
             Self::Slices(slices) => slices.shown(),
         }
     }
@@ -77,7 +98,7 @@ impl Reference {
     /// Whether any support shows what is none of the classes.
     pub fn shows_background(&self) -> bool {
         match self {
-            Self::Prototypes(prototypes) => prototypes.background.iter().all(|rows| rows.size()[0] > 0),
+            Self::Voters(voters) => voters.support.background.iter().all(|rows| rows.size()[0] > 0),
             Self::Slices(_) => true, // the slices that show a class show what surrounds it
         }
     }
@@ -103,7 +124,7 @@ impl Model {
             }
         };
         variables.set_device(device);
-        Self { variables, network, config: config.clone() }
+        Self { variables, network, config: config.clone(), templates: vec![] }
     }
 
     /// Weights from a file of [`weights::write`] or of pytorch-3dunet; other tensors than the network's are refused.
@@ -161,6 +182,10 @@ impl Model {
 
     /// At test: annotated volumes with classes 1 ..= `count` -> what [`Model::predict`] compares with, under the test
     /// window and the test competition.
+    ///
+    /// Each template is segmented from the supports and becomes a support by itself, annotated where it was beyond doubt;
+    /// a query is then asked of every one, and the median of the scores counts (labels that pass through scans without
+    /// labels and vote: MAGeT-Brain, Chakravarty et al. 2013). Where that vote loses a class, the supports decide alone.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
         let support = |shot: &Shot| {
@@ -180,7 +205,7 @@ impl Model {
         no_grad(|| match &self.network {
             Network::UNets(_) => {
                 let supports: Vec<Support> = supports.iter().map(support).collect();
-                Reference::Prototypes(self.test_prototypes(&supports))
+                Reference::Voters(self.voters(self.test_prototypes(&supports), count))
             }
             Network::SeNet(network) => {
                 let supports: Vec<(Tensor, Tensor)> = supports.iter().map(slices).collect();
@@ -194,9 +219,9 @@ impl Model {
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
-            (Network::UNets(_), Reference::Prototypes(prototypes)) => {
+            (Network::UNets(_), Reference::Voters(voters)) => {
                 let size = query.size();
-                let scores = self.refined(&self.features(&query), prototypes);
+                let scores = self.elected(&self.features(&query), voters);
                 prediction::interpolate(&scores, [size[2], size[3], size[4]])
             }
             (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
@@ -204,22 +229,108 @@ impl Model {
         })
     }
 
-    /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w). In each round of refinement the voxels of the query
-    /// that are beyond doubt join the supports, as a volume that is annotated there and nowhere else.
-    fn refined(&self, features: &Tensor, prototypes: &Prototypes) -> Tensor {
-        let prediction::Config { alpha, test_classes, rounds, confidence, .. } = self.config.prediction;
-        let scores = |prototypes: &Prototypes| prediction::scores(features, prototypes, alpha, &mut Tape::default());
-        let mut found = scores(prototypes);
-        for _ in 0..rounds {
-            let count = found.size()[1] - 1;
-            let (classes, known) = prediction::confident(&found, test_classes, confidence);
-            let own = Support::sparse(features.shallow_clone(), &classes, count, &known);
-            found = scores(&prototypes.beside(&self.test_prototypes(&[own])));
+    /// What the supports say, and the templates that are segmented from them.
+    fn voters(&self, support: Prototypes, count: i64) -> Voters {
+        let (mut templates, mut volumes_vox) = (Vec::new(), Vec::new());
+        for template in &self.templates {
+            let features = self.features(&template.to_device(self.device()));
+            let found = self.refined(&features, &[&support]);
+            volumes_vox.push(volumes(&found));
+            templates.push(self.beyond_doubt(&features, &found));
+        }
+        let usual = |class: usize| {
+            let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
+            of_class.sort_by(f64::total_cmp);
+            of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
+        };
+        let usual_vox = (0..count as usize).map(usual).collect();
+        Voters { support, templates, usual_vox }
+    }
+
+    /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
+    fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
+        let Voters { support, templates, usual_vox } = voters;
+        let all: Vec<&Prototypes> = std::iter::once(support).chain(templates).collect();
+        let found = self.refined(features, &all);
+        let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
+        if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
+            return self.refined(features, &[support]);
         }
         found
     }
 
+    /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w), the median over the voters. In each round of
+    /// refinement the voxels of the query that are beyond doubt stand beside each voter.
+    fn refined(&self, features: &Tensor, voters: &[&Prototypes]) -> Tensor {
+        let prediction::Config { alpha, rounds, .. } = self.config.prediction;
+        let scores = |prototypes: &Prototypes| prediction::scores(features, prototypes, alpha, &mut Tape::default());
+        let mut found = prediction::median(&voters.iter().map(|voter| scores(voter)).collect::<Vec<_>>());
+        for _ in 0..rounds {
+            let own = self.beyond_doubt(features, &found);
+            let with_own: Vec<Tensor> = voters.iter().map(|voter| scores(&voter.beside(&own))).collect();
+            found = prediction::median(&with_own);
+        }
+        found
+    }
+
+    /// The prototypes of a volume with these scores, as if it were annotated where its class is beyond doubt and nowhere
+    /// else.
+    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor) -> Prototypes {
+        let prediction::Config { test_classes, confidence, .. } = self.config.prediction;
+        let (classes, known) = prediction::confident(scores, test_classes, confidence);
+        let count = scores.size()[1] - 1;
+        self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &known)])
+    }
+
     fn test_prototypes(&self, supports: &[Support]) -> Prototypes {
         self.prototypes(supports, self.config.prototypes.test_window, self.config.prediction.test_classes)
+    }
+}
+
+/// Voxels of each of the K classes where scores (1, 1 + K, d, h, w) are greatest.
+fn volumes(scores: &Tensor) -> Vec<f64> {
+    let counts = prediction::hard(scores).flatten(0, -1).bincount(None::<Tensor>, scores.size()[1]);
+    Vec::<i64>::try_from(counts).expect("whole numbers").into_iter().skip(1).map(|count| count as f64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    /// Features (1, 2, 1, 4, 4) whose left half is (0, 1) and whose right half is (1, 0).
+    fn halves() -> Tensor {
+        let of_channel = |left: f32| [left, left, 1.0 - left, 1.0 - left].repeat(4);
+        Tensor::from_slice(&[of_channel(0.0), of_channel(1.0)].concat()).view([1, 2, 1, 4, 4])
+    }
+
+    fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
+        let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 2])];
+        Prototypes { background: rows(background), foreground: rows(foreground) }
+    }
+
+    #[test]
+    fn templates_outvote_the_support_unless_they_lose_a_class() {
+        let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
+        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        let left_is_found = |voters: &Voters| {
+            let found = prediction::hard(&model.elected(&halves(), voters));
+            (found.int64_value(&[0, 0, 0]) == 1, found.int64_value(&[0, 0, 3]) == 1)
+        };
+        let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
+        let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
+        let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
+        let voters = |support, templates, usual_vox: f64| Voters { support, templates, usual_vox: vec![usual_vox] };
+        assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
+        assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
+        // Templates that find nothing in this query are passed over if they find something in each other.
+        assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 8.0)), (true, false));
+        assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
+    }
+
+    #[test]
+    fn volumes_count_the_greatest_scores_of_each_class() {
+        let scores = Tensor::from_slice(&[0.0f32, 5.0, 0.0, 0.0, 1.0, 1.0, 2.0, 0.0, 0.5, 0.0, 9.0, 0.0]);
+        assert_eq!(volumes(&scores.view([1, 3, 1, 1, 4])), [1.0, 1.0]);
     }
 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub rounds: u32,
     /// A voxel is confident if its class has more than this probability.
     pub confidence: f64,
+    /// Scans without labels, of those trained on, that vote at test beside the supports: at most so many.
+    pub templates: usize,
     /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
     pub supervoxel_weight: f64,
     /// A class that is one piece in every support keeps its largest connected component alone.
@@ -40,6 +42,15 @@ impl Config {
         if self.rounds > 100 {
             let found = self.rounds.to_string();
             return Err(Error::invalid("prediction.rounds", "at most 100", found, "0 asks the support alone"));
+        }
+        if self.templates > 1000 {
+            let found = self.templates.to_string();
+            return Err(Error::invalid(
+                "prediction.templates",
+                "at most 1000 scans",
+                found,
+                "0 asks the support alone",
+            ));
         }
         if !(0.0..1.0).contains(&self.confidence) {
             let found = self.confidence.to_string();
@@ -98,6 +109,17 @@ pub fn probabilities(scores: &Tensor, classes: Classes) -> Tensor {
         Classes::Joint => scores.softmax(1, scores.kind()).narrow(1, 1, count),
         Classes::OneVsRest => scores.narrow(1, 1, count).sigmoid(),
     }
+}
+
+/// The median of several scores, element by element; of an even number the mean of the middle two.
+pub fn median(scores: &[Tensor]) -> Tensor {
+    let count = scores.len() as i64;
+    if count == 1 {
+        return scores[0].shallow_clone();
+    }
+    let (sorted, _) = Tensor::stack(scores, 0).sort(0, false);
+    let middle = sorted.narrow(0, (count - 1) / 2, 2 - count % 2);
+    middle.mean_dim([0i64].as_slice(), false, scores[0].kind())
 }
 
 /// Scores at another resolution, trilinearly.
@@ -288,6 +310,19 @@ mod tests {
         prototypes.foreground.pop();
         let without = probabilities(&plain_scores(&features, &prototypes), Classes::Joint);
         assert!(largest_difference(&probabilities(&with, Classes::Joint).narrow(1, 0, 1), &without) < 1e-12);
+    }
+
+    #[test]
+    fn the_median_of_scores_is_each_elements_own() {
+        let of = |values: [f32; 3]| Tensor::from_slice(&values);
+        let [a, b, c] = [[1.0, 9.0, 2.0], [2.0, 8.0, 1e30], [3.0, 1.0, 4.0]].map(of);
+        let values = |scores: &[&Tensor]| {
+            crate::tensor::to_vec(&median(&scores.iter().map(|t| t.shallow_clone()).collect::<Vec<_>>()))
+        };
+        assert_eq!(values(&[&a]), [1.0, 9.0, 2.0]);
+        assert_eq!(values(&[&a, &c]), [2.0, 5.0, 3.0]);
+        assert_eq!(values(&[&a, &b, &c]), [2.0, 8.0, 4.0]);
+        assert_eq!(values(&[&c, &b, &a]), [2.0, 8.0, 4.0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::checkpoint::{self, About, State};
 use super::one_cycle::one_cycle;
 use super::step::{Tensors, step};
 use super::validation::{self, Organs};
-use super::{Recipe, log};
+use super::{Recipe, log, templates};
 use crate::artifact;
 use crate::episode::{self, Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Run<'a> {
     /// Ids of the scans that the weights have seen already.
     pub seen: &'a [String],
     pub organs: Option<&'a Organs>,
-    /// `checkpoints/`, `log.csv` and `weights.safetensors` are here.
+    /// `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors` are here.
     pub folder: &'a Path,
     /// The resolved configuration as TOML, and the name of the fold.
     pub config: &'a str,
@@ -76,6 +76,7 @@ pub enum Event<'e> {
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
     let candidates = Candidates::new(run.train, &recipe.episode, &recipe.rules);
+    templates::write(folder, run.train, model.config.prediction.templates, &run.about(State::START))?;
     let (expected, remedy) = match recipe.rules.supervision.source {
         Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
         Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),

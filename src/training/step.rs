@@ -189,6 +189,7 @@ mod tests {
                 train_classes: classes,
                 test_classes: classes,
                 rounds: 0,
+                templates: 0,
                 confidence: 0.5,
                 supervoxel_weight: 0.0,
                 one_piece: false,

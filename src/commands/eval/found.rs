@@ -69,15 +69,19 @@ pub enum Segmenter {
 }
 
 impl Segmenter {
-    /// How much of a support `protocol` lets the system see.
+    /// How much of a support `protocol` lets the system see, and beside how many scans without labels.
     pub fn annotation(config: &Config, protocol: Protocol) -> String {
         let is_sliced = is_sliced(config) && config.baseline.method == baseline::Method::None;
-        match (protocol, config.split.support_slices) {
+        let of_support = match (protocol, config.split.support_slices) {
             (Protocol::Ep2, _) => "middle slice".to_owned(),
             (Protocol::Ep1, _) if is_sliced => format!("{EP1_SLICES} slices"),
             (_, 0) => "dense".to_owned(),
             (_, 1) => "1 slice".to_owned(),
             (_, n) => format!("{n} slices"),
+        };
+        match config.prediction.templates {
+            0 => of_support,
+            count => format!("{of_support}, {count} templates"),
         }
     }
 

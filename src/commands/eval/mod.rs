@@ -21,7 +21,7 @@ use crate::model::Model;
 use crate::report::html::{Figure, render};
 use crate::report::scores::{self, ProtocolScores, Setup};
 use crate::report::{Row, overlay};
-use crate::training::checkpoint;
+use crate::training::{checkpoint, templates};
 use crate::volume::dataset::{self, Case, Dataset};
 use found::{Annotated, Found, Segmenter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -215,8 +215,9 @@ fn segmenter(
     }
     let weights = group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors");
     let (about, tensors) = checkpoint::read_weights(&weights)?;
-    let model = Model::new(&config.model(), args.device, config.training.seed);
+    let mut model = Model::new(&config.model(), args.device, config.training.seed);
     model.load(&weights, &tensors)?;
+    model.templates = templates::read(&weights, &about, config.prediction.templates)?;
     let ids = |position: &usize| &data.cases[*position].id;
     if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");

@@ -1,0 +1,191 @@
+//! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query, and descriptions
+//! of the labels for ITK-SNAP and 3D Slicer.
+
+use crate::artifact;
+use crate::commands::cohort::Subject;
+use crate::commands::progress::warn;
+use crate::error::{Error, Result};
+use crate::report::overlay::class_colours;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// The content of `summary.json`: of the latest call, and the results of earlier ones that are still there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub ssl3d: String,
+    pub weights: String,
+    /// BLAKE3 of the weights file.
+    pub weights_digest: String,
+    pub supports: Vec<Support>,
+    /// In the order in which the network knows them.
+    pub classes: Vec<Class>,
+    /// By the name of the query.
+    pub queries: BTreeMap<String, Answer>,
+    /// What could not be segmented, and why.
+    pub failed: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Support {
+    pub image: String,
+    pub label: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Class {
+    pub value: i32,
+    pub name: String,
+    /// Red, green, blue, 0 to 255.
+    pub colour: [u8; 3],
+}
+
+/// What was found in one query.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub path: String,
+    pub result: String,
+    pub seconds: f64,
+    pub warnings: Vec<String>,
+    pub found: Vec<Found>,
+}
+
+/// One class in one query; a line of `volumes.csv`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    pub value: i32,
+    pub name: String,
+    pub voxels: usize,
+    pub volume_ml: f64,
+    /// Over the voxels that were given to the class; none where there are none.
+    pub mean_probability: Option<f64>,
+}
+
+const SUMMARY: &str = "summary.json";
+const VOLUMES: &str = "volumes.csv";
+const ITK_SNAP: &str = "labels.txt";
+const SLICER: &str = "labels.ctbl";
+
+/// Each value with its name, or "label 7" where it has none, and a colour.
+pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<Class> {
+    let colours = class_colours(values);
+    let name = |value: &i32| names.get(value).cloned().unwrap_or_else(|| format!("label {value}"));
+    values.iter().map(|value| Class { value: *value, name: name(value), colour: colours[value] }).collect()
+}
+
+impl Summary {
+    /// Takes over what an earlier call found in other queries, where its results are still there.
+    pub fn beside_earlier(mut self, out: &Path) -> Self {
+        let path = out.join(SUMMARY);
+        let Ok(text) = std::fs::read_to_string(&path) else { return self };
+        match serde_json::from_str::<Self>(&text) {
+            Ok(earlier) => {
+                let there =
+                    |answer: &Answer| Path::new(&answer.result).file_name().is_some_and(|f| out.join(f).exists());
+                self.queries.extend(earlier.queries.into_iter().filter(|(_, answer)| there(answer)));
+            }
+            Err(e) => warn(&format!("{}: not of this version ({e}); it is replaced", path.display())),
+        }
+        self
+    }
+
+    pub fn write(&self, out: &Path, report: Option<&Path>) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(self).expect("text and numbers only");
+        json.push('\n');
+        artifact::write_bytes(&out.join(SUMMARY), json.as_bytes())?;
+        if let Some(report) = report {
+            artifact::write_bytes(report, json.as_bytes())?;
+        }
+        artifact::write_bytes(&out.join(VOLUMES), &self.table())
+    }
+
+    fn table(&self) -> Vec<u8> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.write_record(["query", "label", "name", "voxels", "volume_ml", "mean_probability"]).expect("in memory");
+        for (query, answer) in &self.queries {
+            for Found { value, name, voxels, volume_ml, mean_probability } in &answer.found {
+                let probability = mean_probability.map_or(String::new(), |mean| format!("{mean:.4}"));
+                let record =
+                    [query, &value.to_string(), name, &voxels.to_string(), &format!("{volume_ml:.3}"), &probability];
+                csv.write_record(record).expect("in memory");
+            }
+        }
+        csv.into_inner().expect("in memory")
+    }
+}
+
+/// Paths and contents of the label descriptions.
+pub fn descriptions(classes: &[Class], out: &Path) -> [(PathBuf, String); 2] {
+    let mut itk_snap = "################################################\n# ITK-SnAP Label Description File\n\
+        # IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL\n################################################\n    \
+        0     0    0    0        0  0  0    \"Clear Label\"\n"
+        .to_owned();
+    let mut slicer = "# 3D Slicer color table\n0 background 0 0 0 0\n".to_owned();
+    for Class { value, name, colour: [red, green, blue] } in classes {
+        let plain = name.replace(['"', '\n', '\r'], "'");
+        writeln!(itk_snap, "{value:5} {red:5} {green:4} {blue:4}        1  1  1    \"{plain}\"").expect("a string");
+        let word: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+        writeln!(slicer, "{value} {word} {red} {green} {blue} 255").expect("a string");
+    }
+    [(out.join(ITK_SNAP), itk_snap), (out.join(SLICER), slicer)]
+}
+
+/// Writes the label descriptions; other ones that are there are kept unless `force`.
+///
+/// # Errors
+/// There are some that say something else.
+pub fn describe(classes: &[Class], out: &Path, force: bool) -> Result<()> {
+    for (path, text) in descriptions(classes, out) {
+        match std::fs::read(&path) {
+            Ok(there) if there == text.as_bytes() => continue,
+            Ok(_) if !force => {
+                let remedy = "give another --out for other labels, or --force to overwrite";
+                return Err(Error::file(&path, "the labels of this call, or no such file", "other labels", remedy));
+            }
+            _ => artifact::write_bytes(&path, text.as_bytes())?,
+        }
+    }
+    Ok(())
+}
+
+/// Spacings that differ by more than this factor along an axis are pointed out.
+const SPACING_FACTOR: f64 = 2.0;
+/// And intensities whose distributions are further apart than this, in standard deviations: CHAOS T2 scans lie up to 0.35 apart,
+/// and their negatives 0.5 and more.
+const CONTRAST: f64 = 0.45;
+
+/// What about a query is so unlike every support that the result may not be trusted, a sentence each.
+pub fn doubts(query: &Subject, supports: &[Subject]) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let [ours, theirs] = [query, &supports[0]].map(|subject| subject.image.geometry.spacing_mm());
+    let far = |other: &Subject| {
+        let spacing = other.image.geometry.spacing_mm();
+        (0..3).any(|axis| f64::max(ours[axis] / spacing[axis], spacing[axis] / ours[axis]) > SPACING_FACTOR)
+    };
+    if supports.iter().all(far) {
+        let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
+        doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
+    }
+    let of = |subject: &Subject| percentiles(subject);
+    let query = of(query);
+    let apart = |other: &Subject| {
+        let other = of(other);
+        query.iter().zip(&other).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / query.len() as f64
+    };
+    let nearest = supports.iter().map(apart).fold(f64::INFINITY, f64::min);
+    if nearest > CONTRAST {
+        doubts.push(format!(
+            "its intensities are spread unlike the support's ({nearest:.2} standard deviations apart, above {CONTRAST}): is it \
+             the same kind of image?"
+        ));
+    }
+    doubts
+}
+
+/// Percentiles 1 to 99 of the intensities as the network sees them.
+fn percentiles(subject: &Subject) -> Vec<f32> {
+    let mut values: Vec<f32> = subject.working.iter().copied().collect();
+    values.sort_by(f32::total_cmp);
+    (1..100).map(|percent| values[(values.len() - 1) * percent / 100]).collect()
+}

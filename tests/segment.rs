@@ -1,0 +1,183 @@
+//! `ssl3d segment` on what people have: folders and patterns, DICOM slices, names, pictures and tables, labels that do not belong.
+//! The network is not trained: what it finds does not matter here.
+
+mod program;
+mod scanner;
+
+use ndarray::s;
+use program::{command, said, succeed};
+use scanner::{AXIAL, PLAIN, Place, write_series};
+use ssl3d::phantom::{self, subject, write_cohort};
+use ssl3d::volume::nifti::{read_image, read_labels, write_new};
+use ssl3d::volume::{LabelMap, Volume};
+use std::fs;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const COHORT: phantom::Config =
+    phantom::Config { subjects: 4, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
+
+const SET: &str = "--set preprocess.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
+                   features.pooling=[[1,2,2]] --set prototypes.test_window={size=[2,2,2]} --set \
+                   prediction.test_classes=joint --set supervision.source=none --set split.folds=2";
+
+/// A dataset of four scans with names for its labels, and weights.
+struct Bench {
+    folder: TempDir,
+    data: PathBuf,
+    weights: PathBuf,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let [data, run] = ["data", "run"].map(|name| folder.path().join(name));
+        write_cohort(&data, &COHORT).unwrap();
+        let names = r#"{"classes": {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}}"#;
+        fs::write(data.join("dataset.json"), names).unwrap();
+        let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper.toml");
+        let train = format!("train --config {{}} --data {{}} --run {{}} --fold none --device cpu {SET}");
+        succeed(&train, &[&paper, &data, &run]);
+        Self { weights: run.join("all_scans/weights.safetensors"), data, folder }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// From the support with scan 1's image and `label`; what was said on stderr.
+    fn segment(&self, label: &Path, query: &Path, out: &str, more: &str) -> String {
+        let call = format!(
+            "segment --weights {{}} --support {{}} --support-label {{}} --query {{}} --out {{}} --device cpu {more}"
+        );
+        let image = self.data.join("image_1.nii.gz");
+        succeed(&call, &[&self.weights, &image, label, query, &self.at(out)])[1].clone()
+    }
+}
+
+fn lines(path: &Path) -> Vec<Vec<String>> {
+    let mut csv = csv::Reader::from_path(path).unwrap();
+    csv.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_folder_is_segmented_with_names_colours_volumes_and_pictures() {
+    let bench = Bench::new();
+    let label = bench.data.join("label_1.nii.gz");
+    let report = bench.at("report.json");
+    let more = format!("--classes spleen,1 --preview --largest-component --report {}", report.display());
+    let said = bench.segment(&label, &bench.data, "out", &more);
+    assert!(said.contains("liver: ") && said.contains("segmenting labels 1 (liver), 4 (spleen) of"), "{said}");
+
+    let out = bench.at("out");
+    let rows = lines(&out.join("volumes.csv"));
+    assert_eq!(rows.len(), 8, "four scans, two classes");
+    for row in &rows {
+        let [query, label, name, voxels, ml, probability] = &row[..] else { panic!("{row:?}") };
+        assert_eq!(name, if label == "1" { "liver" } else { "spleen" });
+        let (found, _) = read_labels(&out.join(format!("{query}_seg.nii.gz"))).unwrap();
+        let value: i32 = label.parse().unwrap();
+        let count = found.voxels.iter().filter(|&&voxel| voxel == value).count();
+        assert_eq!(voxels.parse::<usize>().unwrap(), count);
+        let expected_ml = count as f64 * 15.0 * 36.0 / 1000.0;
+        assert!((ml.parse::<f64>().unwrap() - expected_ml).abs() < 1e-2, "{row:?}");
+        if count > 0 {
+            assert!((0.0..=1.0).contains(&probability.parse::<f64>().unwrap()), "{row:?}");
+            let pieces = ssl3d::supervoxels::one_pieces(found.voxels.view(), None);
+            assert!(pieces.contains(&value), "{row:?}: one piece, or nothing");
+        }
+        assert!(fs::read(out.join(format!("{query}_preview.png"))).unwrap().starts_with(b"\x89PNG"));
+    }
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(fs::read(&report).unwrap(), fs::read(out.join("summary.json")).unwrap());
+    assert_eq!(summary["classes"][1]["name"], "spleen");
+    assert_eq!(summary["queries"].as_object().unwrap().len(), 4);
+    let snap = fs::read_to_string(out.join("labels.txt")).unwrap();
+    assert!(snap.contains("    4    86  180  233        1  1  1    \"spleen\"\n"), "{snap}");
+    let slicer = fs::read_to_string(out.join("labels.ctbl")).unwrap();
+    assert!(slicer.contains("\n1 liver 230 159 0 255\n"), "{slicer}");
+}
+
+#[test]
+fn later_calls_add_to_the_tables_and_other_labels_want_another_folder() {
+    let bench = Bench::new();
+    let label = bench.data.join("label_1.nii.gz");
+    let scan = |number: usize| bench.data.join(format!("image_{number}.nii.gz"));
+    bench.segment(&label, &scan(2), "out", "");
+    bench.segment(&label, &bench.data.join("image_[34].nii.gz"), "out", "");
+    let queries =
+        |out: &str| -> Vec<String> { lines(&bench.at(out).join("volumes.csv")).iter().map(|r| r[0].clone()).collect() };
+    assert_eq!(queries("out").len(), 12);
+    assert_eq!(queries("out")[11], "image_4");
+    // What somebody has taken away is no longer listed.
+    fs::remove_file(bench.at("out/image_3_seg.nii.gz")).unwrap();
+    bench.segment(&label, &scan(1), "out", "");
+    assert!(!queries("out").contains(&"image_3".to_owned()));
+    let call =
+        "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --quiet --classes 2";
+    let paths = [&*bench.weights, &*scan(1), &*label, &*scan(3), &*bench.at("out")];
+    let output = command(call, &paths).output().unwrap();
+    let text = &said(&output)[1];
+    assert!(text.contains("labels.txt: expected the labels of this call") && text.lines().count() == 1, "{text}");
+    assert!(!bench.at("out/image_3_seg.nii.gz").exists());
+}
+
+#[test]
+fn dicom_slices_are_a_query_and_the_result_lies_on_them() {
+    let bench = Bench::new();
+    let (image, _) = subject(&COHORT, 1);
+    // Rows run backwards and columns to the left, as DICOM has them.
+    let stored = image.voxels.slice(s![.., ..;-1, ..;-1]).mapv(|value| (value as i32).clamp(0, 4095));
+    let place = Place { step: [0.0, 0.0, 15.0], spacing: [6.0, 6.0], ..AXIAL };
+    write_series(&bench.at("patient/t2"), &stored, place, &PLAIN, |index| format!("{index:03}.dcm"));
+    bench.segment(&bench.data.join("label_1.nii.gz"), &bench.at("patient"), "out", "");
+    let (found, grid) = read_labels(&bench.at("out/t2_seg.nii.gz")).unwrap();
+    assert_eq!(found.voxels.dim(), image.voxels.dim());
+    assert_eq!(grid.geometry().spacing_mm(), [15.0, 6.0, 6.0]);
+    // The last column lies at the patient's right: L = -20 + 47 * 6 mm, and the first row in front.
+    let affine = grid.geometry().affine_mm;
+    assert_eq!([affine[0][3], affine[1][3], affine[2][3]], [20.0 - 47.0 * 6.0, 30.0 - 47.0 * 6.0, 100.0]);
+    // The same voxels as NIfTI give the same labels.
+    let whole = Volume { voxels: image.voxels.mapv(|v| (v as i32).clamp(0, 4095) as f32), geometry: image.geometry };
+    write_new(&bench.at("same.nii.gz"), &whole).unwrap();
+    bench.segment(&bench.data.join("label_1.nii.gz"), &bench.at("same.nii.gz"), "out", "");
+    assert_eq!(read_labels(&bench.at("out/same_seg.nii.gz")).unwrap().0.voxels, found.voxels);
+}
+
+#[test]
+fn labels_and_queries_that_do_not_belong_are_pointed_out_with_numbers() {
+    let bench = Bench::new();
+    let (labels, _) = read_labels(&bench.data.join("label_1.nii.gz")).unwrap();
+    let write = |name: &str, change: &dyn Fn(&mut LabelMap)| {
+        let mut changed = labels.clone();
+        change(&mut changed);
+        write_new(&bench.at(name), &changed).unwrap();
+        bench.at(name)
+    };
+    let query = bench.data.join("image_2.nii.gz");
+    let said = bench.segment(&bench.data.join("label_1.nii.gz"), &query, "plain", "");
+    assert!(!said.contains("warning"), "{said}");
+    // A liver in the upper left corner of every slice, most of it in the air.
+    let corner = write("corner.nii.gz", &|labels| {
+        labels.voxels.fill(0);
+        labels.voxels.slice_mut(s![.., ..14, ..14]).fill(1);
+    });
+    let said = bench.segment(&corner, &query, "corner", "");
+    assert!(said.contains("corner.nii.gz: ") && said.contains("% of label 1 lies outside of the body"), "{said}");
+    let full = write("full.nii.gz", &|labels| {
+        labels.voxels.fill(1);
+        labels.voxels.slice_mut(s![..2, .., ..]).fill(0);
+    });
+    let said = bench.segment(&full, &query, "full", "");
+    assert!(said.contains("label 1 fills ") && said.contains("% of the body"), "{said}");
+
+    let (scan, _) = read_image(&query).unwrap();
+    let mut negative = scan.clone();
+    let highest = scan.voxels.fold(0.0, |a: f32, b| a.max(*b));
+    negative.voxels.mapv_inplace(|voxel| highest - voxel);
+    negative.geometry = ssl3d::volume::Geometry::with_spacing([12, 48, 48], [15.0, 6.0, 2.0]);
+    write_new(&bench.at("negative.nii.gz"), &negative).unwrap();
+    let said = bench.segment(&bench.data.join("label_1.nii.gz"), &bench.at("negative.nii.gz"), "negative", "");
+    assert!(said.contains("negative.nii.gz: its spacing (z y x) is 15.00 x 6.00 x 2.00 mm"), "{said}");
+    assert!(said.contains("negative.nii.gz: its intensities are spread unlike the support's"), "{said}");
+}
