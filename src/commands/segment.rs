@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
     artifact::create_folder(&args.out)?;
     let mut model = Model::new(&config.model(), args.device, 0);
     model.load(&args.weights, &tensors)?;
-    model.templates = templates::read(&args.weights, &about, config.prediction.templates)?;
+    model.ask_beside(&templates::read(&args.weights, &about, config.prediction.templates)?);
     let segmenter = Segmenter::new(model, config, args)?;
     summary::describe(&segmenter.classes, &args.out, args.force)?;
     let mut summary = segmenter.summary(args)?.beside_earlier(&args.out);

@@ -22,7 +22,10 @@ impl MemoryEstimate {
     pub fn of(config: &super::Config, size_vox: [usize; 3], regions: usize, classes: usize) -> Self {
         let parameters = Model::new(config, Device::Cpu, 0).parameters() as u64;
         let (training, segmenting) = match config.features.network {
-            Network::UNet3d | Network::UNet2d => floats_of_unet(&config.features, size_vox, regions, classes),
+            Network::UNet3d | Network::UNet2d => {
+                let (training, segmenting) = floats_of_unet(&config.features, size_vox, regions, classes);
+                (training, segmenting + floats_of_templates(config, size_vox, classes))
+            }
             Network::SeNet => floats_of_se_net(&config.features, size_vox, regions, classes),
         };
         Self {
@@ -61,6 +64,15 @@ fn floats_of_unet(features: &Config, size_vox: [usize; 3], regions: usize, class
     // Two volumes; gradients of the largest map, and copies of it in the convolution's own layout.
     let training = 2 * (kept + 2 * largest + 2 * features + scores(regions));
     (training, 2 * largest + joined + scores(classes))
+}
+
+/// Features of every template; scores of every voter, side by side and sorted, with the places of 8 bytes that they came from.
+fn floats_of_templates(config: &super::Config, size_vox: [usize; 3], classes: usize) -> u64 {
+    let (features, templates) = (&config.features, config.prediction.templates as u64);
+    let shape = features.level_shapes(size_vox.map(|n| n as i64))[features.output_level];
+    let feature_vox = shape.iter().product::<i64>() as u64;
+    let joined = features.networks as u64 * features.output_channels as u64;
+    feature_vox * templates * (joined + 5 * (classes as u64 + 1))
 }
 
 /// The same, where every slice shows every region.

@@ -30,8 +30,8 @@ pub struct Model {
     pub variables: VarStore,
     pub network: Network,
     pub config: Config,
-    /// Scans without labels that vote at test, (1, 1, D, H, W) each: see [`Model::reference`].
-    pub templates: Vec<Tensor>,
+    /// Features (1, C, d, h, w) of each scan without labels that votes at test: see [`Model::reference`].
+    templates: Vec<Tensor>,
 }
 
 /// What compares a query with its supports: prototypes of features, or a network made for it.
@@ -130,6 +130,12 @@ impl Model {
     /// Weights from a file of [`weights::write`] or of pytorch-3dunet; other tensors than the network's are refused.
     pub fn load(&self, path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         weights::load(path, tensors, &weights::variables(&self.variables))
+    }
+
+    /// Scans without labels that vote at test from now on, (1, 1, D, H, W) each: see [`Model::reference`].
+    pub fn ask_beside(&mut self, templates: &[Tensor]) {
+        let features = |image: &Tensor| no_grad(|| self.features(&image.to_device(self.device())));
+        self.templates = templates.iter().map(features).collect();
     }
 
     pub fn device(&self) -> Device {
@@ -232,11 +238,10 @@ impl Model {
     /// What the supports say, and the templates that are segmented from them.
     fn voters(&self, support: Prototypes, count: i64) -> Voters {
         let (mut templates, mut volumes_vox) = (Vec::new(), Vec::new());
-        for template in &self.templates {
-            let features = self.features(&template.to_device(self.device()));
-            let found = self.refined(&features, &[&support]);
+        for features in &self.templates {
+            let found = self.refined(features, &[&support]);
             volumes_vox.push(volumes(&found));
-            templates.push(self.beyond_doubt(&features, &found));
+            templates.push(self.beyond_doubt(features, &found));
         }
         let usual = |class: usize| {
             let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();

@@ -217,7 +217,7 @@ fn segmenter(
     let (about, tensors) = checkpoint::read_weights(&weights)?;
     let mut model = Model::new(&config.model(), args.device, config.training.seed);
     model.load(&weights, &tensors)?;
-    model.templates = templates::read(&weights, &about, config.prediction.templates)?;
+    model.ask_beside(&templates::read(&weights, &about, config.prediction.templates)?);
     let ids = |position: &usize| &data.cases[*position].id;
     if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");

@@ -72,9 +72,11 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
         Ok(paths) => paths,
         Err(e) => return refuse("a pattern like scans/*.nii.gz", e.to_string()),
     };
-    let mut found = paths
-        .map(|path| path.map_err(|e| Error::io("list", &e.path().to_owned())(e.into())))
-        .collect::<Result<Vec<PathBuf>>>()?;
+    let unreadable = |e: glob::GlobError| {
+        let path = e.path().to_owned();
+        Error::io("list", &path)(e.into())
+    };
+    let mut found = paths.map(|path| path.map_err(unreadable)).collect::<Result<Vec<PathBuf>>>()?;
     found.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
     if found.is_empty() { refuse("files that match", "none".to_owned()) } else { Ok(found) }
 }
