@@ -62,6 +62,9 @@ pub struct Voters {
 /// A class with less than this share of its usual volume has been lost in the vote.
 const LOST: f64 = 0.1;
 
+/// Templates that a network sees at once: convolutions of a single volume take a slower way in libtorch.
+const TEMPLATES_AT_ONCE: usize = 2;
+
 /// A volume in which somebody has drawn.
 #[derive(Debug)]
 pub struct Shot {
@@ -134,8 +137,11 @@ impl Model {
 
     /// Scans without labels that vote at test from now on, (1, 1, D, H, W) each: see [`Model::reference`].
     pub fn ask_beside(&mut self, templates: &[Tensor]) {
-        let features = |image: &Tensor| no_grad(|| self.features(&image.to_device(self.device())));
-        self.templates = templates.iter().map(features).collect();
+        self.templates.clear();
+        for pair in templates.chunk_by(|a, b| a.size() == b.size()).flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
+            let features = no_grad(|| self.features(&Tensor::cat(pair, 0).to_device(self.device())));
+            self.templates.extend((0..pair.len()).map(|index| features.narrow(0, index as i64, 1)));
+        }
     }
 
     pub fn device(&self) -> Device {
