@@ -104,7 +104,11 @@ fn later_calls_add_to_the_tables_and_other_labels_want_another_folder() {
     let label = bench.data.join("label_1.nii.gz");
     let scan = |number: usize| bench.data.join(format!("image_{number}.nii.gz"));
     bench.segment(&label, &scan(2), "out", "");
-    bench.segment(&label, &bench.data.join("image_[34].nii.gz"), "out", "");
+    bench.segment(&label, &bench.data.join("image_[34].nii.gz"), "out", "--set prediction.alpha=10");
+    let text = fs::read(bench.at("out/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let set = |query: &str| summary["queries"][query]["origin"]["set"].to_string();
+    assert_eq!([set("image_2"), set("image_3")], ["[]", "[\"prediction.alpha=10\"]"], "each says how it came about");
     let queries =
         |out: &str| -> Vec<String> { lines(&bench.at(out).join("volumes.csv")).iter().map(|r| r[0].clone()).collect() };
     assert_eq!(queries("out").len(), 12);

@@ -28,7 +28,7 @@ use queries::Query;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use summary::{Answer, Class, Found, Summary, Support};
+use summary::{Answer, Class, Found, Origin, Summary, Support};
 use tch::{Kind, Tensor};
 
 pub struct Args {
@@ -70,6 +70,7 @@ struct Segmenter {
     values: Vec<i32>,
     /// Those that are one piece in every support, where the configuration holds them to that.
     one_pieces: BTreeSet<i32>,
+    origin: Origin,
 }
 
 /// Slices in a preview.
@@ -84,12 +85,13 @@ pub fn run(args: &Args) -> Result<()> {
     let queries = queries::find(&args.queries, &config.data)?;
     refuse_existing_results(&queries, args)?;
     artifact::create_folder(&args.out)?;
-    let mut model = Model::new(&config.model(), args.device, 0);
+    let model = Model::new(&config.model(), args.device, 0);
     model.load(&args.weights, &tensors)?;
-    model.ask_beside(&templates::read(&args.weights, &about, config.prediction.templates)?);
-    let segmenter = Segmenter::new(model, config, args)?;
+    let templates = templates::read(&args.weights, &about, config.prediction.templates)?;
+    let segmenter = Segmenter::new(model, &templates, config, args)?;
     summary::describe(&segmenter.classes, &args.out, args.force)?;
-    let mut summary = segmenter.summary(args)?.beside_earlier(&args.out);
+    let summary = Summary { classes: segmenter.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
+    let mut summary = summary.beside_earlier(&args.out);
 
     let progress = Progress::new("segmenting", 0, queries.len() as u64);
     for query in &queries {
@@ -158,7 +160,7 @@ fn preview_path(query: &Query, args: &Args) -> PathBuf {
 }
 
 impl Segmenter {
-    fn new(model: Model, config: config::Config, args: &Args) -> Result<Self> {
+    fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Args) -> Result<Self> {
         let (mut supports, mut maps) = (Vec::new(), Vec::new());
         for (image, label) in &args.supports {
             let subject = Subject::read(image, &config.preprocess)?;
@@ -175,6 +177,7 @@ impl Segmenter {
         }
         let of = |(subject, labels): (&Subject, &LabelMap)| subject.shot(labels, &values, ignore);
         let mut shots: Vec<Shot> = supports.iter().zip(&maps).map(of).collect();
+        model.ask_beside(templates);
         set_aside_what_others_drew(&model, &mut shots, &maps, &values);
         let reference = model.reference(&shots, values.len() as i64);
         for (class, shown) in classes.iter().zip(reference.shown()) {
@@ -198,24 +201,8 @@ impl Segmenter {
         if args.largest_component {
             one_pieces.extend(&values);
         }
-        Ok(Self { model, config, reference, supports, classes, values, one_pieces })
-    }
-
-    fn summary(&self, args: &Args) -> Result<Summary> {
-        let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
-        let support = |(image, label): &(PathBuf, PathBuf)| Support {
-            image: image.display().to_string(),
-            label: label.display().to_string(),
-        };
-        Ok(Summary {
-            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
-            weights: args.weights.display().to_string(),
-            weights_digest: blake3::hash(&weights).to_hex().to_string(),
-            supports: args.supports.iter().map(support).collect(),
-            classes: self.classes.clone(),
-            queries: BTreeMap::new(),
-            failed: BTreeMap::new(),
-        })
+        let origin = origin(args)?;
+        Ok(Self { model, config, reference, supports, classes, values, one_pieces, origin })
     }
 
     /// Segments one volume and writes the result; what was found.
@@ -259,8 +246,24 @@ impl Segmenter {
             artifact::write_bytes(&preview_path(query, args), &png)?;
         }
         let (path, result) = (query.path.display().to_string(), output.display().to_string());
-        Ok(Answer { path, result, seconds: started.elapsed().as_secs_f64(), warnings, found })
+        let (seconds, origin) = (started.elapsed().as_secs_f64(), self.origin.clone());
+        Ok(Answer { path, result, seconds, warnings, found, origin })
     }
+}
+
+fn origin(args: &Args) -> Result<Origin> {
+    let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
+    let support = |(image, label): &(PathBuf, PathBuf)| Support {
+        image: image.display().to_string(),
+        label: label.display().to_string(),
+    };
+    Ok(Origin {
+        ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
+        weights: args.weights.display().to_string(),
+        weights_digest: blake3::hash(&weights).to_hex().to_string(),
+        supports: args.supports.iter().map(support).collect(),
+        set: args.overrides.clone(),
+    })
 }
 
 fn shows(labels: &LabelMap, value: i32) -> bool {

@@ -14,17 +14,24 @@ use std::path::{Path, PathBuf};
 /// The content of `summary.json`: of the latest call, and the results of earlier ones that are still there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    pub ssl3d: String,
-    pub weights: String,
-    /// BLAKE3 of the weights file.
-    pub weights_digest: String,
-    pub supports: Vec<Support>,
     /// In the order in which the network knows them.
     pub classes: Vec<Class>,
     /// By the name of the query.
     pub queries: BTreeMap<String, Answer>,
     /// What could not be segmented, and why.
     pub failed: BTreeMap<String, String>,
+}
+
+/// What an answer comes from; calls with different weights and supports may share a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub ssl3d: String,
+    pub weights: String,
+    /// BLAKE3 of the weights file.
+    pub weights_digest: String,
+    pub supports: Vec<Support>,
+    /// What `--set` changed.
+    pub set: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +56,7 @@ pub struct Answer {
     pub seconds: f64,
     pub warnings: Vec<String>,
     pub found: Vec<Found>,
+    pub origin: Origin,
 }
 
 /// One class in one query; a line of `volumes.csv`.
@@ -167,10 +175,9 @@ pub fn doubts(query: &Subject, supports: &[Subject]) -> Vec<String> {
         let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
         doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
     }
-    let of = |subject: &Subject| percentiles(subject);
-    let query = of(query);
+    let query = percentiles(query);
     let apart = |other: &Subject| {
-        let other = of(other);
+        let other = percentiles(other);
         query.iter().zip(&other).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / query.len() as f64
     };
     let nearest = supports.iter().map(apart).fold(f64::INFINITY, f64::min);
