@@ -18,6 +18,9 @@ pub struct Cli {
     /// Processor threads to use [default: all].
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+    /// Refuse a volume that takes more memory than this to be read, whatever its header claims [default: what is free].
+    #[arg(long, global = true, value_name = "GB")]
+    pub memory_limit: Option<f64>,
     #[command(subcommand)]
     pub command: Command,
 }

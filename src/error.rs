@@ -41,6 +41,22 @@ impl Error {
         move |source| Self::Io { path, action, source }
     }
 
+    /// The same fault of a file that came out of an archive: named by the archive, since the folder is gone when it is read.
+    pub fn unpacked(self, folder: &Path, archive: &Path) -> Self {
+        let [folder_text, archive_text] = [folder, archive].map(|path| path.display().to_string());
+        let named = |text: String| text.replace(&folder_text, &archive_text);
+        match self {
+            Self::Invalid { at, expected, found, remedy } => {
+                Self::Invalid { at: named(at), expected: named(expected), found: named(found), remedy }
+            }
+            Self::Io { path, action, source } => {
+                let path = path.strip_prefix(folder).map_or(path.clone(), |below| archive.join(below));
+                Self::Io { path, action, source }
+            }
+            other => other,
+        }
+    }
+
     /// The exit code that goes with the fault.
     pub fn exit_code(&self) -> u8 {
         match self {

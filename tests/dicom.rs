@@ -241,6 +241,14 @@ fn a_patient_that_cannot_be_read_stops_all_or_is_named_and_left_out() {
         (&no_ground, &["MR/2/T2SPIR/Ground", "cannot list"]),
         (&no_slices, &["MR/2/T2SPIR/DICOM_anon", "DICOM slices"]),
     ];
+    // Out of an archive, a fault names the archive and not the folder that it was unpacked to.
+    let folder = tempfile::tempdir().unwrap();
+    let [root, archive, out] = ["Train_Sets", "sets.zip", "out"].map(|name| folder.path().join(name));
+    chaos(&root);
+    odd_grey(&root);
+    zip_folder(&root, &archive, None);
+    let message = said(&command("prepare chaos {} --out {}", &[&archive, &out]).output().unwrap())[1].clone();
+    assert!(message.contains("sets.zip/Train_Sets/MR/2/T2SPIR/Ground/IMG-0004-00003.png"), "{message}");
     for (damage, words) in cases {
         let folder = tempfile::tempdir().unwrap();
         chaos(folder.path());
@@ -255,6 +263,48 @@ fn a_patient_that_cannot_be_read_stops_all_or_is_named_and_left_out() {
         assert!(message.contains("left out: 2: ") && message.contains("2 scans, 1 left out"), "{message}");
         assert!(out.join("image_10.nii.gz").exists() && !out.join("image_2.nii.gz").exists());
     }
+}
+
+#[test]
+fn the_challenge_goes_all_the_way_to_results_that_lie_where_the_scanner_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let [root, data, supervoxels, run, out] =
+        ["Train_Sets", "data", "supervoxels", "run", "out"].map(|name| folder.path().join(name));
+    chaos(&root);
+    let config = folder.path().join("random.toml");
+    let small = "[supervision]\nsource = \"none\"\n[preprocess]\nsize_vox = [8, 24, 24]\n\
+        [features]\nf_maps = 4\nlevels = 2\npooling = [[1, 2, 2]]\noutput_channels = 4\n\
+        [prototypes]\ntest_window = { size = [2, 4, 4] }\n";
+    std::fs::write(&config, small).unwrap();
+    succeed("prepare chaos {} --out {}", &[&root, &data]);
+    succeed("pseudolabel --config {} --data {} --out {}", &[&config, &data, &supervoxels]);
+    succeed("train --config {} --data {} --run {} --fold none --device cpu", &[&config, &data, &run]);
+    let weights = run.join("all_scans/weights.safetensors");
+    let [support, label] = ["image_1.nii.gz", "label_1.nii.gz"].map(|name| data.join(name));
+    let [file, slices] = [data.join("image_2.nii.gz"), root.join("MR/2/T2SPIR/DICOM_anon")];
+    succeed(
+        "segment --weights {} --support {} --support-label {} --query {} {} --out {} --device cpu",
+        &[&weights, &support, &label, &file, &slices, &out],
+    );
+    // Patient 2 lies 10 mm above patient 1; columns run to the left, rows to the back, the canonical axes against both.
+    let expected = [[1.25, 0.0, 0.0, -8.75], [0.0, 1.5, 0.0, 1.5], [0.0, 0.0, 7.7, 10.0]];
+    let written = [
+        file,
+        data.join("label_2.nii.gz"),
+        supervoxels.join("2_supervoxels.nii.gz"),
+        out.join("image_2_seg.nii.gz"),
+        out.join("DICOM_anon_seg.nii.gz"),
+    ];
+    for path in &written {
+        let geometry = read_image(path).unwrap().0.geometry;
+        assert_eq!(geometry.shape_vox, [6, 20, 24], "{}", path.display());
+        let found = geometry.affine_mm[..3].iter().flatten();
+        let off = found.zip(expected.iter().flatten()).map(|(a, b): (&f64, &f64)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off < 1e-5, "{}: {:?}", path.display(), geometry.affine_mm);
+    }
+    let [from_file, from_slices] = [&written[3], &written[4]].map(|path| read_labels(path).unwrap().0.voxels);
+    assert_eq!(from_file, from_slices);
+    assert!(from_file.iter().any(|&label| label > 0));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Results on the query's own grid, as nibabel and SimpleITK see them.
 
-One volume stored in all 48 orientations, and oblique, sheared, far from the origin, with a qform alone and big-endian, is segmented
-in one call with random weights. Of every result the geometry of the header has to be the query's byte by byte, size,
-spacing, origin and direction as SimpleITK reads them have to be equal, and in the patient all results have to be the same.
+One volume stored in all 48 orientations, and oblique, sheared, far from the origin, with a qform alone, big-endian, as a pair of files
+and as NIfTI-2, is segmented in one call with random weights. Of every result the geometry of the header has to be the query's byte by byte, size,
+spacing, origin and direction as SimpleITK reads them have to be equal, and in the patient all results have to be the same. A line a
+grid says so.
 
     python3 scripts/check/grids.py target/release/ssl3d
 
@@ -23,7 +24,7 @@ import numpy as np
 import SimpleITK as sitk
 
 # dim, pixdim with qfac, units, and both forms with their codes: offset and length in the header.
-GEOMETRY = [(40, 16), (76, 32), (123, 1), (252, 76)]
+GEOMETRY = {348: [(40, 16), (76, 32), (123, 1), (252, 76)], 540: [(16, 64), (104, 64), (344, 152), (500, 4)]}
 SHAPE, SPACING = (28, 24, 12), (1.3, 1.1, 4.7)
 
 
@@ -47,6 +48,8 @@ def queries(image, affine):
             yield "same_" + "".join(nib.aff2axcodes(turned.affine)), turned
     big = nib.Nifti1Image(image, affine, nib.Nifti1Header(endianness=">"))
     yield "same_big_endian", big
+    yield "same_pair", nib.Nifti1Pair(image, affine)
+    yield "same_nifti2", nib.Nifti2Image(image, affine)
     qform = nib.Nifti1Image(image, affine)
     qform.set_sform(None, 0)
     qform.set_qform(affine, 1)
@@ -68,8 +71,12 @@ def queries(image, affine):
     yield "far", nib.Nifti1Image(image, far)
 
 
+def file_name(query):
+    return f"{query}.hdr" if "pair" in query else f"{query}.nii"
+
+
 def itk(path):
-    """What SimpleITK makes of a file's grid; it refuses shears."""
+    """What SimpleITK makes of a file's grid; it refuses shears, and NIfTI-2."""
     read = sitk.ReadImage(str(path))
     return read.GetSize(), read.GetSpacing(), read.GetOrigin(), read.GetDirection()
 
@@ -96,29 +103,31 @@ def main():
         subprocess.run([*run, "--device", "cpu"], cwd=folder, check=True)
         stored = dict(queries(image, affine))
         for name, query in stored.items():
-            nib.save(query, folder / f"queries/{name}.nii")
-        files = [f"queries/{name}.nii" for name in stored]
+            nib.save(query, folder / "queries" / file_name(name))
+        files = [f"queries/{file_name(name)}" for name in stored]
         segment = [binary, "--quiet", "segment", "--weights", "run/all_scans/weights.safetensors", "--out", "out"]
         shot = ["--support", "data/image_1.nii.gz", "--support-label", "data/label_1.nii.gz", "--device", "cpu"]
         subprocess.run([*segment, *shot, "--query", *files], cwd=folder, check=True)
         reference = None
         for name in stored:
-            query, [result] = folder / f"queries/{name}.nii", list((folder / "out").glob(f"{name}_seg.nii*"))
+            query, [result] = folder / "queries" / file_name(name), list((folder / "out").glob(f"{name}_seg.nii*"))
+            before = len(faults)
             found = nib.load(result)
             raw = gzip.decompress(result.read_bytes()) if result.suffix == ".gz" else result.read_bytes()
             theirs = query.read_bytes()
-            for at, length in GEOMETRY:
+            for at, length in GEOMETRY[found.header["sizeof_hdr"].item()]:
                 if raw[at : at + length] != theirs[at : at + length]:
                     faults.append(f"{name}: bytes {at} to {at + length} of the header differ")
             if not np.array_equal(found.affine, nib.load(query).affine):
                 faults.append(f"{name}: nibabel's affine differs")
-            if name != "sheared" and itk(query) != itk(result):
+            if name not in ("sheared", "same_nifti2") and itk(query) != itk(result):
                 faults.append(f"{name}: SimpleITK's grid differs")
             if name.startswith("same_"):
                 voxels = np.asarray(nib.as_closest_canonical(found).dataobj)
                 reference = voxels if reference is None else reference
                 if not np.array_equal(voxels, reference):
                     faults.append(f"{name}: {np.count_nonzero(voxels != reference)} voxels differ in the patient")
+            print(f"{name:18} {''.join(nib.aff2axcodes(found.affine))}  {'differs' if len(faults) > before else 'equal'}")
     print(f"{len(stored)} grids, {np.count_nonzero(reference)} voxels found in each, {len(faults)} faults")
     for fault in faults:
         print(fault)

@@ -14,9 +14,9 @@ pub mod train;
 use crate::cli::{self, Cli, Command, Prepare};
 use crate::config;
 use crate::device::{self, Request};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::MemoryEstimate;
-use crate::volume::dataset;
+use crate::volume::{dataset, limit};
 use prepare::chaos::Sequence;
 use prepare::steps::Steps;
 
@@ -24,6 +24,7 @@ use prepare::steps::Steps;
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
     device::threads::share(cli.threads);
+    limit_memory(cli.memory_limit)?;
     match cli.command {
         Command::Pseudolabel(flags) => {
             let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;
@@ -106,6 +107,18 @@ fn prepare_args(flags: cli::Preparation) -> prepare::Args {
         size_xy_vox: flags.size.or(given.size_xy_vox),
     };
     prepare::Args { out: flags.out, steps, keep_going: flags.keep_going, force: flags.force }
+}
+
+/// No volume may take more to be read than the user allows, or else than is free.
+fn limit_memory(gigabytes: Option<f64>) -> Result<()> {
+    if let Some(odd) = gigabytes.filter(|&gb| !(gb > 0.0 && gb.is_finite())) {
+        return Err(Error::invalid("--memory-limit", "gigabytes, more than 0", odd.to_string(), "like 16"));
+    }
+    let bytes = gigabytes.map(|gb| (gb * 1e9) as u64);
+    if let Some(bytes) = bytes.or_else(|| device::memory::host().map(|memory| memory.available_bytes)) {
+        limit::set_bytes(bytes);
+    }
+    Ok(())
 }
 
 fn choose_device(text: &str) -> Result<tch::Device> {

@@ -111,9 +111,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     artifact::create_folder(out)?;
     let names = sources.iter().flat_map(|source| [image_name(&source.id), label_name(&source.id)]);
     let names: Vec<String> = names.chain([DESCRIPTION.to_owned()]).collect();
-    if let Some(taken) = names.iter().map(|name| out.join(name)).find(|path| path.exists() && !args.force) {
-        return Err(Error::file(&taken, "no such file yet", "one", "give another --out, or --force to replace it"));
-    }
+    names.iter().try_for_each(|name| refuse_to_replace(&out.join(name), args))?;
     let beside = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(out);
     let beside = beside.map_err(Error::io("create a folder in", out))?; // goes when it is dropped
     let stop = stop::on_signals()?;
@@ -133,7 +131,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
             bar.finish();
             return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
         }
-        match (source.read)() {
+        match (source.read)().map_err(|error| error.unpacked(&origin.root, &origin.source)) {
             Ok(scan) => {
                 scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
                 let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
@@ -176,6 +174,13 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     Ok(())
 }
 
+fn refuse_to_replace(path: &Path, args: &Args) -> Result<()> {
+    if path.exists() && !args.force {
+        return Err(Error::file(path, "no such file yet", "one", "give another --out, or --force to replace it"));
+    }
+    Ok(())
+}
+
 fn image_name(id: &str) -> String {
     format!("image_{id}.nii.gz")
 }
@@ -189,7 +194,7 @@ fn strangers(out: &Path, description: &Description) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(out).map_err(Error::io("list", out))? {
         let name = entry.map_err(Error::io("list", out))?.file_name().to_string_lossy().into_owned();
-        let is_image = name.starts_with("image_") && (name.ends_with(".nii.gz") || name.ends_with(".nii"));
+        let is_image = name.starts_with("image_") && files::stem(&name).is_some();
         if is_image && !description.scans.keys().any(|id| image_name(id) == name) {
             found.push(name);
         }

@@ -3,6 +3,7 @@
 //! Either file name patterns (`image_{id}.nii.gz`), or a dataset with a `dataset.json` and `imagesTr`: nnU-Net v2, or the
 //! Medical Segmentation Decathlon.
 
+use super::nifti;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ mod nnunet;
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Image file, for instance `image_{id}.nii.gz`; may lie in a subfolder (`images/{id}.nii.gz`). Both `.nii`
-    /// and `.nii.gz` match whichever of them is written here.
+    /// Image file, for instance `image_{id}.nii.gz`; may lie in a subfolder (`images/{id}.nii.gz`). `.nii`, `.nii.gz`
+    /// and the `.hdr` of a pair match whichever of them is written here.
     pub image: String,
     /// Label file of the same id; empty where there are none.
     pub label: String,
@@ -179,12 +180,12 @@ fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
     Ok(())
 }
 
-/// `folder/before{id}after.nii[.gz]`
+/// `folder/before{id}after.nii.gz`, or another ending of a volume
 struct Pattern {
     folder: String,
     before: String,
     after: String,
-    /// Without `.nii` at the end the rest must match as it stands.
+    /// Without such an ending the rest must match as it stands.
     nifti: bool,
 }
 
@@ -200,20 +201,16 @@ impl Pattern {
         if after.contains("{id}") || folder.contains("{id}") {
             return None;
         }
-        let stem = without_nifti_ending(after);
+        let stem = nifti::stem(after);
         let (after, nifti) = (stem.unwrap_or(after).to_owned(), stem.is_some());
         Some(Self { folder: folder.to_owned(), before: before.to_owned(), after, nifti })
     }
 
     fn id<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let stem = if self.nifti { without_nifti_ending(name)? } else { name };
+        let stem = if self.nifti { nifti::stem(name)? } else { name };
         let id = stem.strip_prefix(&self.before)?.strip_suffix(self.after.as_str())?;
         (!id.is_empty()).then_some(id)
     }
-}
-
-fn without_nifti_ending(name: &str) -> Option<&str> {
-    name.strip_suffix(".nii.gz").or_else(|| name.strip_suffix(".nii"))
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]

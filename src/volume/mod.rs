@@ -7,6 +7,7 @@
 pub mod dataset;
 pub mod dicom;
 pub mod foreground;
+pub mod limit;
 pub mod nifti;
 pub mod orientation;
 pub mod preprocess;

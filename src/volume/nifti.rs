@@ -1,21 +1,24 @@
-//! NIfTI-1 files (`.nii`, `.nii.gz`) to volumes in the canonical frame, and back onto the grid of a file.
+//! NIfTI files (1 and 2, in one file or as a `.hdr`/`.img` pair, and the ANALYZE before it) to volumes in the canonical frame, and
+//! back onto the grid of a file.
 //!
-//! The header struct and the type codes are those of the nifti crate; reading, checking and writing are ours,
+//! The type codes are those of the nifti crate; reading, checking and writing are ours,
 //! because a wrong mask that looks right is the worst that can happen here: gzip is decoded to its end so that
 //! its checksum counts, `vox_offset` is honoured, scaling and affines are float64, and an output carries the
 //! geometry bytes of the file that it belongs to, in that file's byte order.
 
+mod files;
 mod header;
 mod reader;
 mod writer;
 
+pub use files::{name_of, stem};
 pub use reader::{read_image, read_labels};
 pub use writer::{Voxel, write_image, write_labels, write_new};
 
 use super::Geometry;
 use super::orientation::Orientation;
 use crate::error::{Error, Result};
-use header::HEADER_BYTES;
+use header::Layout;
 use std::path::Path;
 
 /// Grids closer than this everywhere are the same grid.
@@ -24,8 +27,8 @@ const SAME_GRID_MM: f64 = 1e-3;
 /// The grid of one file: what a result needs to be written onto exactly that grid again.
 #[derive(Debug, Clone)]
 pub struct NativeGrid {
-    /// The header as it stands in the file.
-    raw: [u8; HEADER_BYTES],
+    /// The header as it stands in the file, of NIfTI-1 or NIfTI-2.
+    raw: Vec<u8>,
     big_endian: bool,
     orientation: Orientation,
     geometry: Geometry,
@@ -51,6 +54,10 @@ impl NativeGrid {
     /// Shape and affine in the canonical frame.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn layout(&self) -> Layout {
+        if self.raw.len() == Layout::Nifti2.header_bytes() { Layout::Nifti2 } else { Layout::Nifti1 }
     }
 
     /// How the file stores its axes; displayed as viewers do, for instance "LPI".

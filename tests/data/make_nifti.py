@@ -4,6 +4,7 @@ Run in this folder with nibabel 5.4 and NumPy. Voxels are listed in [z, y, x] or
 """
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,8 @@ expected = {}
 
 
 def keep(name, image):
-    nib.save(image, name)
+    if image is not None:
+        nib.save(image, name)
     loaded = nib.as_closest_canonical(nib.load(name))
     expected[name] = {
         "shape_zyx": list(loaded.shape[::-1]),
@@ -59,6 +61,32 @@ image.set_qform(image.affine, code=1)
 image.set_sform(image.affine, code=2)
 image.header.set_xyzt_units("mm", "sec")
 keep("nifti_labels_lpi.nii.gz", image)
+
+# NIfTI-2, big-endian and oblique, a float64 affine, in one file.
+header = nib.Nifti2Header(endianness=">")
+header.set_data_dtype(">u2")
+stored = rng.integers(0, 60000, size=(5, 3, 4)).astype(">u2")
+tilted = affine(rotation(3, 21) @ np.diag([-1.0, -1, 1]), (0.7, 0.7, 2.3), (100.123456789, -20, 10))
+image = nib.Nifti2Image(stored, tilted, header)
+image.set_qform(image.affine, code=1)
+keep("nifti2_big_endian.nii.gz", image)
+
+# NIfTI-1 as a pair.
+image = nib.Nifti1Pair(rng.integers(-9, 9, size=(4, 3, 2)).astype(np.int16), affine(sagittal, (1, 2, 3), (4, 5, 6)))
+image.header["vox_offset"] = 16
+keep("nifti_pair.hdr", image)
+
+# ANALYZE with SPM's origin and scaling; nothing says where left is.
+header = nib.spm2analyze.Spm2AnalyzeHeader()
+header.set_data_dtype(np.int16)
+stored = rng.integers(0, 900, size=(4, 5, 3)).astype(np.int16)
+header.set_data_shape(stored.shape)
+header.set_zooms((2, 2.5, 4))
+header["origin"][:3] = (2, 4, 1)
+header["scl_slope"] = 0.25
+Path("analyze.hdr").write_bytes(header.binaryblock)
+Path("analyze.img").write_bytes(stored.tobytes(order="F"))
+keep("analyze.hdr", None)
 
 with open("nifti.json", "w") as out:
     json.dump(expected, out)

@@ -1,7 +1,7 @@
 //! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
 
 use super::dicom::read;
-use super::{Args, Origin, Scan, Source, write};
+use super::{Args, DESCRIPTION, Origin, Scan, Source, refuse_to_replace, write};
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::volume::dataset::natural;
@@ -65,13 +65,15 @@ impl Sequence {
 pub fn run(source: &Path, sequence: Sequence, args: &Args) -> Result<()> {
     let unpacked; // the folder goes when this does
     let root = if source.is_file() {
+        // Before minutes are spent on unpacking.
+        refuse_to_replace(&args.out.join(DESCRIPTION), args)?;
         artifact::create_folder(&args.out)?;
         unpacked = unpack(source, sequence, &args.out)?;
         unpacked.path().to_owned()
     } else {
         source.to_owned()
     };
-    let patients = patients(&root, sequence)?;
+    let patients = patients(&root, sequence).map_err(|error| error.unpacked(&root, source))?;
     let mut sources = Vec::new();
     for folder in patients {
         let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

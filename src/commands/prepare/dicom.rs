@@ -3,6 +3,7 @@
 use super::{Args, Origin, Scan, Source, folders, write};
 use crate::error::Result;
 use crate::volume::dicom::{Series, Slice, assemble, files};
+use crate::volume::limit;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,13 @@ pub fn run(source: &Path, args: &Args) -> Result<()> {
 
 /// One volume from these files.
 pub fn read(folder: &Path, files: &[PathBuf]) -> Result<Series> {
-    let slices = files.par_iter().map(|path| Slice::read(path)).collect::<Result<Vec<_>>>()?;
+    let mut slices = Vec::with_capacity(files.len());
+    if let Some((first, others)) = files.split_first() {
+        let first = Slice::read(first)?;
+        limit::check(folder, [files.len(), first.rows, first.columns], size_of::<f32>())?;
+        slices.push(first);
+        slices.extend(others.par_iter().map(|path| Slice::read(path)).collect::<Result<Vec<_>>>()?);
+    }
     assemble(folder, slices)
 }
 

@@ -7,22 +7,21 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::volume::dataset::{self, natural};
 use crate::volume::dicom;
-use crate::volume::nifti::NativeGrid;
+use crate::volume::nifti::{self, NativeGrid};
 use std::path::{Path, PathBuf};
 
 /// One volume to segment.
 pub struct Query {
     /// A NIfTI file, or a folder of DICOM slices.
     pub path: PathBuf,
-    /// What its results are called: the file's name without .nii or .nii.gz, or the folder's.
+    /// What its results are called: the file's name without .nii, .nii.gz or .hdr, or the folder's.
     pub name: String,
 }
 
 impl Query {
     fn new(path: PathBuf) -> Self {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let ending = if path.is_dir() { None } else { ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) };
-        let name = ending.unwrap_or(&name).to_owned();
+        let whole = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let name = if path.is_dir() { whole() } else { nifti::name_of(&path) };
         Self { path, name }
     }
 
@@ -41,7 +40,6 @@ impl Query {
     }
 }
 
-const ENDINGS: [&str; 2] = [".nii.gz", ".nii"];
 /// What the names of our own results end with, before .nii.gz.
 pub const RESULT: &str = "_seg";
 pub const PROBABILITY: &str = "_probability_";
@@ -91,7 +89,7 @@ fn in_folder(folder: &Path, data: &dataset::Config) -> Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).filter(|_| path.is_file());
+        let stem = nifti::stem(&name).filter(|_| path.is_file());
         if stem.is_some_and(|stem| !stem.starts_with('.') && !stem.ends_with(RESULT) && !stem.contains(PROBABILITY)) {
             found.push(path);
         }

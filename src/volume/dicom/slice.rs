@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Rows or columns beyond this are no slice of a patient.
 const MOST_PIXELS: usize = 16_384;
+/// Retired, and still found.
+const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// A slice as it was acquired; positions and directions are DICOM's (L, P, S).
 #[derive(Debug, Clone)]
@@ -89,7 +91,8 @@ impl Slice {
         if rows == 0 || columns == 0 || rows > MOST_PIXELS || columns > MOST_PIXELS {
             return refuse("a slice of pixels", format!("{rows} x {columns}"), "the file is damaged; export it again");
         }
-        let values = values(path, &pixels)?;
+        let mut values = values(path, &object, &pixels)?;
+        values.truncate(rows * columns); // some writers pad
         if values.len() != rows * columns {
             let found = format!("{}", values.len());
             return refuse(&format!("{rows} x {columns} pixels"), found, "the file is cut off; copy it again");
@@ -130,7 +133,7 @@ fn decode<'o>(path: &Path, object: &'o DefaultDicomObject) -> Result<DecodedPixe
 }
 
 /// The stored bits, sign and all, times slope plus intercept. What lies above or below them (old overlays) is no value.
-fn values(path: &Path, pixels: &DecodedPixelData) -> Result<Vec<f32>> {
+fn values(path: &Path, object: &DefaultDicomObject, pixels: &DecodedPixelData) -> Result<Vec<f32>> {
     let (allocated, stored, high) = (pixels.bits_allocated(), pixels.bits_stored(), pixels.high_bit());
     let refuse = |expected: &str, found: String| {
         Err(Error::file(path, expected, found, "the file is damaged or unusual; convert it with dcm2niix"))
@@ -156,7 +159,13 @@ fn values(path: &Path, pixels: &DecodedPixelData) -> Result<Vec<f32>> {
     Ok(match allocated {
         8 => bytes.iter().map(|&byte| value(u32::from(byte))).collect(),
         16 => bytes.as_chunks::<2>().0.iter().map(|&pair| value(u32::from(u16::from_ne_bytes(pair)))).collect(),
-        _ => bytes.as_chunks::<4>().0.iter().map(|&four| value(u32::from_ne_bytes(four))).collect(),
+        _ => {
+            // Words of 16 bits are what was put into this machine's order: of 32 bits in big-endian files the higher come first.
+            let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']);
+            let turn = if syntax == EXPLICIT_VR_BIG_ENDIAN { 16 } else { 0 };
+            let fours = bytes.as_chunks::<4>().0;
+            fours.iter().map(|&four| value(u32::from_ne_bytes(four).rotate_left(turn))).collect()
+        }
     })
 }
 

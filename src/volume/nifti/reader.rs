@@ -1,6 +1,7 @@
 //! A file to voxels in the canonical frame.
 
-use super::header::{HEADER_BYTES, Header};
+use super::files;
+use super::header::{Header, Layout};
 use super::{NativeGrid, times};
 use crate::error::{Error, Result};
 use crate::volume::orientation::Orientation;
@@ -83,8 +84,8 @@ fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid
         affine_mm: orientation.canonical_affine(&header.affine_mm, header.shape_vox),
     };
     let grid = NativeGrid {
+        big_endian: header.is_raw_big_endian(),
         raw: header.raw,
-        big_endian: header.big_endian,
         orientation,
         geometry: geometry.clone(),
         warnings: header.warnings,
@@ -94,29 +95,60 @@ fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid
 }
 
 fn read_file(path: &Path) -> Result<(Header, Vec<u8>)> {
+    let path = &files::header_of(path)?;
+    let mut stream = open(path)?;
+    let header = read_header(path, &mut stream)?;
+    if !header.is_pair {
+        let gap = header.data_offset - header.layout.header_bytes() as u64;
+        let bytes = read_voxels(path, &header, stream, gap)?;
+        return Ok((header, bytes));
+    }
+    let turned = path.with_extension("mat");
+    if header.layout == Layout::Analyze && turned.is_file() {
+        let remedy = "convert the image to NIfTI with SPM, or with nibabel, which both read it";
+        let found = format!("{}, which may turn it", turned.display());
+        return Err(Error::file(path, "an ANALYZE pair alone", found, remedy));
+    }
+    let beside = &files::voxels_of(path)?;
+    let bytes = read_voxels(beside, &header, open(beside)?, header.data_offset)?;
+    Ok((header, bytes))
+}
+
+/// From the start, unpacked if it is gzip, whatever its name says.
+fn open(path: &Path) -> Result<Box<dyn Read>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut file = BufReader::with_capacity(1 << 20, file);
     let gzipped = file.fill_buf().map_err(Error::io("read", path))?.starts_with(&[0x1f, 0x8b]);
-    if gzipped { read_stream(path, MultiGzDecoder::new(file)) } else { read_stream(path, file) }
+    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
-/// Never holds more than the header claims, nor allocates it before it has arrived.
-fn read_stream(path: &Path, mut stream: impl Read) -> Result<(Header, Vec<u8>)> {
-    let short = |expected: String, found: u64| {
-        Error::file(path, expected, format!("only {found}"), "the file is cut off; copy or export it again")
+fn short(path: &Path, expected: String, found: u64) -> Error {
+    Error::file(path, expected, format!("only {found}"), "the file is cut off; copy or export it again")
+}
+
+fn read_header(path: &Path, stream: &mut impl Read) -> Result<Header> {
+    let mut raw = Vec::with_capacity(Layout::Nifti2.header_bytes());
+    let mut read_to = |raw: &mut Vec<u8>, length: usize| {
+        let more = (length - raw.len()) as u64;
+        stream.by_ref().take(more).read_to_end(raw).map_err(|e| unreadable(path, e))?;
+        let enough = raw.len() == length;
+        enough.then_some(()).ok_or_else(|| short(path, format!("a NIfTI header of {length} bytes"), raw.len() as u64))
     };
-    let mut start = Vec::with_capacity(HEADER_BYTES);
-    stream.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut start).map_err(|e| unreadable(path, e))?;
-    let raw = start
-        .try_into()
-        .map_err(|start: Vec<u8>| short(format!("a NIfTI-1 header of {HEADER_BYTES} bytes"), start.len() as u64))?;
-    let header = Header::parse(path, raw)?;
-    let gap = header.data_offset - HEADER_BYTES as u64;
+    read_to(&mut raw, Layout::Nifti1.header_bytes())?;
+    if Layout::is_nifti2([raw[0], raw[1], raw[2], raw[3]]) {
+        read_to(&mut raw, Layout::Nifti2.header_bytes())?;
+    }
+    Header::parse(path, raw)
+}
+
+/// Never holds more than the header claims, nor allocates it before it has arrived. `gap`: bytes before the first voxel.
+fn read_voxels(path: &Path, header: &Header, mut stream: impl Read, gap: u64) -> Result<Vec<u8>> {
     let passed = pass_over(&mut stream, gap).map_err(|e| unreadable(path, e))?;
     if passed < gap {
-        return Err(short(format!("voxels from byte {}", header.data_offset), passed + HEADER_BYTES as u64));
+        let before = header.data_offset - gap;
+        return Err(short(path, format!("voxels from byte {}", header.data_offset), passed + before));
     }
-    let count = header.shape_vox.iter().map(|&n| n as u64).product::<u64>(); // below 2^45
+    let count = header.shape_vox.iter().map(|&n| n as u64).product::<u64>(); // within the limit
     let claimed = count * header.voxel_type.size_of() as u64;
     let mut bytes = Vec::new();
     // Pages are only touched as data arrives, so a lying header costs address space and no memory.
@@ -124,14 +156,14 @@ fn read_stream(path: &Path, mut stream: impl Read) -> Result<(Header, Vec<u8>)> 
     stream.by_ref().take(claimed).read_to_end(&mut bytes).map_err(|e| unreadable(path, e))?;
     if (bytes.len() as u64) < claimed {
         let voxels = times(header.shape_vox);
-        return Err(short(format!("{claimed} bytes of voxels ({voxels}, z y x)"), bytes.len() as u64));
+        return Err(short(path, format!("{claimed} bytes of voxels ({voxels}, z y x)"), bytes.len() as u64));
     }
     // To the end, because that is where gzip keeps its checksum.
     if pass_over(&mut stream, TRAILING_BYTES).map_err(|e| unreadable(path, e))? == TRAILING_BYTES {
         let found = format!("{} MiB more", TRAILING_BYTES >> 20);
         return Err(Error::file(path, "the end of the file after its voxels", found, "export it again"));
     }
-    Ok((header, bytes))
+    Ok(bytes)
 }
 
 fn pass_over(stream: &mut impl Read, bytes: u64) -> io::Result<u64> {

@@ -5,7 +5,7 @@
 //! voxels (scaling, display range, intent, description, extensions) is reset.
 
 use super::NativeGrid;
-use super::header::{FIRST_VOXEL_BYTE, HEADER_BYTES};
+use super::header::Layout;
 use crate::artifact;
 use crate::error::Result;
 use crate::volume::Volume;
@@ -88,7 +88,7 @@ fn write_file(path: &Path, grid: &NativeGrid, kind: NiftiType, intent: i16, voxe
     let header = header(grid, kind, intent);
     let fill = |out: &mut dyn Write| {
         out.write_all(&header)?;
-        out.write_all(&[0; FIRST_VOXEL_BYTE as usize - HEADER_BYTES])?; // no extensions
+        out.write_all(&[0; 4])?; // no extensions
         out.write_all(&voxels)
     };
     let gzipped = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
@@ -103,17 +103,32 @@ fn write_file(path: &Path, grid: &NativeGrid, kind: NiftiType, intent: i16, voxe
     })
 }
 
-/// The grid's header with everything that described the old voxels replaced.
-fn header(grid: &NativeGrid, kind: NiftiType, intent: i16) -> [u8; HEADER_BYTES] {
-    let mut raw = grid.raw;
-    let big = grid.big_endian;
+/// The grid's header with everything that described the old voxels replaced; of a pair the one that a single file has.
+fn header(grid: &NativeGrid, kind: NiftiType, intent: i16) -> Vec<u8> {
+    let mut raw = grid.raw.clone();
     let [z, y, x] = grid.orientation.native_shape(grid.geometry.shape_vox);
+    let dim = [3, x, y, z, 1, 1, 1, 1];
+    let (kind, bits) = (kind as u16 as i16, 8 * kind.size_of() as i16);
+    let mut out = Fields { raw: &mut raw, big_endian: grid.big_endian };
+    if grid.layout() == Layout::Nifti2 {
+        out.put(12, [kind, bits].map(i16::to_le_bytes));
+        out.put(16, dim.map(|n| (n as i64).to_le_bytes()));
+        out.put(80, [0f64; 3].map(f64::to_le_bytes)); // intent parameters
+        out.put(168, [(Layout::Nifti2.first_voxel_byte() as i64).to_le_bytes()]);
+        out.put(176, [1f64, 0.0, 0.0, 0.0].map(f64::to_le_bytes)); // slope, intercept, cal_max, cal_min
+        out.put(504, [i32::from(intent).to_le_bytes()]);
+        raw[240..344].fill(0); // descrip, aux_file
+        raw[240..245].copy_from_slice(b"ssl3d");
+        raw[508..524].fill(0); // intent_name
+        raw[4..12].copy_from_slice(b"n+2\0\r\n\x1a\n");
+        return raw;
+    }
+    out.put(40, dim.map(|n| (n as i16).to_le_bytes()));
+    out.put(56, [0f32; 3].map(f32::to_le_bytes)); // intent parameters
+    out.put(68, [intent, kind, bits].map(i16::to_le_bytes));
+    out.put(108, [Layout::Nifti1.first_voxel_byte() as f32, 1.0, 0.0].map(f32::to_le_bytes)); // offset, slope, intercept
+    out.put(124, [0f32; 2].map(f32::to_le_bytes)); // cal_max, cal_min
     raw[4..32].fill(0); // data_type, db_name: unused, and some scanners put names there
-    put_i16(&mut raw, big, 40, &[3, x as i16, y as i16, z as i16, 1, 1, 1, 1]);
-    put_f32(&mut raw, big, 56, &[0.0; 3]); // intent parameters
-    put_i16(&mut raw, big, 68, &[intent, kind as u16 as i16, 8 * kind.size_of() as i16]);
-    put_f32(&mut raw, big, 108, &[FIRST_VOXEL_BYTE as f32, 1.0, 0.0]); // offset, slope, intercept
-    put_f32(&mut raw, big, 124, &[0.0; 2]); // cal_max, cal_min
     raw[140..252].fill(0); // glmax, glmin, descrip, aux_file
     raw[148..153].copy_from_slice(b"ssl3d");
     raw[328..344].fill(0); // intent_name
@@ -121,14 +136,15 @@ fn header(grid: &NativeGrid, kind: NiftiType, intent: i16) -> [u8; HEADER_BYTES]
     raw
 }
 
-fn put_i16(raw: &mut [u8], big_endian: bool, at: usize, values: &[i16]) {
-    for (slot, value) in raw[at..].chunks_exact_mut(2).zip(values) {
-        slot.copy_from_slice(&in_order(value.to_le_bytes(), big_endian));
-    }
+struct Fields<'a> {
+    raw: &'a mut [u8],
+    big_endian: bool,
 }
 
-fn put_f32(raw: &mut [u8], big_endian: bool, at: usize, values: &[f32]) {
-    for (slot, value) in raw[at..].chunks_exact_mut(4).zip(values) {
-        slot.copy_from_slice(&in_order(value.to_le_bytes(), big_endian));
+impl Fields<'_> {
+    fn put<const N: usize, const COUNT: usize>(&mut self, at: usize, little_endian: [[u8; N]; COUNT]) {
+        for (slot, value) in self.raw[at..].chunks_exact_mut(N).zip(little_endian) {
+            slot.copy_from_slice(&in_order(value, self.big_endian));
+        }
     }
 }

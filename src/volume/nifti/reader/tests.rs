@@ -23,8 +23,14 @@ fn expected(name: &str) -> Expected {
     all.remove(name).unwrap()
 }
 
-const FIXTURES: [(&str, &str); 3] =
-    [("nifti_oblique_qform.nii.gz", "IAR"), ("nifti_big_endian_scaled.nii", "LAS"), ("nifti_labels_lpi.nii.gz", "LPI")];
+const FIXTURES: [(&str, &str); 6] = [
+    ("nifti_oblique_qform.nii.gz", "IAR"),
+    ("nifti_big_endian_scaled.nii", "LAS"),
+    ("nifti_labels_lpi.nii.gz", "LPI"),
+    ("nifti2_big_endian.nii.gz", "LPS"),
+    ("nifti_pair.hdr", "IAR"),
+    ("analyze.hdr", "LAS"),
+];
 
 #[test]
 fn voxels_and_affines_are_those_that_nibabel_reads() {
@@ -33,7 +39,8 @@ fn voxels_and_affines_are_those_that_nibabel_reads() {
         let expected = expected(name);
         assert_eq!(image.geometry.shape_vox, expected.shape_zyx);
         assert_eq!(grid.orientation().to_string(), orientation);
-        assert!(grid.warnings.is_empty(), "{name}: {:?}", grid.warnings);
+        let expected_warnings = usize::from(name == "analyze.hdr");
+        assert_eq!(grid.warnings.len(), expected_warnings, "{name}: {:?}", grid.warnings);
         for (found, expected) in image.geometry.affine_mm.iter().flatten().zip(expected.affine.iter().flatten()) {
             assert!((found - expected).abs() < 1e-5, "{name}: {:?}", image.geometry.affine_mm);
         }
@@ -56,9 +63,16 @@ fn writing_and_reading_back_is_identity_and_keeps_the_geometry_bytes() {
             write_image(&path, &image.voxels, &grid).unwrap();
             let (again, again_grid) = read_image(&path).unwrap();
             assert_eq!((&again.voxels, &again.geometry), (&image.voxels, &image.geometry));
-            for bytes in [76..108, 123..124, 252..328] {
-                assert_eq!(again_grid.raw[bytes.clone()], grid.raw[bytes]);
+            // pixdim, the unit, both forms with their codes.
+            let geometry = match grid.layout() {
+                Layout::Nifti2 => [104..168, 500..504, 344..496],
+                _ => [76..108, 123..124, 252..328],
+            };
+            for bytes in geometry {
+                assert_eq!(again_grid.raw[bytes.clone()], grid.raw[bytes], "{name}");
             }
+            assert_eq!(again_grid.raw.len(), grid.raw.len());
+            assert_eq!(again_grid.big_endian, grid.big_endian);
         }
     }
 }
@@ -131,9 +145,9 @@ fn every_type_in_both_byte_orders_decodes_as_in_the_nifti_crate() {
             }
         }
     }
-    fn header_of(kind: NiftiType) -> [u8; HEADER_BYTES] {
+    fn header_of(kind: NiftiType) -> Vec<u8> {
         let file = file(kind as i16, &vec![0; 6 * kind.size_of()], |_| ());
-        std::fs::read(file.path()).unwrap()[..HEADER_BYTES].try_into().unwrap()
+        std::fs::read(file.path()).unwrap()[..348].to_vec()
     }
     use NiftiType::*;
     for kind in [Uint8, Int8, Uint16, Int16, Uint32, Int32, Uint64, Int64, Float32, Float64] {
@@ -145,12 +159,13 @@ fn every_type_in_both_byte_orders_decodes_as_in_the_nifti_crate() {
 fn each_fault_is_named_in_one_line_with_its_remedy() {
     let float = |value: f32| [1.0, 2.0, 3.0, 4.0, 5.0, value].map(f32::to_le_bytes).concat();
     type Change = fn(&mut Vec<u8>);
-    let rows: [(i16, Vec<u8>, Change, &str); 11] = [
+    let rows: [(i16, Vec<u8>, Change, &str); 12] = [
         (2, vec![1; 6], |b| b.truncate(100), "cut off"),
         (2, vec![1; 6], |b| b.truncate(355), "expected 6 bytes of voxels"),
         (2, vec![1; 6], |b| b[0] = 0, "convert"),
-        (2, vec![1; 6], |b| b[..2].copy_from_slice(&540i16.to_le_bytes()), "NIfTI-2"),
-        (2, vec![1; 6], |b| b[345] = b'i', ".hdr/.img"),
+        (2, vec![1; 600], |b| b[..2].copy_from_slice(&540i16.to_le_bytes()), "mark of NIfTI-2"),
+        (2, vec![1; 6], |b| b[345] = b'i', "header of a pair"),
+        (2, vec![1; 6], |b| b[344..348].fill(0), "header of a pair"),
         (2, vec![1; 6], |b| b[40] = 9, "damaged"),
         (128, vec![1; 18], |_| (), "Rgb24"),
         (2, vec![1; 6], |b| b[108..112].copy_from_slice(&f32::NAN.to_le_bytes()), "vox_offset"),
@@ -195,13 +210,15 @@ fn a_flipped_bit_in_gzip_is_an_error_and_two_members_are_one_file() {
 
 #[test]
 fn no_damage_makes_the_reader_panic() {
-    let good = std::fs::read(fixture("nifti_big_endian_scaled.nii")).unwrap();
+    let mut goods = [std::fs::read(fixture("nifti_big_endian_scaled.nii")).unwrap(), Vec::new()];
+    let nifti2 = std::fs::File::open(fixture("nifti2_big_endian.nii.gz")).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(nifti2), &mut goods[1]).unwrap();
     let mut rng = rng::stream(1, "fuzz", 0);
     let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    for _ in 0..600 {
-        let mut bytes = good.clone();
+    for turn in 0..1200 {
+        let mut bytes = goods[turn % 2].clone();
         for _ in 0..rng.random_range(1..12) {
-            let at = rng.random_range(0..HEADER_BYTES + 4);
+            let at = rng.random_range(0..[352, 544][turn % 2]);
             bytes[at] = [rng.random(), 0, 0x7f, 0x80, 0xff][rng.random_range(0..5)];
         }
         bytes.truncate(if rng.random_bool(0.2) { rng.random_range(0..bytes.len()) } else { bytes.len() });
@@ -235,4 +252,33 @@ fn real_scans_come_back_as_they_were_and_labels_lie_on_their_images() {
         assert!(labels_again.voxels == labels.voxels && labels_again.geometry == labels.geometry, "scan {id}");
         assert_eq!(grid_again.raw[252..328], grid.raw[252..328]);
     }
+}
+
+#[test]
+fn an_analyze_pair_that_a_matrix_turns_is_refused_and_both_files_of_a_pair_name_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["analyze.hdr", "analyze.img"] {
+        std::fs::copy(fixture(name), folder.path().join(name)).unwrap();
+    }
+    let [header, voxels] = ["analyze.hdr", "analyze.img"].map(|name| folder.path().join(name));
+    assert_eq!(read_image(&header).unwrap().0.voxels, read_image(&voxels).unwrap().0.voxels);
+    std::fs::write(folder.path().join("analyze.mat"), "").unwrap();
+    assert!(read_image(&header).unwrap_err().to_string().contains("analyze.mat, which may turn it"));
+    std::fs::remove_file(&voxels).unwrap();
+    assert!(read_image(&header).is_err());
+}
+
+#[test]
+fn a_header_that_claims_more_than_any_machine_has_is_refused_at_once() {
+    let claims = |b: &mut Vec<u8>| b[42..48].copy_from_slice(&[0xff, 0x7f, 0xff, 0x7f, 0xff, 0x7f]);
+    let text = read_image(file(64, &[1; 48], claims).path()).unwrap_err().to_string();
+    assert!(text.contains("bytes of voxels") || text.contains("--memory-limit"), "{text}");
+    let mut dims = std::fs::read(fixture("nifti2_big_endian.nii.gz")).unwrap();
+    let mut plain = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&dims[..]), &mut plain).unwrap();
+    plain[24..32].copy_from_slice(&i64::MAX.to_be_bytes());
+    dims = plain;
+    let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::write(&path, dims).unwrap();
+    assert!(read_image(&path).unwrap_err().to_string().contains("--memory-limit"));
 }

@@ -1,0 +1,37 @@
+"""Runs `ssl3d prepare` on a folder and hands over what it wrote."""
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+
+
+def prepare(binary, kind, source, out, *arguments):
+    """The image of every scan that could be read, and for the others the line that says why."""
+    command = [binary, "prepare", kind, source, "--out", out, "--keep-going", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    refused = [line for line in ran.stderr.splitlines() if line.startswith("left out: ")]
+    if ran.returncode not in (0, 1) or "panicked" in ran.stderr or (ran.returncode and not refused):
+        sys.exit(f"{' '.join(map(str, command))}\nended with {ran.returncode}:\n{ran.stderr}")
+    if ran.returncode == 1:  # nothing at all could be read
+        return {}, dict(line.removeprefix("left out: ").split(": ", 1) for line in refused)
+    description = json.loads((out / "dataset.json").read_text())
+    images = {name: nib.load(out / f"image_{name}.nii.gz") for name in description["scans"]}
+    return images, description["left_out"]
+
+
+def differs(image, values, affine):
+    """What is not as expected in an image in RAS: its shape, its affine (float32 in the file) or a voxel; empty if nothing."""
+    found = np.asarray(image.dataobj)
+    if found.shape != values.shape:
+        return f"shape {found.shape}, expected {values.shape}"
+    scale = np.abs(affine).max()
+    if np.abs(image.affine - affine).max() > 1e-6 * scale:
+        return f"affine\n{image.affine}\nexpected\n{affine}"
+    expected = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if not np.array_equal(found, expected):
+        wrong = found != expected
+        return f"{wrong.sum()} of {wrong.size} voxels, by up to {np.abs(found - expected).max()}"
+    return ""

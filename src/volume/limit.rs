@@ -1,0 +1,55 @@
+//! How much memory one volume may ask for: a header costs nothing to write and can claim anything.
+
+use crate::error::{Error, Result};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// While a volume is read: its values as float32 or int32, and once more in the canonical order.
+const DECODED_BYTES: u64 = 8;
+
+static MOST_BYTES: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// From now on, for every volume that the process reads. Without a call there is no limit.
+pub fn set_bytes(most: u64) {
+    MOST_BYTES.store(most, Ordering::Relaxed);
+}
+
+/// # Errors
+/// A volume of this shape, of so many bytes a voxel in its file, needs more memory to be read than the limit.
+pub fn check(path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -> Result<()> {
+    against(MOST_BYTES.load(Ordering::Relaxed), path, shape_vox, stored_bytes)
+}
+
+fn against(most: u64, path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -> Result<()> {
+    let voxels = shape_vox.iter().try_fold(1u64, |count, &n| count.checked_mul(n as u64));
+    let needed = voxels.and_then(|count| count.checked_mul(stored_bytes as u64 + DECODED_BYTES));
+    // No machine has 2^62 bytes, and offsets below them add up without overflow.
+    if needed.is_some_and(|bytes| bytes <= most.min(1 << 62)) {
+        return Ok(());
+    }
+    let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
+    let [z, y, x] = shape_vox;
+    let expected = format!("a volume that can be read within {}", gigabytes(most as f64));
+    let product = z as f64 * y as f64 * x as f64 * (stored_bytes as u64 + DECODED_BYTES) as f64;
+    let found = format!("{z} x {y} x {x} voxels, which take {}", gigabytes(product));
+    let remedy = "free memory, or raise --memory-limit; where the size is wrong, the file is damaged";
+    Err(Error::file(path, expected, found, remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volume_claims_is_held_against_the_limit_without_overflow() {
+        let path = Path::new("a.nii");
+        let needs = 300 * 512 * 512 * 10;
+        assert!(against(needs, path, [300, 512, 512], 2).is_ok());
+        for (most, shape) in [(needs - 1, [300, 512, 512]), (u64::MAX, [usize::MAX; 3]), (u64::MAX, [1 << 40; 3])] {
+            let text = against(most, path, shape, 2).unwrap_err().to_string();
+            assert!(text.contains("a.nii") && text.contains("--memory-limit") && !text.contains('\n'), "{text}");
+        }
+        let text = against(500_000_000, path, [300, 512, 512], 2).unwrap_err().to_string();
+        assert!(text.contains("within 0.5 GB") && text.contains("take 0.8 GB"), "{text}");
+    }
+}
