@@ -149,6 +149,45 @@ fn dicom_slices_are_a_query_and_the_result_lies_on_them() {
 }
 
 #[test]
+fn files_may_be_called_anything_and_be_of_any_kind_and_one_that_fails_stops_no_other() {
+    let bench = Bench::new();
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let queries = bench.at("queries");
+    fs::create_dir(&queries).unwrap();
+    let (scan, _) = read_image(&bench.data.join("image_2.nii.gz")).unwrap();
+    write_new(&bench.at("plain.nii"), &scan).unwrap();
+    // Plain data called .gz, and the other way round.
+    fs::rename(bench.at("plain.nii"), queries.join("üb er.v2.nii.gz")).unwrap();
+    fs::copy(bench.data.join("image_2.nii.gz"), queries.join("日本.NII")).unwrap();
+    fs::copy(bench.data.join("image_2.nii.gz"), queries.join("two\nlines, \"quoted\".nii.gz")).unwrap();
+    for name in ["nifti_pair.hdr", "nifti_pair.img", "nifti2_big_endian.nii.gz", "analyze.hdr", "analyze.img"] {
+        fs::copy(fixture(name), queries.join(name)).unwrap();
+    }
+    fs::write(queries.join("broken\n1.nii"), "not a volume").unwrap();
+    let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --quiet";
+    let [image, label] = ["image_1.nii.gz", "label_1.nii.gz"].map(|name| bench.data.join(name));
+    let out = bench.at("out");
+    let output = command(call, &[&bench.weights, &image, &label, &queries, &out]).output().unwrap();
+    let errors = &said(&output)[1];
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let last = errors.lines().last().unwrap();
+    assert!(last.contains("failed: ") && last.contains("broken\\n1.nii"), "{errors}");
+    assert!(errors.contains("analyze.hdr: ANALYZE does not say where left is"), "{errors}");
+    let names =
+        ["analyze", "nifti2_big_endian", "nifti_pair", "two\nlines, \"quoted\"", "üb er.v2", "日本"].map(str::to_owned);
+    let rows = lines(&out.join("volumes.csv"));
+    let listed: std::collections::BTreeSet<String> = rows.iter().map(|row| row[0].clone()).collect();
+    assert_eq!(listed, names.clone().into());
+    for (name, query) in names.iter().zip(["analyze.img", "nifti2_big_endian.nii.gz", "nifti_pair.hdr"]) {
+        let [found, theirs] = [out.join(format!("{name}_seg.nii.gz")), queries.join(query)];
+        let [found, theirs] = [found, theirs].map(|path| read_image(&path).unwrap().0.geometry);
+        assert_eq!(found, theirs, "{name}");
+    }
+    let [a, b] = [4, 5].map(|i| read_labels(&out.join(format!("{}_seg.nii.gz", names[i]))).unwrap().0.voxels);
+    assert_eq!(a, b, "the same scan, stored in two ways");
+}
+
+#[test]
 fn labels_and_queries_that_do_not_belong_are_pointed_out_with_numbers() {
     let bench = Bench::new();
     let (labels, _) = read_labels(&bench.data.join("label_1.nii.gz")).unwrap();

@@ -66,6 +66,7 @@ impl Progress {
         let rate = (done - plain.first) as f64 / plain.started.elapsed().as_secs_f64();
         let left = Duration::from_secs_f64((self.total.saturating_sub(done)) as f64 / rate.max(1e-9));
         let per = if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1} s each", 1.0 / rate.max(1e-9)) };
+        let message = one_line(message);
         eprintln!("{}: {done}/{} ({per}, {} left) {message}", self.label, self.total, brief(left));
     }
 
@@ -74,6 +75,7 @@ impl Progress {
         if QUIET.load(Ordering::Relaxed) {
             return;
         }
+        let line = one_line(line);
         if self.plain.is_some() { eprintln!("{line}") } else { self.bar.suspend(|| eprintln!("{line}")) }
     }
 
@@ -86,13 +88,19 @@ impl Progress {
 /// A line of information, unless `--quiet`.
 pub fn note(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
-        eprintln!("{line}");
+        eprintln!("{}", one_line(line));
     }
 }
 
 /// A line that is shown always: the result may not be what the user expects.
 pub fn warn(line: &str) {
-    eprintln!("warning: {line}");
+    eprintln!("warning: {}", one_line(line));
+}
+
+/// Line breaks and other control characters, which names of files may hold, as `\n` and the like.
+pub fn one_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// `1 h 20 min`, `3 min 5 s`, `12 s`.
