@@ -8,7 +8,7 @@ pub use memory::MemoryEstimate;
 
 use crate::error::Result;
 use crate::features::{self, SeNet, UNet};
-use crate::prediction::{self, Tape};
+use crate::prediction::{self, Similarity, Tape};
 use crate::prototypes::{self, Classes, Prototypes, Support, Window};
 use crate::{rng, weights};
 use slices::Slices;
@@ -245,7 +245,7 @@ impl Model {
     fn voters(&self, support: Prototypes, count: i64) -> Voters {
         let (mut templates, mut volumes_vox) = (Vec::new(), Vec::new());
         for features in &self.templates {
-            let found = self.refined(features, &[&support]);
+            let found = self.refined(features, &[self.asked(features, &support)]);
             volumes_vox.push(volumes(&found));
             templates.push(self.beyond_doubt(features, &found));
         }
@@ -261,25 +261,27 @@ impl Model {
     /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
     fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
         let Voters { support, templates, usual_vox } = voters;
-        let all: Vec<&Prototypes> = std::iter::once(support).chain(templates).collect();
+        let all: Vec<Similarity> =
+            std::iter::once(support).chain(templates).map(|voter| self.asked(features, voter)).collect();
         let found = self.refined(features, &all);
         let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
         if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
-            return self.refined(features, &[support]);
+            return self.refined(features, &all[..1]);
         }
         found
     }
 
+    fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
+        Similarity::of(features, prototypes, self.config.prediction.alpha)
+    }
+
     /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w), the median over the voters. In each round of
     /// refinement the voxels of the query that are beyond doubt stand beside each voter.
-    fn refined(&self, features: &Tensor, voters: &[&Prototypes]) -> Tensor {
-        let prediction::Config { alpha, rounds, .. } = self.config.prediction;
-        let scores = |prototypes: &Prototypes| prediction::scores(features, prototypes, alpha, &mut Tape::default());
-        let mut found = prediction::median(&voters.iter().map(|voter| scores(voter)).collect::<Vec<_>>());
-        for _ in 0..rounds {
-            let own = self.beyond_doubt(features, &found);
-            let with_own: Vec<Tensor> = voters.iter().map(|voter| scores(&voter.beside(&own))).collect();
-            found = prediction::median(&with_own);
+    fn refined(&self, features: &Tensor, voters: &[Similarity]) -> Tensor {
+        let mut found = prediction::median(&voters.iter().map(Similarity::scores).collect::<Vec<_>>());
+        for _ in 0..self.config.prediction.rounds {
+            let own = self.asked(features, &self.beyond_doubt(features, &found));
+            found = prediction::median(&voters.iter().map(|voter| voter.beside(&own).scores()).collect::<Vec<_>>());
         }
         found
     }

@@ -2,9 +2,11 @@
 
 mod similarity;
 mod tape;
+mod union;
 
 pub use similarity::ABSENT;
 pub use tape::Tape;
+pub use union::Similarity;
 
 use crate::error::{Error, Result};
 use crate::prototypes::{Classes, Prototypes};
@@ -91,14 +93,17 @@ pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64, tape: &mut
         (Kind::Float, Device::Cpu) => tape.similarity(&voxels, &classes, alpha),
         _ => attention(&voxels, &classes, alpha),
     }; // (classes, N)
-    let by_class = if background.len() == 1 {
-        by_class
-    } else {
-        let count = foreground.len() as i64;
-        let against = by_class.narrow(0, count, count) - by_class.narrow(0, 0, count);
-        Tensor::cat(&[against.narrow(0, 0, 1).zeros_like(), against], 0)
-    };
-    by_class.view([1, -1, d, h, w])
+    as_volume(&by_class, background.len(), [d, h, w])
+}
+
+/// Similarities (classes, N) as scores (1, 1 + K, d, h, w): background first, or each class against its own background.
+fn as_volume(by_class: &Tensor, backgrounds: usize, [d, h, w]: [i64; 3]) -> Tensor {
+    if backgrounds == 1 {
+        return by_class.view([1, -1, d, h, w]);
+    }
+    let count = backgrounds as i64;
+    let against = by_class.narrow(0, count, count) - by_class.narrow(0, 0, count);
+    Tensor::cat(&[against.narrow(0, 0, 1).zeros_like(), against], 0).view([1, -1, d, h, w])
 }
 
 /// Probabilities (1, K, ...) of the K classes from scores (1, 1 + K, ...): softmax over background and all classes, or
@@ -189,7 +194,7 @@ mod tests {
     }
 
     /// Doubles between -2 and 2 from a stream of our own: libtorch's generator is shared by the tests that run side by side.
-    fn random(rng: &mut impl Rng, size: &[i64]) -> Tensor {
+    pub(super) fn random(rng: &mut impl Rng, size: &[i64]) -> Tensor {
         let values: Vec<f64> = (0..size.iter().product()).map(|_| rng.random_range(-2.0..2.0)).collect();
         Tensor::from_slice(&values).view(size)
     }

@@ -23,6 +23,8 @@ const TILE: usize = 8;
 const CHANNELS: usize = 16;
 /// The score of a class that has no prototype: never the greatest, and without influence on the softmax.
 pub const ABSENT: f32 = -1e4;
+/// And its ln of no numbers at all.
+pub const NONE: f32 = -1e30;
 
 /// S_c(q) = sum_k w_k d_k over the prototypes p_k of class c, with d_k = alpha p_k . q / |q| and w = softmax(d), for the
 /// rows q of `voxels` (N, C), into `scores` (classes, N).
@@ -33,6 +35,19 @@ pub fn scores(voxels: &[f32], rows: Rows, alpha: f32, scores: &mut [f32]) {
     chunks.for_each(|(voxels, mut scores)| {
         Arch::new().dispatch(Work { voxels, rows, alpha, task: Task::Scores(&mut scores) });
     });
+}
+
+/// The same, and ln sum_k e^(d_k) of each (classes, N), [`NONE`] of a class without prototypes.
+pub fn with_logs(voxels: &[f32], rows: Rows, alpha: f32, scores: &mut [f32]) -> Vec<f32> {
+    let count = voxels.len() / rows.channels;
+    let rows = &Padded::new(rows);
+    let mut logs = vec![0f32; scores.len()];
+    let chunks = voxels.par_chunks(CHUNK * rows.channels).zip(by_chunk(scores, count)).zip(by_chunk(&mut logs, count));
+    chunks.for_each(|((voxels, mut scores), mut logs)| {
+        let task = Task::Both { scores: &mut scores, logs: &mut logs };
+        Arch::new().dispatch(Work { voxels, rows, alpha, task });
+    });
+    logs
 }
 
 /// The gradients with respect to the rows of `voxels` (N, C), into `of_voxels`, and to the unit rows (P, C), returned;
@@ -110,6 +125,10 @@ struct Work<'a, 'b> {
 enum Task<'a, 'b> {
     /// One slice a class.
     Scores(&'a mut [&'b mut [f32]]),
+    Both {
+        scores: &'a mut [&'b mut [f32]],
+        logs: &'a mut [&'b mut [f32]],
+    },
     Gradients {
         of_scores: Vec<&'a [f32]>,
         of_voxels: &'a mut [f32],
@@ -133,6 +152,12 @@ impl WithSimd for Work<'_, '_> {
                 let softened = block.soften(members.clone());
                 match &mut self.task {
                     Task::Scores(scores) => simd.partial_store_f32s(&mut scores[class][lanes.clone()], softened.score),
+                    Task::Both { scores, logs } => {
+                        simd.partial_store_f32s(&mut scores[class][lanes.clone()], softened.score);
+                        simd.partial_store_f32s(&mut logs[class][lanes.clone()], softened.largest);
+                        let totals: &[f32] = pulp::bytemuck::cast_slice(std::slice::from_ref(&softened.total));
+                        logs[class][lanes.clone()].iter_mut().zip(totals).for_each(|(log, total)| *log += total.ln());
+                    }
                     Task::Gradients { of_scores, .. } => {
                         let upstream = simd.partial_load_f32s(&of_scores[class][lanes.clone()]);
                         let slope = simd.mul_f32s(upstream, simd.splat_f32s(self.alpha));
@@ -148,10 +173,12 @@ impl WithSimd for Work<'_, '_> {
     }
 }
 
-/// A class's score S, S - max d, and 1 / sum_k e^(d_k - max d).
+/// A class's score S, max d, S - max d, sum_k e^(d_k - max d), and one over that.
 struct Softened<S: Simd> {
     score: S::f32s,
+    largest: S::f32s,
     below: S::f32s,
+    total: S::f32s,
     inverse: S::f32s,
 }
 
@@ -221,8 +248,8 @@ impl<'a, S: Simd> Block<'a, S> {
     fn soften(&mut self, members: Range<usize>) -> Softened<S> {
         let simd = self.simd;
         if members.is_empty() {
-            let zero = simd.splat_f32s(0.0);
-            return Softened { score: simd.splat_f32s(ABSENT), below: zero, inverse: zero };
+            let [zero, one, score, largest] = [0.0, 1.0, ABSENT, NONE].map(|value| simd.splat_f32s(value));
+            return Softened { score, largest, below: zero, total: one, inverse: zero };
         }
         let (products, weights) = (&mut self.products[members.clone()], &mut self.weights[members]);
         let largest = products.iter().fold(products[0], |largest, &d| simd.max_f32s(largest, d));
@@ -235,7 +262,7 @@ impl<'a, S: Simd> Block<'a, S> {
         }
         let inverse = simd.div_f32s(simd.splat_f32s(1.0), total);
         let below = simd.mul_f32s(below, inverse); // S - max d
-        Softened { score: simd.add_f32s(largest, below), below, inverse }
+        Softened { score: simd.add_f32s(largest, below), largest, below, total, inverse }
     }
 
     /// Replaces d - max d by dL/d(p . q) = alpha dL/dS w (1 + d - S) for the rows of one class; `slope` is alpha dL/dS.

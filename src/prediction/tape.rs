@@ -27,17 +27,27 @@ struct Recorded {
 }
 
 #[derive(Debug)]
-struct Inputs {
+pub(super) struct Inputs {
     /// (N, C), with its history.
-    voxels: Tensor,
+    pub(super) voxels: Tensor,
     /// The unit rows (P, C) of all classes, with their history, and where each class ends.
     rows: Tensor,
     ends: Vec<usize>,
-    alpha: f32,
+    pub(super) alpha: f32,
 }
 
 impl Inputs {
-    fn rows(&self) -> Rows<'_> {
+    /// `voxels` (N, C) and the unit rows (P, C) of each class.
+    pub(super) fn new(voxels: &Tensor, classes: &[Tensor], alpha: f64) -> Self {
+        let ends = classes.iter().scan(0, |end, rows| {
+            *end += rows.size()[0] as usize;
+            Some(*end)
+        });
+        let (ends, rows) = (ends.collect(), Tensor::cat(classes, 0).contiguous());
+        Self { voxels: voxels.contiguous(), rows, ends, alpha: alpha as f32 }
+    }
+
+    pub(super) fn rows(&self) -> Rows<'_> {
         Rows { values: floats(&self.rows), channels: self.rows.size()[1] as usize, ends: &self.ends }
     }
 
@@ -60,12 +70,7 @@ impl Inputs {
 impl Tape {
     /// Scores (classes, N) of `voxels` (N, C) under the unit rows (P, C) of each class: float32, on the CPU.
     pub(super) fn similarity(&mut self, voxels: &Tensor, classes: &[Tensor], alpha: f64) -> Tensor {
-        let ends = classes.iter().scan(0, |end, rows| {
-            *end += rows.size()[0] as usize;
-            Some(*end)
-        });
-        let (ends, rows) = (ends.collect(), Tensor::cat(classes, 0).contiguous());
-        let inputs = Inputs { voxels: voxels.contiguous(), rows, ends, alpha: alpha as f32 };
+        let inputs = Inputs::new(voxels, classes, alpha);
         let mut scores = inputs.scores();
         if inputs.voxels.requires_grad() || inputs.rows.requires_grad() {
             scores = scores.set_requires_grad(true);

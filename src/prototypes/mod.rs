@@ -69,17 +69,6 @@ pub struct Prototypes {
     pub foreground: Vec<Tensor>,
 }
 
-impl Prototypes {
-    /// Those of `other` beside these, class by class.
-    pub fn beside(&self, other: &Self) -> Self {
-        let joined = |a: &[Tensor], b: &[Tensor]| a.iter().zip(b).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect();
-        Self {
-            background: joined(&self.background, &other.background),
-            foreground: joined(&self.foreground, &other.foreground),
-        }
-    }
-}
-
 /// Which classes compete with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
