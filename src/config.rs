@@ -62,7 +62,8 @@ pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
             (Some((path, text)), None) => format!("{}{}: {key}", path.display(), locate(text, &key)),
             (None, None) => key,
         };
-        Error::invalid(at, "a known key with a fitting value", message, "compare with configs/paper.toml")
+        let remedy = remedy(&message);
+        Error::invalid(at, "a known key with a fitting value", message, remedy)
     })?;
     config.check()?;
     Ok(config)
@@ -78,11 +79,23 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
         merge(&mut table, parse_override(text)?, "");
     }
     let config = resolve(table).map_err(|(key, message)| {
-        let remedy = "compare with configs/paper.toml";
+        let remedy = remedy(&message);
         Error::invalid(format!("--set {key}"), "a known key with a fitting value", message, remedy)
     })?;
     config.check()?;
     Ok(config)
+}
+
+/// Names the known key that comes nearest to an unknown one, if any comes near.
+fn remedy(message: &str) -> String {
+    const COMPARE: &str = "compare with configs/paper.toml";
+    let mut names = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = names.next().filter(|_| message.starts_with("unknown field")) else { return COMPARE.to_owned() };
+    let nearness = |known: &&str| strsim::jaro_winkler(unknown, known);
+    match names.max_by(|a, b| nearness(a).total_cmp(&nearness(b))).filter(|known| nearness(known) > 0.8) {
+        Some(known) => format!("did you mean {known}? Otherwise {COMPARE}"),
+        None => COMPARE.to_owned(),
+    }
 }
 
 impl Config {
@@ -275,6 +288,9 @@ mod tests {
             ("", &["training.epochs=many"], ["--set training.epochs=many", "invalid type"]),
             ("", &["training.epoch=1"], ["--set training.epoch=1", "unknown field"]),
             ("", &["trainin.epochs=1"], ["--set trainin.epochs=1", "unknown field"]),
+            ("", &["trainin.epochs=1"], ["did you mean training?", "paper.toml"]),
+            ("[training]\nlearningrate = 7", &[], ["did you mean learning_rate?", "paper.toml"]),
+            ("[prediction]\nqqq = 7", &[], ["unknown field `qqq`", "; compare with configs/paper.toml"]),
             ("", &["epochs"], ["--set epochs", "section.key=value"]),
             ("", &["supervision.source=organs"], ["supervision.source", "name in split.groups"]),
             (

@@ -434,6 +434,12 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     let words = ["config.toml: expected", "training.learning_rate = 0.01", "found training.learning_rate = 0.5"];
     refuse(&other, &[config, data, &trained.supervoxels, &trained.run], &words);
 
+    let prepare = "prepare nifti {} --out {} --memory-limit";
+    let words =
+        ["image_1.nii.gz: expected a volume that can be read within 0.1 MB, found 12 x 48 x 48 voxels", "0.3 MB"];
+    refuse(&format!("{prepare} 0.0001"), &[data, &out], &words);
+    refuse(&format!("{prepare} 0"), &[data, &out], &["--memory-limit: expected gigabytes, more than 0, found 0"]);
+
     let eval = "eval --run {} --data {} --out {} --device cpu";
     refuse(eval, &[&none, data, &out], &["none/config.toml: expected the configuration of a run, found no such file"]);
     refuse(&format!("{eval} --fold 0"), &[&trained.run, data, &out], &["run: expected finished weights of fold 0"]);

@@ -321,6 +321,9 @@ fn series_in_any_folders_become_scans() {
     let (image, _) = read_image(&out.join("image_anna-t2-spir.nii.gz")).unwrap();
     assert_eq!(image.voxels.shape(), [4, 8, 8]);
     assert!(out.join("image_ben.nii.gz").exists());
+    let small = command("prepare dicom {} --out {} --memory-limit 0.000001", &[&source, &folder.path().join("small")]);
+    let message = said(&{ small }.output().unwrap())[1].clone();
+    assert!(message.contains("anna/t2 spir: expected a volume that can be read within 0.0 MB"), "{message}");
 }
 
 #[test]

@@ -27,11 +27,12 @@ fn against(most: u64, path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -
     if needed.is_some_and(|bytes| bytes <= most.min(1 << 62)) {
         return Ok(());
     }
-    let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
+    let amount =
+        |bytes: f64| if bytes < 1e8 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) };
     let [z, y, x] = shape_vox;
-    let expected = format!("a volume that can be read within {}", gigabytes(most as f64));
+    let expected = format!("a volume that can be read within {}", amount(most as f64));
     let product = z as f64 * y as f64 * x as f64 * (stored_bytes as u64 + DECODED_BYTES) as f64;
-    let found = format!("{z} x {y} x {x} voxels, which take {}", gigabytes(product));
+    let found = format!("{z} x {y} x {x} voxels, which take {}", amount(product));
     let remedy = "free memory, or raise --memory-limit; where the size is wrong, the file is damaged";
     Err(Error::file(path, expected, found, remedy))
 }

@@ -159,7 +159,7 @@ fn every_type_in_both_byte_orders_decodes_as_in_the_nifti_crate() {
 fn each_fault_is_named_in_one_line_with_its_remedy() {
     let float = |value: f32| [1.0, 2.0, 3.0, 4.0, 5.0, value].map(f32::to_le_bytes).concat();
     type Change = fn(&mut Vec<u8>);
-    let rows: [(i16, Vec<u8>, Change, &str); 12] = [
+    let rows: [(i16, Vec<u8>, Change, &str); 14] = [
         (2, vec![1; 6], |b| b.truncate(100), "cut off"),
         (2, vec![1; 6], |b| b.truncate(355), "expected 6 bytes of voxels"),
         (2, vec![1; 6], |b| b[0] = 0, "convert"),
@@ -168,6 +168,8 @@ fn each_fault_is_named_in_one_line_with_its_remedy() {
         (2, vec![1; 6], |b| b[344..348].fill(0), "header of a pair"),
         (2, vec![1; 6], |b| b[40] = 9, "damaged"),
         (128, vec![1; 18], |_| (), "Rgb24"),
+        (32, vec![1; 48], |_| (), "Complex64"),
+        (1, vec![1; 6], |_| (), "datatype 1,"),
         (2, vec![1; 6], |b| b[108..112].copy_from_slice(&f32::NAN.to_le_bytes()), "vox_offset"),
         (2, vec![1; 6], |b| b[108..112].copy_from_slice(&4e9f32.to_le_bytes()), "cut off"),
         (16, float(0.5), |_| (), "found 0.5"),
@@ -177,6 +179,18 @@ fn each_fault_is_named_in_one_line_with_its_remedy() {
         let text = read_labels(file(kind, &voxels, change).path()).unwrap_err().to_string();
         assert!(text.contains(part) && !text.contains('\n'), "{part}: {text}");
     }
+}
+
+#[test]
+fn the_type_decides_how_long_a_voxel_is_and_the_slope_that_is_no_number_scales_nothing() {
+    let change = |b: &mut Vec<u8>| {
+        b[72..74].copy_from_slice(&8i16.to_le_bytes()); // bitpix of another type
+        b[112..116].copy_from_slice(&f32::NAN.to_le_bytes());
+    };
+    let voxels = [1i16, -2, 3, 4, 5, 600].map(i16::to_le_bytes).concat();
+    let (image, grid) = read_image(file(4, &voxels, change).path()).unwrap();
+    assert_eq!(image.voxels.as_slice().unwrap(), [1.0, -2.0, 3.0, 4.0, 5.0, 600.0]);
+    assert!(grid.warnings.len() == 1 && grid.warnings[0].contains("bitpix is 8"), "{:?}", grid.warnings);
 }
 
 #[test]
