@@ -90,7 +90,9 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
 fn remedy(message: &str) -> String {
     const COMPARE: &str = "compare with configs/paper.toml";
     let mut names = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = names.next().filter(|_| message.starts_with("unknown field")) else { return COMPARE.to_owned() };
+    let Some(unknown) = names.next().filter(|_| message.starts_with("unknown field")) else {
+        return COMPARE.to_owned();
+    };
     let nearness = |known: &&str| strsim::jaro_winkler(unknown, known);
     match names.max_by(|a, b| nearness(a).total_cmp(&nearness(b))).filter(|known| nearness(known) > 0.8) {
         Some(known) => format!("did you mean {known}? Otherwise {COMPARE}"),

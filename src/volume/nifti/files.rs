@@ -48,8 +48,12 @@ pub fn voxels_of(path: &Path) -> Result<PathBuf> {
     Err(Error::file(path, "a volume in one file", "the header of a pair", remedy))
 }
 
-/// `a.hdr` and `a.img`, each with or without `.gz`, and either in capitals.
-fn beside(path: &Path, ending: &str) -> Result<PathBuf> {
+/// The file of another ending that belongs to `path`: for `a.hdr` and "img" it is `a.img`, either of them with or without `.gz`,
+/// the other one also in capitals.
+///
+/// # Errors
+/// There is no such file.
+pub fn beside(path: &Path, ending: &str) -> Result<PathBuf> {
     let mut plain = path.to_owned();
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz")) {
         plain.set_extension("");

@@ -103,8 +103,9 @@ fn read_file(path: &Path) -> Result<(Header, Vec<u8>)> {
         let bytes = read_voxels(path, &header, stream, gap)?;
         return Ok((header, bytes));
     }
-    let turned = path.with_extension("mat");
-    if header.layout == Layout::Analyze && turned.is_file() {
+    if header.layout == Layout::Analyze
+        && let Ok(turned) = files::beside(path, "mat")
+    {
         let remedy = "convert the image to NIfTI with SPM, or with nibabel, which both read it";
         let found = format!("{}, which may turn it", turned.display());
         return Err(Error::file(path, "an ANALYZE pair alone", found, remedy));

@@ -169,7 +169,7 @@ fn each_fault_is_named_in_one_line_with_its_remedy() {
         (2, vec![1; 6], |b| b[40] = 9, "damaged"),
         (128, vec![1; 18], |_| (), "Rgb24"),
         (32, vec![1; 48], |_| (), "Complex64"),
-        (1, vec![1; 6], |_| (), "datatype 1,"),
+        (1, vec![1; 6], |_| (), "datatype 1;"),
         (2, vec![1; 6], |b| b[108..112].copy_from_slice(&f32::NAN.to_le_bytes()), "vox_offset"),
         (2, vec![1; 6], |b| b[108..112].copy_from_slice(&4e9f32.to_le_bytes()), "cut off"),
         (16, float(0.5), |_| (), "found 0.5"),
