@@ -3,7 +3,7 @@
 //! pass.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// A Python that has the packages.
@@ -21,10 +21,16 @@ fn python() -> Option<&'static Path> {
         .as_deref()
 }
 
-/// Whether it worked; if not, the reason is on the terminal.
+/// Whether it worked; if not, or if it takes minutes, the reason is on the terminal.
 fn run(command: &mut Command) -> Option<()> {
-    let reason = match command.output() {
+    let mut limited = Command::new("timeout");
+    limited.args(["--kill-after=5", "150"]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    let reason = match limited.output() {
         Ok(output) if output.status.success() => return Some(()),
+        Ok(output) if output.status.code() == Some(124) => "no answer within 150 s".to_owned(),
         Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
         Err(error) => error.to_string(),
     };
@@ -63,7 +69,10 @@ fn atlases() -> Option<PathBuf> {
         for (key, below) in [("Dir::State::Lists", "lists"), ("Dir::Cache", "cache")] {
             command.arg("-o").arg(format!("{key}={}", folder.join(below).display()));
         }
-        run(command.args(["-o", "APT::Sandbox::User="]).args(arguments).current_dir(&folder))
+        run(command
+            .args(["-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20"])
+            .args(arguments)
+            .current_dir(&folder))
     };
     apt(&["update"])?;
     apt(&["download", "mricron-data"])?;
