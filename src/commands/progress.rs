@@ -51,9 +51,10 @@ impl Progress {
 
     /// One step done; `message` says how it goes ("loss 0.41") or is empty.
     pub fn step(&self, message: &str) {
+        let message = one_line(message);
         self.bar.inc(1);
         if !message.is_empty() {
-            self.bar.set_message(message.to_owned());
+            self.bar.set_message(message.clone());
         }
         let Some(plain) = &self.plain else { return };
         let Ok(mut plain) = plain.lock() else { return };
@@ -66,7 +67,6 @@ impl Progress {
         let rate = (done - plain.first) as f64 / plain.started.elapsed().as_secs_f64();
         let left = Duration::from_secs_f64((self.total.saturating_sub(done)) as f64 / rate.max(1e-9));
         let per = if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1} s each", 1.0 / rate.max(1e-9)) };
-        let message = one_line(message);
         eprintln!("{}: {done}/{} ({per}, {} left) {message}", self.label, self.total, brief(left));
     }
 
