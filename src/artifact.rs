@@ -4,11 +4,31 @@ use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+/// What the names of unfinished files begin and end with.
+const UNFINISHED: [&str; 2] = [".ssl3d-", ".part"];
+
 /// Writes `path` through `fill`; on any failure what was at `path` before is untouched.
 ///
 /// # Errors
 /// The folder is missing or read-only, the disk is full, or `fill` failed.
 pub fn write<F>(path: &Path, fill: F) -> Result<()>
+where
+    F: FnOnce(&mut dyn Write) -> std::io::Result<()>,
+{
+    replace(path, None, fill)
+}
+
+/// Writes `bytes` to `path`, whole or not at all.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, |out| out.write_all(bytes))
+}
+
+/// The same, and what was at `path` is at `previous` afterwards. At every moment one of the two is whole.
+pub fn write_bytes_keeping(path: &Path, previous: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, Some(previous), |out| out.write_all(bytes))
+}
+
+fn replace<F>(path: &Path, previous: Option<&Path>, fill: F) -> Result<()>
 where
     F: FnOnce(&mut dyn Write) -> std::io::Result<()>,
 {
@@ -18,8 +38,8 @@ where
     };
     let io = |action| Error::io(action, path);
     let mut beside = tempfile::Builder::new()
-        .prefix(".ssl3d-")
-        .suffix(".part")
+        .prefix(UNFINISHED[0])
+        .suffix(UNFINISHED[1])
         .tempfile_in(folder)
         .map_err(io("create a file beside"))?;
     {
@@ -29,6 +49,9 @@ where
     }
     set_ordinary_permissions(beside.as_file()).map_err(io("set the permissions of"))?;
     beside.as_file().sync_all().map_err(io("sync"))?;
+    if let Some(previous) = previous.filter(|_| path.exists()) {
+        std::fs::rename(path, previous).map_err(io("move aside the older"))?;
+    }
     beside.persist(path).map_err(|e| io("rename the finished file to")(e.error))?;
     if let Ok(folder) = std::fs::File::open(folder) {
         let _ = folder.sync_all(); // the rename itself; not every file system offers it
@@ -36,9 +59,15 @@ where
     Ok(())
 }
 
-/// Writes `bytes` to `path`, whole or not at all.
-pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, |out| out.write_all(bytes))
+/// Removes what writers that were killed have left in `folder`. Nobody may be writing there.
+pub fn clear_unfinished(folder: &Path) {
+    let [prefix, suffix] = UNFINISHED;
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(suffix)) {
+            let _ = std::fs::remove_file(entry.path()); // it harms nobody where it is
+        }
+    }
 }
 
 /// Creates `folder` and its parents.
@@ -74,5 +103,18 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_previous_file_is_kept_and_what_killed_writers_left_is_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, previous] = ["a", "b"].map(|name| folder.path().join(name));
+        for bytes in [b"1", b"2", b"3"] {
+            write_bytes_keeping(&path, &previous, bytes).unwrap();
+        }
+        std::fs::write(folder.path().join(".ssl3d-xyz.part"), b"half").unwrap();
+        clear_unfinished(folder.path());
+        assert_eq!([&path, &previous].map(|path| std::fs::read(path).unwrap()), [b"3", b"2"]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

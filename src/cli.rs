@@ -18,7 +18,8 @@ pub struct Cli {
     /// Processor threads to use [default: all].
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
-    /// Refuse a volume that takes more memory than this to be read, whatever its header claims [default: what is free].
+    /// Refuse work that takes more memory than this, and volumes that take more to be read, whatever their headers claim
+    /// [default: what is free].
     #[arg(long, global = true, value_name = "GB")]
     pub memory_limit: Option<f64>,
     #[command(subcommand)]
@@ -182,6 +183,12 @@ pub struct Train {
     /// Which fold to hold out: its number, all (one after another) or none (train on every scan).
     #[arg(long, value_name = "K", default_value = "0")]
     pub fold: String,
+    /// Go on with a run although its configuration, scans or supervoxels have changed since it began.
+    #[arg(long)]
+    pub allow_changed: bool,
+    /// Train even if that seems to take more memory than there is.
+    #[arg(long)]
+    pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,

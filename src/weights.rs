@@ -1,11 +1,17 @@
-//! Named tensors in safetensors files: written whole or not at all, read strictly.
+//! Named tensors in safetensors files: written whole or not at all, read strictly. Files of ours are sealed with their
+//! digests; those of other programs are read without.
+
+mod seal;
 
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::tensor::{from_floats, to_vec};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
+use seal::Seal;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
 use tch::{Kind, Tensor, no_grad};
 
@@ -13,6 +19,8 @@ use tch::{Kind, Tensor, no_grad};
 const METADATA_KEY: &str = "ssl3d";
 /// PyTorch's batch norm counts batches under this name; nothing depends on the count.
 const BATCH_COUNT: &str = "num_batches_tracked";
+/// What files of PyTorch begin with: a zip archive, or before version 1.6 a bare pickle.
+const PICKLES: [&[u8]; 2] = [b"PK\x03\x04", b"\x80"];
 
 /// The content of a file.
 pub struct Weights {
@@ -44,36 +52,75 @@ impl View for Values {
 
 /// Writes float32 `tensors` with `metadata`; equal content gives equal bytes.
 ///
-/// Networks with batch norm get the batch counters that PyTorch's `load_state_dict` insists on.
+/// # Errors
+/// As [`artifact::write`], and where a number is not finite.
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
-    let mut views = BTreeMap::new();
+    artifact::write_bytes(path, &serialised(path, tensors, metadata)?)
+}
+
+/// The same, and what was at `path` is at `previous` afterwards.
+pub fn write_keeping(path: &Path, previous: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
+    artifact::write_bytes_keeping(path, previous, &serialised(path, tensors, metadata)?)
+}
+
+/// The bytes of the file. Networks with batch norm get the batch counters that PyTorch's `load_state_dict` insists on.
+fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<Vec<u8>> {
+    let (mut views, mut digests) = (BTreeMap::new(), BTreeMap::new());
     for (name, tensor) in tensors {
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        let bytes = to_vec(tensor).iter().flat_map(|value| value.to_le_bytes()).collect();
+        let values = to_vec(tensor);
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            let remedy = "what was saved before is still there; lower training.learning_rate";
+            return Err(Error::file(path, "finite numbers to write", format!("{value} in {name}"), remedy));
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        digests.insert(name.clone(), seal::digest(&bytes));
         views.insert(name.clone(), Values { dtype: Dtype::F32, shape, bytes });
         if let Some(norm) = name.strip_suffix("running_mean") {
             let zero = 0i64.to_le_bytes().to_vec();
             views.insert(format!("{norm}{BATCH_COUNT}"), Values { dtype: Dtype::I64, shape: vec![], bytes: zero });
         }
     }
-    let metadata = HashMap::from([(METADATA_KEY.to_owned(), metadata.to_owned())]);
-    let bytes = safetensors::serialize(views, Some(metadata)).expect("names and shapes are our own");
-    artifact::write_bytes(path, &bytes)
+    if metadata.is_empty() {
+        return Ok(safetensors::serialize(views, None).expect("names and shapes are our own"));
+    }
+    let seal = Seal::new(digests, metadata).expect("the metadata is JSON");
+    let entries = HashMap::from([(METADATA_KEY.to_owned(), seal.to_json())]);
+    let mut bytes = safetensors::serialize(views, Some(entries)).expect("names and shapes are our own");
+    seal.press(&mut bytes);
+    Ok(bytes)
 }
 
 /// Reads a file of float32 tensors.
 ///
 /// # Errors
-/// The file is missing, is no safetensors file, is damaged, or holds other types than float32.
+/// The file is missing, is no safetensors file, has changed since we wrote it, or holds other numbers than finite float32.
 pub fn read(path: &Path) -> Result<Weights> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let refuse = |expected: &str, found: String| {
         Error::file(path, expected, found, "give a .safetensors file that ssl3d train wrote")
     };
-    let broken = |e: safetensors::SafeTensorError| refuse("a safetensors file", format!("something else ({e})"));
+    let bytes = read_plausible(path, &refuse)?;
+    let broken = |e: SafeTensorError| refuse("a safetensors file", explain(&e));
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-    let metadata = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY)).cloned().unwrap_or_default();
     let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let mut metadata = String::new();
+    if let Some(json) = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY)) {
+        let seal: Seal = serde_json::from_str(json)
+            .map_err(|e| refuse("the digests of ssl3d", format!("metadata without them ({e})")))?;
+        if !seal.is_whole(bytes.clone()) {
+            let changed = |(name, digest): &(&String, &String)| {
+                file.tensor(name).map_or(true, |view| seal::digest(view.data()) != **digest)
+            };
+            let place = seal.tensors.iter().find(changed).map_or("its header".to_owned(), |(name, _)| name.clone());
+            return Err(Error::file(
+                path,
+                "the bytes that ssl3d wrote",
+                format!("others (the digest of {place} is wrong)"),
+                "the file is damaged: restore it from a copy, or take another checkpoint of the run",
+            ));
+        }
+        seal.about.get().clone_into(&mut metadata);
+    }
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         if name.ends_with(BATCH_COUNT) {
@@ -91,6 +138,41 @@ pub fn read(path: &Path) -> Result<Weights> {
         tensors.insert(name, from_floats(&values, &shape));
     }
     Ok(Weights { tensors, metadata })
+}
+
+/// The bytes of a file that can be what it is said to be, as far as its first eight bytes tell.
+fn read_plausible(path: &Path, refuse: &dyn Fn(&str, String) -> Error) -> Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
+    let length = file.metadata().map_err(Error::io("read", path))?.len();
+    let mut start = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let header = <[u8; 8]>::try_from(&start[..]).map(u64::from_le_bytes);
+    let found = match header {
+        Ok(header) if header <= length.saturating_sub(8) => {
+            let mut bytes = start;
+            file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
+            return Ok(bytes);
+        }
+        _ if PICKLES.iter().any(|magic| start.starts_with(magic)) => {
+            let remedy = "a pickle may run any code when it is loaded; have its owner save it as safetensors";
+            return Err(Error::file(path, "a safetensors file", "a pickle of PyTorch", remedy));
+        }
+        Ok(header) => format!("a file of {length} bytes whose header claims {header}: cut off, or something else"),
+        Err(_) if length == 0 => "an empty file".to_owned(),
+        Err(_) => format!("{length} bytes"),
+    };
+    Err(refuse("a safetensors file", found))
+}
+
+/// What the library's faults mean.
+fn explain(fault: &SafeTensorError) -> String {
+    match fault {
+        SafeTensorError::InvalidOffset(name) => format!("the data of {name} overlapping another's, or apart from it"),
+        SafeTensorError::MetadataIncompleteBuffer => "more or fewer bytes than its header claims".to_owned(),
+        SafeTensorError::TensorInvalidInfo => "a tensor whose bytes do not fit its shape".to_owned(),
+        SafeTensorError::ValidationOverflow => "a tensor whose size no machine can hold".to_owned(),
+        other => format!("something else ({other})"),
+    }
 }
 
 /// Copies `source` into `target`, name by name; names and shapes must be the same on both sides.
@@ -172,12 +254,76 @@ mod tests {
         let path = folder.path().join("w.safetensors");
         write(&path, &example(), "").unwrap();
         let good = std::fs::read(&path).unwrap();
-        let mut huge = good.clone();
-        huge[..8].copy_from_slice(&(1u64 << 63).to_le_bytes());
-        for bytes in [&good[..good.len() - 3], b"", b"PK\x03\x04 a pickle in a zip", &huge] {
+        let with_header =
+            |header: &str, data: &[u8]| [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat();
+        let tensor = |name: &str, dtype: &str, shape: &str, offsets: &str| {
+            format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}"#)
+        };
+        let two =
+            |of_b: &str| format!("{{{},{}}}", tensor("a", "F32", "[1]", "[0,4]"), tensor("b", "F32", "[1]", of_b));
+        let one = |dtype: &str, shape: &str| format!("{{{}}}", tensor("a", dtype, shape, "[0,8]"));
+        let nan = [f32::NAN.to_le_bytes(), 1f32.to_le_bytes()].concat();
+        for (bytes, word) in [
+            (good[..good.len() - 3].to_vec(), "more or fewer bytes than its header claims"),
+            ([&good[..], b"more"].concat(), "more or fewer bytes"),
+            (good[..40].to_vec(), "a file of 40 bytes whose header claims"),
+            (good[..5].to_vec(), "found 5 bytes"),
+            (vec![], "an empty file"),
+            (b"PK\x03\x04 a pickle in a zip".to_vec(), "a pickle of PyTorch"),
+            (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j".to_vec(), "may run any code"),
+            ([&(1u64 << 63).to_le_bytes()[..], &good[8..]].concat(), "claims 9223372036854775808"),
+            ([&u64::MAX.to_le_bytes()[..], &good[8..]].concat(), "claims 18446744073709551615"),
+            (with_header("not json", b""), "something else"),
+            (with_header(&two("[2,6]"), &[0; 6]), "the data of b overlapping"),
+            (with_header(&two("[8,12]"), &[0; 12]), "the data of b overlapping another's, or apart"),
+            (with_header(&two("[8,4]"), &[0; 12]), "the data of"),
+            (with_header(&one("F32", "[3]"), &[0; 8]), "do not fit its shape"),
+            (with_header(&one("F32", "[9223372036854775807,3]"), &[0; 8]), "no machine can hold"),
+            (with_header(&one("F64", "[1]"), &[0; 8]), "float32 tensors, found a of type F64"),
+            (with_header(&one("F32", "[2]"), &nan), "finite numbers, found NaN in a"),
+            (with_header(r#"{"__metadata__":{"ssl3d":"{}"}}"#, b""), "the digests of ssl3d"),
+        ] {
             std::fs::write(&path, bytes).unwrap();
             let message = read(&path).err().expect("refused").to_string();
             assert!(message.contains("w.safetensors: expected") && !message.contains('\n'), "{message}");
+            assert!(message.contains(word), "{word}: {message}");
         }
+    }
+
+    #[test]
+    fn no_bit_of_a_file_can_change_unnoticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let about = r#"{"config": "seed = 1", "step": 3}"#;
+        write(&path, &example(), about).unwrap();
+        assert_eq!(read(&path).unwrap().metadata, about);
+        let good = std::fs::read(&path).unwrap();
+        let mut where_it_was = [0; 3];
+        for bit in 0..8 * good.len() {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            let (kind, noticed) = match read(&path) {
+                // The key under which the seal stands: then it is a file without metadata, which no checkpoint is.
+                Ok(file) => (0, file.metadata.is_empty()),
+                Err(fault) => (if fault.to_string().contains("digest of a.weight") { 1 } else { 2 }, true),
+            };
+            assert!(noticed, "bit {bit}");
+            where_it_was[kind] += 1;
+        }
+        let of_values = 8 * 4 * 4;
+        assert!(where_it_was[0] < 40 && where_it_was[1] >= of_values, "{where_it_was:?}");
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_replace_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        write(&path, &example(), "").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let nan = BTreeMap::from([("a.weight".to_owned(), from_floats(&[f32::INFINITY], &[1]))]);
+        let message = write(&path, &nan, "").unwrap_err().to_string();
+        assert!(message.contains("inf in a.weight") && message.contains("learning_rate"), "{message}");
+        assert!(std::fs::read(&path).unwrap() == before);
     }
 }

@@ -177,6 +177,7 @@ fn write_inputs(folder: &Path) -> Result<()> {
             config: source.config.to_toml(),
             fold: "none".to_owned(),
             trained_on: vec![],
+            data: String::new(),
             state: State::START,
         };
         let model = Trainer::new(&source, false).model;

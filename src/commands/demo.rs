@@ -67,6 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
         run: files.run.clone(),
         folds: Folds::Some(vec![FOLD]),
         device: args.device,
+        allow_changed: false,
+        memory_limit: None,
     })?;
 
     note("4/5 scoring the scans that were held out");
@@ -78,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
         out: files.evaluation.clone(),
         overrides: vec![],
         device: args.device,
+        memory_limit: None,
     };
     let evaluation = eval::evaluate(&evaluated)?;
     evaluation.write(&evaluated)?;
@@ -99,6 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         force: true,
         overrides: vec![],
         device: args.device,
+        memory_limit: None,
     })?;
 
     let copied = copied_masks(&data, &parts, &config)?;

@@ -4,6 +4,8 @@ pub mod cohort;
 pub mod demo;
 pub mod eval;
 pub mod info;
+pub mod lock;
+pub mod memory;
 pub mod prepare;
 pub mod progress;
 pub mod pseudolabel;
@@ -15,7 +17,6 @@ use crate::cli::{self, Cli, Command, Prepare};
 use crate::config;
 use crate::device::{self, Request};
 use crate::error::{Error, Result};
-use crate::model::MemoryEstimate;
 use crate::volume::{dataset, limit};
 use prepare::chaos::Sequence;
 use prepare::steps::Steps;
@@ -24,7 +25,8 @@ use prepare::steps::Steps;
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
     device::threads::share(cli.threads);
-    limit_memory(cli.memory_limit)?;
+    stop::name_full_files()?;
+    let memory_limit = limit_memory(cli.memory_limit)?;
     match cli.command {
         Command::Pseudolabel(flags) => {
             let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;
@@ -36,8 +38,10 @@ pub fn run(cli: Cli) -> Result<()> {
             let config = config::load(Some(&flags.configuration.config), &flags.configuration.overrides.set)?;
             let folds = train::Folds::parse(&flags.fold, &config.split)?;
             let device = choose_device(&flags.device)?;
-            let (data, supervoxels, run) = (flags.data, flags.supervoxels, flags.run);
-            train::run(&train::Args { config, data, supervoxels, run, folds, device })
+            let (data, supervoxels, run, allow_changed) =
+                (flags.data, flags.supervoxels, flags.run, flags.allow_changed);
+            let memory_limit = memory_limit.filter(|_| !flags.force);
+            train::run(&train::Args { config, data, supervoxels, run, folds, device, allow_changed, memory_limit })
         }
         Command::Eval(flags) => {
             let device = choose_device(&flags.device)?;
@@ -50,6 +54,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 out: flags.out,
                 overrides: flags.overrides.set,
                 device,
+                memory_limit,
             };
             eval::run(&args, &runs.collect::<Vec<_>>())
         }
@@ -68,6 +73,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 force: flags.force,
                 overrides: flags.overrides.set,
                 device,
+                memory_limit,
             })
         }
         Command::Prepare(Prepare::Chaos(flags)) => {
@@ -88,11 +94,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Info(flags) => {
             let memory = match flags.config {
                 None => None,
-                Some(path) => {
-                    let config = config::load(Some(&path), &flags.overrides.set)?;
-                    let (regions, classes) = (config.episode.regions, config.data.classes.len());
-                    Some(MemoryEstimate::of(&config.model(), config.preprocess.typical_size_vox(), regions, classes))
-                }
+                Some(path) => Some(memory::estimate(&config::load(Some(&path), &flags.overrides.set)?)),
             };
             info::run(info::Args { json: flags.json, memory })
         }
@@ -109,16 +111,17 @@ fn prepare_args(flags: cli::Preparation) -> prepare::Args {
     prepare::Args { out: flags.out, steps, keep_going: flags.keep_going, force: flags.force }
 }
 
-/// No volume may take more to be read than the user allows, or else than is free.
-fn limit_memory(gigabytes: Option<f64>) -> Result<()> {
+/// No volume may take more to be read than the user allows, or else than is free; those bytes, where they are known.
+fn limit_memory(gigabytes: Option<f64>) -> Result<Option<u64>> {
     if let Some(odd) = gigabytes.filter(|&gb| !(gb > 0.0 && gb.is_finite())) {
         return Err(Error::invalid("--memory-limit", "gigabytes, more than 0", odd.to_string(), "like 16"));
     }
     let bytes = gigabytes.map(|gb| (gb * 1e9) as u64);
-    if let Some(bytes) = bytes.or_else(|| device::memory::host().map(|memory| memory.available_bytes)) {
+    let bytes = bytes.or_else(|| device::memory::host().map(|memory| memory.available_bytes));
+    if let Some(bytes) = bytes {
         limit::set_bytes(bytes);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn choose_device(text: &str) -> Result<tch::Device> {

@@ -1,6 +1,7 @@
 //! `ssl3d pseudolabel`: supervoxels for every scan of a dataset, computed once.
 
 use crate::artifact;
+use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
 use crate::commands::{cohort, stop};
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     args.config.check()?;
     artifact::create_folder(&args.out)?;
+    let _lock = Lock::hold(&args.out, "another folder, or wait for it")?;
     let stop = stop::on_signals()?;
     let path = args.out.join("summary.json");
     let config_digest = digest_of_config(&args.config);

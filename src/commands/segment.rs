@@ -9,7 +9,7 @@ pub use classes::Wanted;
 use crate::artifact;
 use crate::commands::cohort::{Subject, named};
 use crate::commands::progress::{Progress, warn};
-use crate::commands::stop;
+use crate::commands::{memory, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
@@ -48,6 +48,8 @@ pub struct Args {
     pub force: bool,
     pub overrides: Vec<String>,
     pub device: tch::Device,
+    /// Bytes that segmenting may take; None to try in any case.
+    pub memory_limit: Option<u64>,
 }
 
 /// `--support` and `--support-label`, one to one.
@@ -85,6 +87,13 @@ pub fn run(args: &Args) -> Result<()> {
     let queries = queries::find(&args.queries, &config.data)?;
     refuse_existing_results(&queries, args)?;
     artifact::create_folder(&args.out)?;
+    memory::check(
+        "segmenting",
+        memory::estimate(&config).segmenting_bytes,
+        args.memory_limit,
+        args.device,
+        memory::SEGMENTING,
+    )?;
     let model = Model::new(&config.model(), args.device, 0);
     model.load(&args.weights, &tensors)?;
     let templates = templates::read(&args.weights, &about, config.prediction.templates)?;

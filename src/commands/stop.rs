@@ -1,7 +1,7 @@
 //! SIGINT, SIGTERM and SIGUSR1 ask for a stop after the step under way; a second SIGINT stops at once.
 
 use crate::error::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,16 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
+/// Makes a file that reaches the limit on its size (`ulimit -f`) a fault that is named, where the kernel would end the process.
+pub fn name_full_files() -> Result<()> {
+    flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(failed)
+}
+
+fn failed(fault: std::io::Error) -> Error {
+    Error::io("listen to signals for", Path::new("this process"))(fault)
+}
+
 fn register(stop: &Arc<AtomicBool>) -> Result<()> {
-    let failed = |e| Error::io("listen to signals for", Path::new("this process"))(e);
     // Registered first: the flag is still down at the first SIGINT and up at the second.
     flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(stop)).map_err(failed)?;
     for signal in [SIGINT, SIGTERM, SIGUSR1] {

@@ -2,8 +2,9 @@
 
 use crate::artifact;
 use crate::baseline;
-use crate::commands::progress::{Progress, note};
-use crate::commands::{cohort, pseudolabel, stop};
+use crate::commands::lock::Lock;
+use crate::commands::progress::{Progress, brief, note, warn};
+use crate::commands::{cohort, memory, pseudolabel, stop};
 use crate::config::Config;
 use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};
@@ -11,11 +12,13 @@ use crate::model::Model;
 use crate::report::curves;
 use crate::training::checkpoint::{self, About};
 use crate::training::validation::Organs;
-use crate::training::{self, Event, Run};
+use crate::training::{self, Event, Run, WEIGHTS};
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::weights;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 pub struct Args {
     pub config: Config,
@@ -25,6 +28,10 @@ pub struct Args {
     pub run: PathBuf,
     pub folds: Folds,
     pub device: tch::Device,
+    /// Go on where the configuration, the scans or the supervoxels have changed since the run began.
+    pub allow_changed: bool,
+    /// Bytes that training may take; None to try in any case.
+    pub memory_limit: Option<u64>,
 }
 
 /// What to hold out.
@@ -70,8 +77,12 @@ fn fold_name(fold: Option<usize>) -> String {
 pub fn run(args: &Args) -> Result<()> {
     let Args { config, run, .. } = args;
     let data = dataset::open(&args.data, &config.data)?;
+    if config.baseline.method == baseline::Method::None {
+        let remedy = "lower preprocess.size_vox, features.f_maps or episode.regions; --force tries all the same";
+        memory::check("training", memory::estimate(config).training_bytes, args.memory_limit, args.device, remedy)?;
+    }
     artifact::create_folder(run)?;
-    keep_config(run, config)?;
+    keep_config(run, config, args.allow_changed)?;
     if config.baseline.method != baseline::Method::None {
         note(&format!("baseline.method is not none: there is nothing to learn, ssl3d eval --run {}", run.display()));
         return Ok(());
@@ -98,8 +109,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Writes the configuration beside what it leads to; another one in the same place is refused.
-fn keep_config(run: &Path, config: &Config) -> Result<()> {
+/// Writes the configuration beside what it leads to; another one in the same place is refused, or moves the older aside.
+fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml();
     if !path.exists() {
@@ -107,35 +118,40 @@ fn keep_config(run: &Path, config: &Config) -> Result<()> {
     }
     let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let before = Config::from_toml(&before, &path.display().to_string())?.to_toml();
-    match first_difference(&before, &text) {
-        None => Ok(()),
-        Some((before, now)) => {
-            let remedy = "give another --run, or the configuration that this run began with";
-            Err(Error::file(&path, format!("the run's own configuration ({before})"), now, remedy))
-        }
+    let changes = differences(&before, &text).join("; ");
+    if changes.is_empty() {
+        return Ok(());
     }
+    if !allow_changed {
+        let remedy = "give the configuration that this run began with, another --run, or --allow-changed to go on";
+        return Err(Error::file(&path, "the run's own configuration", changes, remedy));
+    }
+    let free = (1..).map(|number| run.join(format!("config.before-{number}.toml"))).find(|path| !path.exists());
+    let aside = free.expect("numbers do not end");
+    std::fs::rename(&path, &aside).map_err(Error::io("set aside the older", &path))?;
+    warn(&format!("{}: from here on {changes} (before: {})", path.display(), aside.display()));
+    artifact::write_bytes(&path, text.as_bytes())
 }
 
-/// The first line in which two configurations differ, on either side, as `section.key = value`.
-fn first_difference(before: &str, now: &str) -> Option<(String, String)> {
-    let named = |text: &str| -> Vec<String> {
+/// What differs between two configurations, as `section.key = value in place of another`.
+fn differences(before: &str, now: &str) -> Vec<String> {
+    let named = |text: &str| -> BTreeMap<String, String> {
         let mut section = String::new();
-        let mut lines = Vec::new();
-        for line in text.lines().filter(|line| !line.is_empty()) {
-            match line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                Some(name) => name.clone_into(&mut section),
-                None => lines.push(format!("{section}.{line}")),
+        let mut values = BTreeMap::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                section = format!("{name}.");
+            } else if let Some((key, value)) = line.split_once(" = ") {
+                values.insert(format!("{section}{key}"), value.to_owned());
             }
         }
-        lines.sort_unstable(); // a key that only one side has moves no other
-        lines
+        values
     };
     let (before, now) = (named(before), named(now));
-    let nothing = || "no such key".to_owned();
-    let gone = before.iter().find(|line| !now.contains(line));
-    let new = now.iter().find(|line| !before.contains(line));
-    (gone.is_some() || new.is_some())
-        .then(|| (gone.cloned().unwrap_or_else(nothing), new.cloned().unwrap_or_else(nothing)))
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let value = |of: &BTreeMap<String, String>, key: &String| of.get(key).map_or("nothing".to_owned(), Clone::clone);
+    let changed = keys.into_iter().filter(|key| before.get(*key) != now.get(*key));
+    changed.map(|key| format!("{key} = {} in place of {}", value(&now, key), value(&before, key))).collect()
 }
 
 fn train_fold(
@@ -154,10 +170,12 @@ fn train_fold(
     };
     let tested = config.split.groups.get(group).map_or(String::new(), |organs| format!(", {}", organs.join(" and ")));
     let name = name + &tested;
-    if folder.join("weights.safetensors").exists() {
-        note(&format!("{name}: finished already, see {}", folder.display()));
+    artifact::create_folder(&folder)?;
+    let _lock = Lock::hold(&folder, "another --run, or wait for it")?;
+    if is_finished(&folder, &name)? {
         return Ok(());
     }
+    let started = Instant::now();
     let all = || (0..data.cases.len()).collect();
     let parts = fold.map(|fold| split::fold(data.cases.len(), fold, &config.split)).transpose()?;
     let of = |positions: &[usize]| -> Vec<&Case> { positions.iter().map(|&i| &data.cases[i]).collect() };
@@ -187,17 +205,13 @@ fn train_fold(
         ids(&train),
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
     ));
-    let last = folder.join(training::LAST);
-    let seen = if last.exists() {
-        checkpoint::read_weights(&last)?.0.trained_on
-    } else if config.training.initial_weights == training::RANDOM {
+    let seen = if checkpoint::exists(&folder) || config.training.initial_weights == training::RANDOM {
         vec![]
     } else {
         let path = initial_weights(&config.training.initial_weights, fold);
         note(&format!("{name}: beginning with the weights of {}", path.display()));
         start_from(&model, &path, &withheld)?
     };
-    artifact::create_folder(&folder)?;
     let text = config.to_toml();
     let training = Run {
         model: &model,
@@ -210,14 +224,38 @@ fn train_fold(
         config: &text,
         fold: &name,
         stop,
+        allow_changed: args.allow_changed,
     };
     let mut shown = Shown { name: &name, folder: &folder, total: recipe.training.steps(), bar: None, mean: None };
     training::run(&training, |event| shown.event(&event))?;
     if let Some(bar) = &shown.bar {
         bar.finish();
     }
-    note(&format!("{name}: done, weights in {}", folder.join("weights.safetensors").display()));
+    let took = brief(started.elapsed());
+    note(&format!("{name}: done, weights in {} after {took}", folder.join(WEIGHTS).display()));
     Ok(())
+}
+
+/// Whether a training has written its weights, and they are whole; damaged ones are set aside, and the last checkpoint
+/// gives them again.
+fn is_finished(folder: &Path, name: &str) -> Result<bool> {
+    let path = folder.join(WEIGHTS);
+    if !path.exists() {
+        return Ok(false);
+    }
+    match checkpoint::read_weights(&path) {
+        Ok(_) => {
+            note(&format!("{name}: finished already, see {}", folder.display()));
+            Ok(true)
+        }
+        Err(fault @ Error::Io { .. }) => Err(fault),
+        Err(fault) => {
+            warn(&fault.to_string());
+            let aside = path.with_extension("damaged");
+            std::fs::rename(&path, &aside).map_err(Error::io("set aside the damaged weights", &path))?;
+            Ok(false)
+        }
+    }
 }
 
 /// The path with the fold's name in the place of `{fold}`.
@@ -267,7 +305,10 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn event(&mut self, event: &Event) {
         match *event {
-            Event::Start { step } => {
+            Event::Start { step, damaged } => {
+                for damage in damaged {
+                    warn(&format!("{}; going on from an older one", damage.fault));
+                }
                 if step > 0 {
                     note(&format!("{}: going on from step {step} of {}", self.name, self.total));
                 }
@@ -340,6 +381,7 @@ mod tests {
             config: String::new(),
             fold: String::new(),
             trained_on: vec!["7".to_owned()],
+            data: String::new(),
             state,
         };
         let path = initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Some(3));

@@ -18,7 +18,6 @@ pub struct EpochRow {
     pub organ_dice: Option<f64>,
     /// Episodes left out, for instance for an empty mask.
     pub skipped: u64,
-    pub seconds: f64,
 }
 
 /// One line of a panel: its name, colour and points (epoch, value), all finite.
@@ -160,7 +159,6 @@ mod tests {
                 validation_dice: with_validation.then_some(1.0 - 0.9 / epoch as f64),
                 organ_dice: None,
                 skipped: 0,
-                seconds: 1.0,
             })
             .collect()
     }

@@ -2,12 +2,15 @@
 //! the optimiser, position, configuration. Random streams are keyed by the step and need no state.
 
 use super::adamw::AdamW;
+use super::{LAST, PREVIOUS};
+use crate::artifact;
+use crate::episode::Scan;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// What the names of the optimiser's tensors begin with.
@@ -20,18 +23,29 @@ pub struct State {
     pub step: u64,
     /// Updates of each network so far: all together fewer than steps where episodes were left out.
     pub updates: Vec<u64>,
-    /// Of the epoch under way: sum of the losses, their number, episodes left out, seconds.
+    /// Of the epoch under way: sum of the losses, their number, episodes left out.
     pub loss_sum: f64,
     pub losses: u64,
     pub skipped: u64,
-    pub seconds: f64,
     /// The least validation loss so far.
     pub best_loss: Option<f64>,
 }
 
 impl State {
     pub const START: Self =
-        Self { step: 0, updates: Vec::new(), loss_sum: 0.0, losses: 0, skipped: 0, seconds: 0.0, best_loss: None };
+        Self { step: 0, updates: Vec::new(), loss_sum: 0.0, losses: 0, skipped: 0, best_loss: None };
+
+    /// Steps have been done since the last row of the log.
+    pub fn is_epoch_open(&self) -> bool {
+        self.losses + self.skipped > 0
+    }
+
+    /// Epochs that have ended, each with its row in the log.
+    pub fn epochs_logged(&self, iterations_per_epoch: u64) -> u64 {
+        let done = self.step / iterations_per_epoch;
+        let is_due = self.is_epoch_open() && self.step.is_multiple_of(iterations_per_epoch);
+        done - u64::from(is_due)
+    }
 }
 
 /// What stands in the metadata of every weights file.
@@ -44,6 +58,8 @@ pub struct About {
     pub fold: String,
     /// Ids of the scans that were trained on.
     pub trained_on: Vec<String>,
+    /// [`digest`] of the scans that episodes are drawn from.
+    pub data: String,
     /// Position of the training, where it can go on from here.
     pub state: State,
 }
@@ -63,9 +79,32 @@ impl About {
     }
 }
 
+/// What training draws from, as hexadecimal digits: images, regions and organs of these scans in this order.
+pub fn digest(scans: &[Scan]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::new();
+    for Scan { id, image, regions, organs, spacing_mm } in scans {
+        bytes.clear();
+        bytes.extend(id.bytes().chain([0]));
+        bytes.extend(image.shape().iter().flat_map(|&n| (n as u64).to_le_bytes()));
+        bytes.extend(spacing_mm.iter().flat_map(|mm| mm.to_le_bytes()));
+        bytes.extend(image.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend(regions.iter().flat_map(|region| region.to_le_bytes()));
+        bytes.extend(organs.iter().flatten());
+        hasher.update(&bytes);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
 /// Writes weights, moments and position.
 pub fn write(path: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
     weights::write(path, &tensors(model, optimisers), &about.to_json())
+}
+
+/// The same as the last checkpoint of the training in `folder`, whose last one becomes the previous one.
+pub fn write_last(folder: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+    let [last, previous] = [LAST, PREVIOUS].map(|name| folder.join(name));
+    weights::write_keeping(&last, &previous, &tensors(model, optimisers), &about.to_json())
 }
 
 /// Writes the weights alone, for `segment` and for other programs.
@@ -81,20 +120,86 @@ pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, Tensor>)> {
     Ok((about, file.tensors))
 }
 
-/// Reads a checkpoint back into model and optimiser.
-pub fn restore(path: &Path, model: &Model, optimisers: &mut [AdamW]) -> Result<About> {
-    let file = weights::read(path)?;
-    let about = About::from_json(path, &file.metadata)?;
-    weights::load(path, &file.tensors, &tensors(model, optimisers))?;
-    if about.state.updates.len() != optimisers.len() {
-        let found = format!("those of {}", about.state.updates.len());
-        let expected = format!("the updates of {} networks", optimisers.len());
-        return Err(Error::file(path, expected, found, "begin another training with another --run"));
+/// Where a training can go on.
+pub struct Position {
+    path: PathBuf,
+    pub about: About,
+    tensors: BTreeMap<String, Tensor>,
+    /// What is wrong with each newer checkpoint.
+    pub damaged: Vec<Damage>,
+}
+
+/// A checkpoint that cannot be read.
+pub struct Damage {
+    path: PathBuf,
+    pub fault: Error,
+}
+
+/// Whether a training has begun in `folder`.
+pub fn exists(folder: &Path) -> bool {
+    [LAST, PREVIOUS].iter().any(|name| folder.join(name).exists())
+}
+
+/// The newest checkpoint that is whole: the last, the previous one, or else one of those that stay. None where no training
+/// has begun.
+///
+/// # Errors
+/// The file system refuses, or there are checkpoints and all are damaged.
+pub fn newest(folder: &Path) -> Result<Option<Position>> {
+    let mut paths = vec![folder.join(LAST), folder.join(PREVIOUS)];
+    let beside =
+        std::fs::read_dir(folder.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_epoch = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("epoch_"));
+    let mut epochs: Vec<PathBuf> = beside.filter(is_epoch).collect();
+    epochs.sort();
+    paths.extend(epochs.into_iter().rev());
+
+    let mut damaged = Vec::new();
+    for path in paths.into_iter().filter(|path| path.exists()) {
+        let read = weights::read(&path).and_then(|file| Ok((About::from_json(&path, &file.metadata)?, file.tensors)));
+        match read {
+            Ok((about, tensors)) => return Ok(Some(Position { path, about, tensors, damaged })),
+            Err(fault @ Error::Io { .. }) => return Err(fault),
+            Err(fault) => damaged.push(Damage { path, fault }),
+        }
     }
-    for (adamw, &updates) in optimisers.iter_mut().zip(&about.state.updates) {
-        adamw.steps = updates;
+    match damaged.is_empty() {
+        true => Ok(None),
+        false => {
+            let found = format!("{} of them, all damaged", damaged.len());
+            let remedy = "restore one from a copy, or begin another training with another --run";
+            Err(Error::file(&folder.join("checkpoints"), "a checkpoint that is whole", found, remedy))
+        }
     }
-    Ok(about)
+}
+
+impl Position {
+    /// Reads the checkpoint back into model and optimisers.
+    ///
+    /// # Errors
+    /// It is another network's.
+    pub fn restore(&self, model: &Model, optimisers: &mut [AdamW]) -> Result<()> {
+        weights::load(&self.path, &self.tensors, &tensors(model, optimisers))?;
+        if self.about.state.updates.len() != optimisers.len() {
+            let found = format!("those of {}", self.about.state.updates.len());
+            let expected = format!("the updates of {} networks", optimisers.len());
+            return Err(Error::file(&self.path, expected, found, "begin another training with another --run"));
+        }
+        for (adamw, &updates) in optimisers.iter_mut().zip(&self.about.state.updates) {
+            adamw.steps = updates;
+        }
+        Ok(())
+    }
+
+    /// Renames the damaged checkpoints, so that the next one takes no whole one's place.
+    pub fn set_damaged_aside(&self) -> Result<()> {
+        for Damage { path, .. } in &self.damaged {
+            let aside = path.with_extension("damaged");
+            std::fs::rename(path, &aside).map_err(Error::io("set aside the damaged checkpoint", path))?;
+        }
+        artifact::clear_unfinished(self.path.parent().expect("a file in a folder"));
+        Ok(())
+    }
 }
 
 /// Weights and moments by name, sharing their storage.

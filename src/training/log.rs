@@ -41,7 +41,6 @@ mod tests {
             validation_dice: None,
             organ_dice: validation_loss,
             skipped: 1,
-            seconds: 2.5,
         };
         let rows = [row(1, None), row(2, Some(0.25)), row(3, None)];
         let folder = tempfile::tempdir().unwrap();

@@ -20,6 +20,10 @@ pub const RANDOM: &str = "random";
 
 /// Where in its folder a training finds its last position.
 pub const LAST: &str = "checkpoints/last.safetensors";
+/// And the one before, should that be damaged.
+pub const PREVIOUS: &str = "checkpoints/previous.safetensors";
+/// What a finished training leaves.
+pub const WEIGHTS: &str = "weights.safetensors";
 
 /// Section `[training]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

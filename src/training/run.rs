@@ -1,11 +1,11 @@
 //! The loop itself, from where the last checkpoint left it to the end.
 
 use super::adamw::AdamW;
-use super::checkpoint::{self, About, State};
+use super::checkpoint::{self, About, Damage, State};
 use super::one_cycle::one_cycle;
 use super::step::{Tensors, step};
-use super::validation::{self, Organs};
-use super::{Recipe, log, templates};
+use super::validation::{self, BrokenOff, Organs};
+use super::{Recipe, WEIGHTS, log, templates};
 use crate::artifact;
 use crate::episode::{self, Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub struct Run<'a> {
     pub recipe: &'a Recipe,
     pub train: &'a [Scan],
     pub held_out: &'a [Scan],
-    /// Ids of the scans that the weights have seen already.
+    /// Ids of the scans that the initial weights have seen.
     pub seen: &'a [String],
     pub organs: Option<&'a Organs>,
     /// `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors` are here.
@@ -41,27 +41,31 @@ pub struct Run<'a> {
     pub fold: &'a str,
     /// Set from outside: finish the step, save, return.
     pub stop: &'a AtomicBool,
+    /// Go on with other scans or supervoxels than those that the training began with.
+    pub allow_changed: bool,
 }
 
 impl Run<'_> {
-    fn about(&self, state: State) -> About {
+    /// `seen`: ids of the scans that the weights have seen before.
+    fn about(&self, seen: &[String]) -> About {
         let learns = self.recipe.rules.supervision.source != Source::None;
         let now = self.train.iter().filter(|_| learns).map(|scan| &scan.id);
-        let before = self.seen.iter().filter(|id| self.train.iter().all(|scan| scan.id != **id) || !learns);
+        let before = seen.iter().filter(|id| self.train.iter().all(|scan| scan.id != **id) || !learns);
         About {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: self.config.to_owned(),
             fold: self.fold.to_owned(),
             trained_on: before.chain(now).cloned().collect(),
-            state,
+            data: checkpoint::digest(self.train),
+            state: State::START,
         }
     }
 }
 
 /// What the caller may want to show.
 pub enum Event<'e> {
-    /// Where the run begins: 0, or the step that a checkpoint goes on from.
-    Start { step: u64 },
+    /// Where the run begins: 0, or the step that a checkpoint goes on from; newer ones that are damaged.
+    Start { step: u64, damaged: &'e [Damage] },
     /// A step was done; no loss where the episode was left out.
     Step { loss: Option<f64>, skipped: u64 },
     /// An epoch has ended; all rows so far.
@@ -72,17 +76,19 @@ pub enum Event<'e> {
 ///
 /// # Errors
 /// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with
-/// admissible supervoxels or organs; a loss that is not finite ten times in a row (the checkpoints stay).
+/// admissible supervoxels or organs; a loss that is not finite ten times in a row, or weights that are not (the checkpoints
+/// stay); checkpoints that are all damaged, or of a training with other scans.
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
     let candidates = Candidates::new(run.train, &recipe.episode, &recipe.rules);
-    templates::write(folder, run.train, model.config.prediction.templates, &run.about(State::START))?;
+    let position = checkpoint::newest(folder)?;
+    let about = run.about(position.as_ref().map_or(run.seen, |position| &position.about.trained_on));
+    templates::write(folder, run.train, model.config.prediction.templates, &about)?;
     let (expected, remedy) = match recipe.rules.supervision.source {
         Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
         Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),
         Source::None => {
-            let about = run.about(State::START);
-            return checkpoint::write_weights(&folder.join("weights.safetensors"), model, &about);
+            return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about);
         }
     };
     if candidates.is_empty() {
@@ -92,14 +98,24 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     artifact::create_folder(&folder.join("checkpoints"))?;
     let decay = recipe.training.weight_decay;
     let mut optimisers: Vec<AdamW> = model.trainable().into_iter().map(|of| AdamW::new(of, decay)).collect();
-    let last = folder.join(super::LAST);
     let mut state = State::START;
-    if last.exists() {
-        state = checkpoint::restore(&last, model, &mut optimisers)?.state;
+    if let Some(position) = &position {
+        if position.about.data != about.data && !run.allow_changed {
+            let remedy =
+                "restore them, begin another training with another --run, or go on with these by --allow-changed";
+            let expected = format!("the scans and supervoxels that {} began with", run.fold);
+            return Err(Error::file(folder, expected, "others", remedy));
+        }
+        position.restore(model, &mut optimisers)?;
+        position.set_damaged_aside()?;
+        state = position.about.state.clone();
     }
     state.updates = optimisers.iter().map(|adamw| adamw.steps).collect();
-    let mut rows = log::read(&folder.join("log.csv"), state.step / recipe.training.iterations_per_epoch)?;
-    show(Event::Start { step: state.step });
+    let epochs = state.epochs_logged(recipe.training.iterations_per_epoch);
+    let mut rows = log::read(&folder.join("log.csv"), epochs)?;
+    let damaged = position.as_ref().map_or(&[][..], |position| &position.damaged);
+    show(Event::Start { step: state.step, damaged });
+    drop(position);
 
     let (sender, episodes) = sync_channel(PREFETCH);
     std::thread::scope(|scope| {
@@ -109,7 +125,8 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
         let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
-        let mut trainer = Trainer { run, optimisers, statistics, state, saved: Instant::now(), failures: 0 };
+        let saved = Instant::now();
+        let mut trainer = Trainer { run, about, optimisers, statistics, state, saved, failures: 0 };
         trainer.train(&episodes, &mut rows, &mut show)
     })
 }
@@ -137,6 +154,8 @@ fn prepare(
 
 struct Trainer<'a> {
     run: &'a Run<'a>,
+    /// Of its beginning.
+    about: About,
     /// One a network.
     optimisers: Vec<AdamW>,
     /// Running means and variances of batch norm, which every forward pass changes.
@@ -155,8 +174,20 @@ impl Trainer<'_> {
         show: &mut impl FnMut(Event),
     ) -> Result<()> {
         let config = &self.run.recipe.training;
-        while self.state.step < config.steps() {
-            let started = Instant::now();
+        loop {
+            // An epoch's end may be still to come where a stop broke off its validation.
+            if self.state.is_epoch_open() && self.state.step.is_multiple_of(config.iterations_per_epoch) {
+                match self.end_epoch(rows)? {
+                    Ok(()) => show(Event::Epoch(rows)),
+                    Err(BrokenOff) => return self.stop(),
+                }
+            }
+            if self.state.step >= config.steps() {
+                break;
+            }
+            if self.run.stop.load(Ordering::Relaxed) {
+                return self.stop();
+            }
             let episode = episodes.recv().expect("one episode a step");
             let loss = episode.and_then(|episode| self.update(&episode));
             self.state.step += 1;
@@ -167,24 +198,22 @@ impl Trainer<'_> {
                 }
                 None => self.state.skipped += 1,
             }
-            self.state.seconds += started.elapsed().as_secs_f64();
             show(Event::Step { loss, skipped: self.state.skipped });
             if self.failures >= PATIENCE {
                 let found = format!("none in {PATIENCE} steps in a row up to step {}", self.state.step);
                 let remedy = "lower training.learning_rate, or set training.clip_norm = 1.0";
                 return Err(Error::invalid("training", "a finite loss", found, remedy));
             }
-            if self.state.step.is_multiple_of(config.iterations_per_epoch) {
-                self.end_epoch(rows)?;
-                show(Event::Epoch(rows));
-            }
-            if self.run.stop.load(Ordering::Relaxed) && self.state.step < config.steps() {
-                self.save("last")?;
-                return Err(Error::Stopped { saved: format!("step {} of {}", self.state.step, config.steps()) });
-            }
         }
-        self.save("last")?;
-        checkpoint::write_weights(&self.run.folder.join("weights.safetensors"), self.run.model, &self.about())
+        self.save_last()?;
+        checkpoint::write_weights(&self.run.folder.join(WEIGHTS), self.run.model, &self.about())
+    }
+
+    /// Saves, and says so to whoever asked for the stop.
+    fn stop(&mut self) -> Result<()> {
+        self.save_last()?;
+        let steps = self.run.recipe.training.steps();
+        Err(Error::Stopped { saved: format!("step {} of {steps}", self.state.step) })
     }
 
     /// One update of the weights; the loss of Eq. 3.6 without that of alignment, so that it compares with the validation
@@ -228,9 +257,9 @@ impl Trainer<'_> {
         one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)
     }
 
-    /// Validates where it is due, logs, saves.
-    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<()> {
-        let Run { model, recipe, held_out, organs, folder, .. } = self.run;
+    /// Validates where it is due, logs, saves; or does nothing where validation was broken off.
+    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<Result<(), BrokenOff>> {
+        let Run { model, recipe, held_out, organs, folder, stop, .. } = self.run;
         let config = &recipe.training;
         let epoch = self.state.step / config.iterations_per_epoch;
         let mut row = EpochRow {
@@ -242,22 +271,28 @@ impl Trainer<'_> {
             validation_dice: None,
             organ_dice: None,
             skipped: self.state.skipped,
-            seconds: self.state.seconds,
         };
         let mut is_best = false;
         if epoch.is_multiple_of(config.validate_every_epochs) || epoch == config.epochs {
-            if let Some((loss, dice)) = validation::on_supervoxels(model, held_out, recipe) {
+            let on_supervoxels = match validation::on_supervoxels(model, held_out, recipe, stop) {
+                Ok(outcome) => outcome,
+                Err(broken_off) => return Ok(Err(broken_off)),
+            };
+            row.organ_dice = match organs.map(|organs| validation::on_organs(model, organs, stop)).transpose() {
+                Ok(dice) => dice.flatten(),
+                Err(broken_off) => return Ok(Err(broken_off)),
+            };
+            if let Some((loss, dice)) = on_supervoxels {
                 (row.validation_loss, row.validation_dice) = (Some(loss), Some(dice));
                 is_best = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best);
                 if is_best {
                     self.state.best_loss = Some(loss);
                 }
             }
-            row.organ_dice = organs.and_then(|organs| validation::on_organs(model, organs));
         }
         rows.push(row);
         log::write(&folder.join("log.csv"), rows)?;
-        (self.state.loss_sum, self.state.losses, self.state.skipped, self.state.seconds) = (0.0, 0, 0, 0.0);
+        (self.state.loss_sum, self.state.losses, self.state.skipped) = (0.0, 0, 0);
         if is_best {
             self.save("best")?;
         }
@@ -265,21 +300,23 @@ impl Trainer<'_> {
             self.save(&format!("epoch_{epoch:04}"))?;
         }
         if self.saved.elapsed() >= SAVE_EVERY {
-            self.save("last")?;
+            self.save_last()?;
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn save(&mut self, name: &str) -> Result<()> {
+    fn save(&self, name: &str) -> Result<()> {
         let path = self.run.folder.join(format!("checkpoints/{name}.safetensors"));
-        checkpoint::write(&path, self.run.model, &self.optimisers, &self.about())?;
-        if name == "last" {
-            self.saved = Instant::now();
-        }
+        checkpoint::write(&path, self.run.model, &self.optimisers, &self.about())
+    }
+
+    fn save_last(&mut self) -> Result<()> {
+        checkpoint::write_last(self.run.folder, self.run.model, &self.optimisers, &self.about())?;
+        self.saved = Instant::now();
         Ok(())
     }
 
     fn about(&self) -> About {
-        self.run.about(self.state.clone())
+        About { state: self.state.clone(), ..self.about.clone() }
     }
 }

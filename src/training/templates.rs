@@ -73,6 +73,7 @@ mod tests {
             config: String::new(),
             fold: fold.to_owned(),
             trained_on: vec![],
+            data: String::new(),
             state: State::START,
         }
     }

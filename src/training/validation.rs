@@ -10,6 +10,7 @@ use crate::prediction::hard;
 use crate::rng;
 use crate::tensor::{from_classes, from_voxels};
 use ndarray::Array3;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Tensor, no_grad};
 
 /// An annotated scan on the working grid: class indices 0 ..= K.
@@ -27,11 +28,24 @@ pub struct Organs {
     pub count: u8,
 }
 
+/// Validation was broken off, since the training was asked to stop.
+pub struct BrokenOff;
+
+fn go_on(stop: &AtomicBool) -> Result<(), BrokenOff> {
+    if stop.load(Ordering::Relaxed) { Err(BrokenOff) } else { Ok(()) }
+}
+
 /// Mean loss and mean Dice over the same episodes each time it is called; None without any episode.
-pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<(f64, f64)> {
+pub fn on_supervoxels(
+    model: &Model,
+    scans: &[Scan],
+    recipe: &Recipe,
+    stop: &AtomicBool,
+) -> Result<Option<(f64, f64)>, BrokenOff> {
     let candidates = episode::Candidates::new(scans, &recipe.episode, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
+        go_on(stop)?;
         let mut rng = rng::stream(recipe.training.seed, "validation", index);
         let Some(draw) = episode::draw(&mut rng, &candidates, &recipe.episode) else { continue };
         let Some(episode) = Episode::make(scans, &draw, &recipe.episode, &recipe.augment, &mut rng) else { continue };
@@ -40,20 +54,21 @@ pub fn on_supervoxels(model: &Model, scans: &[Scan], recipe: &Recipe) -> Option<
         losses.push(outcome.segmentation.double_value(&[]));
         dices.extend(dice(&hard(&outcome.scores), &episode.query_labels));
     }
-    Some((mean(&losses)?, mean(&dices)?))
+    Ok(mean(&losses).zip(mean(&dices)))
 }
 
 /// Mean Dice of the organs over the queries, on the working grid.
-pub fn on_organs(model: &Model, organs: &Organs) -> Option<f64> {
+pub fn on_organs(model: &Model, organs: &Organs, stop: &AtomicBool) -> Result<Option<f64>, BrokenOff> {
     let Organs { support, queries, count } = organs;
     let image = |scan: &Annotated| from_voxels(scan.image.view());
     let shot = Shot::new(image(support), from_classes(support.classes.view()));
     let reference = model.reference(&[shot], i64::from(*count));
-    let dices: Vec<f64> = queries
-        .iter()
-        .flat_map(|query| dice(&hard(&model.predict(&image(query), &reference)), &query.classes))
-        .collect();
-    mean(&dices)
+    let mut dices = Vec::new();
+    for query in queries {
+        go_on(stop)?;
+        dices.extend(dice(&hard(&model.predict(&image(query), &reference)), &query.classes));
+    }
+    Ok(mean(&dices))
 }
 
 /// Dice of each class that the truth shows.

@@ -11,8 +11,8 @@ use crate::baseline;
 use crate::cli::Protocols;
 use crate::commands::cohort::Subject;
 use crate::commands::progress::Progress;
-use crate::commands::stop;
 use crate::commands::train::group_folder;
+use crate::commands::{memory, stop};
 use crate::config::{self, Config};
 use crate::episode::split::{self, Supports};
 use crate::error::{Error, Result};
@@ -38,6 +38,8 @@ pub struct Args {
     /// For what may differ at test: windows, classes, supports.
     pub overrides: Vec<String>,
     pub device: tch::Device,
+    /// Bytes that segmenting may take; None to try in any case.
+    pub memory_limit: Option<u64>,
 }
 
 pub fn protocols(flag: Protocols) -> Vec<Protocol> {
@@ -215,6 +217,13 @@ fn segmenter(
     }
     let weights = group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors");
     let (about, tensors) = checkpoint::read_weights(&weights)?;
+    memory::check(
+        "segmenting",
+        memory::estimate(config).segmenting_bytes,
+        args.memory_limit,
+        args.device,
+        memory::SEGMENTING,
+    )?;
     let mut model = Model::new(&config.model(), args.device, config.training.seed);
     model.load(&weights, &tensors)?;
     model.ask_beside(&templates::read(&weights, &about, config.prediction.templates)?);

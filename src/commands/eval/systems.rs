@@ -78,6 +78,7 @@ fn score(args: &Args, run: &Path, fold: Option<String>) -> Result<Evaluation> {
         out: args.out.clone(),
         overrides: args.overrides.clone(),
         device: args.device,
+        memory_limit: args.memory_limit,
     })
 }
 
