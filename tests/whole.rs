@@ -110,6 +110,7 @@ fn a_stopped_training_that_goes_on_ends_with_the_bytes_of_the_straight_one() {
         let mut starts = Vec::new();
         for stop_after in [Some(2), Some(1), None] {
             let mut steps = 0;
+            bench.stop.store(false, Ordering::Relaxed);
             let outcome = bench.train(stopped, |event| match event {
                 Event::Start { step, .. } => starts.push(step),
                 Event::Step { .. } => {
@@ -281,6 +282,7 @@ fn a_training_without_a_finite_loss_ends_after_ten_steps_and_its_checkpoints_sta
     let before = std::fs::read(&last).unwrap();
 
     bench.train.iter_mut().for_each(|scan| scan.image.fill(f32::NAN));
+    bench.allow_changed = true;
     let mut steps = 0;
     let error = bench.train(folder.path(), |event| steps += usize::from(matches!(event, Event::Step { .. })));
     let message = error.expect_err("refused").to_string();

@@ -1,5 +1,7 @@
 //! A training of seconds, on generated scans of 8 x 32 x 32 voxels.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use ndarray::Array3;
 use rand::RngExt;
 use ssl3d::config::{self, Config};
@@ -78,6 +80,7 @@ pub struct Bench {
     pub held_out: Vec<Scan>,
     pub organs: Organs,
     pub stop: AtomicBool,
+    pub allow_changed: bool,
 }
 
 impl Bench {
@@ -94,6 +97,7 @@ impl Bench {
             held_out: vec![scan(3)],
             organs: Organs { support: annotated(4), queries: vec![annotated(3)], count: ORGANS as u8 },
             stop: AtomicBool::new(false),
+            allow_changed: false,
         }
     }
 
@@ -112,7 +116,7 @@ impl Bench {
             config: &self.text,
             fold: "fold 0 of 5",
             stop: &self.stop,
-            allow_changed: false,
+            allow_changed: self.allow_changed,
         };
         training::run(&run, show)?;
         Ok(model)
