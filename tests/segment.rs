@@ -127,6 +127,20 @@ fn later_calls_add_to_the_tables_and_other_labels_want_another_folder() {
 }
 
 #[test]
+fn calls_side_by_side_lose_nothing_of_each_other() {
+    let bench = Bench::new();
+    let (label, scan) = (bench.data.join("label_1.nii.gz"), |number| bench.data.join(format!("image_{number}.nii.gz")));
+    let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --quiet";
+    let start =
+        |number| command(call, &[&*bench.weights, &*scan(1), &*label, &*scan(number), &*bench.at("out")]).spawn();
+    let calls = [2, 3, 4].map(|number| start(number).unwrap());
+    for mut call in calls {
+        assert!(call.wait().unwrap().success());
+    }
+    assert_eq!(lines(&bench.at("out/volumes.csv")).len(), 12);
+}
+
+#[test]
 fn dicom_slices_are_a_query_and_the_result_lies_on_them() {
     let bench = Bench::new();
     let (image, _) = subject(&COHORT, 1);

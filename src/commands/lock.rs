@@ -21,8 +21,7 @@ impl Lock {
     /// Another process works there; the folder cannot be written to.
     pub fn hold(folder: &Path, instead: &str) -> Result<Self> {
         let path = folder.join(FILE);
-        let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = open.map_err(Error::io("open", &path))?;
+        let mut file = open(&path)?;
         match file.try_lock() {
             Ok(()) => {
                 let process = std::process::id().to_string();
@@ -42,6 +41,20 @@ impl Lock {
         }
         Ok(Self { _file: file })
     }
+
+    /// Locks `folder` as soon as nobody else does.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn wait(folder: &Path) -> Result<Self> {
+        let file = open(&folder.join(FILE))?;
+        let _ = file.lock(); // without locks, as well as can be
+        Ok(Self { _file: file })
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(Error::io("open", path))
 }
 
 #[cfg(test)]

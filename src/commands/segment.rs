@@ -86,7 +86,6 @@ pub fn run(args: &Args) -> Result<()> {
     let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides)?;
     let queries = queries::find(&args.queries, &config.data)?;
     refuse_existing_results(&queries, args)?;
-    artifact::create_folder(&args.out)?;
     memory::check(
         "segmenting",
         memory::estimate(&config).segmenting_bytes,
@@ -94,13 +93,13 @@ pub fn run(args: &Args) -> Result<()> {
         args.device,
         memory::SEGMENTING,
     )?;
+    artifact::create_folder(&args.out)?;
     let model = Model::new(&config.model(), args.device, 0);
     model.load(&args.weights, &tensors)?;
     let templates = templates::read(&args.weights, &about, config.prediction.templates)?;
     let segmenter = Segmenter::new(model, &templates, config, args)?;
     summary::describe(&segmenter.classes, &args.out, args.force)?;
-    let summary = Summary { classes: segmenter.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
-    let mut summary = summary.beside_earlier(&args.out);
+    let mut summary = Summary { classes: segmenter.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
 
     let progress = Progress::new("segmenting", 0, queries.len() as u64);
     for query in &queries {

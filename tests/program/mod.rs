@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The binary with these arguments, separated by blanks; `{}` stands for the next of `paths`. On one thread, since tests
+/// The binary with these arguments, separated by blanks; `{}` stands for the next of `paths`. On one thread unless they say otherwise, since tests
 /// run side by side, and OpenMP pools that share cores spend their time spinning.
 pub fn command(arguments: &str, paths: &[&Path]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ssl3d"));
-    command.args(["--threads", "1"]);
+    if !arguments.contains("--threads") {
+        command.args(["--threads", "1"]);
+    }
     let mut paths = paths.iter();
     for argument in arguments.split_whitespace() {
         match argument.split_once("{}") {

@@ -3,6 +3,7 @@
 
 use crate::artifact;
 use crate::commands::cohort::Subject;
+use crate::commands::lock::Lock;
 use crate::commands::progress::warn;
 use crate::error::{Error, Result};
 use crate::report::overlay::class_colours;
@@ -83,22 +84,30 @@ pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<Class> {
 }
 
 impl Summary {
-    /// Takes over what an earlier call found in other queries, where its results are still there.
-    pub fn beside_earlier(mut self, out: &Path) -> Self {
-        let path = out.join(SUMMARY);
-        let Ok(text) = std::fs::read_to_string(&path) else { return self };
+    /// Takes over what other calls, earlier ones and those beside this one, have found in other queries, where their results
+    /// are still there.
+    fn beside_others(&self, out: &Path) -> Self {
+        let (path, mut all) = (out.join(SUMMARY), self.clone());
+        let Ok(text) = std::fs::read_to_string(&path) else { return all };
         match serde_json::from_str::<Self>(&text) {
-            Ok(earlier) => {
+            Ok(others) => {
                 let there =
                     |answer: &Answer| Path::new(&answer.result).file_name().is_some_and(|f| out.join(f).exists());
-                self.queries.extend(earlier.queries.into_iter().filter(|(_, answer)| there(answer)));
+                all.queries = others.queries.into_iter().filter(|(_, answer)| there(answer)).collect();
+                all.queries.extend(self.queries.clone());
             }
             Err(e) => warn(&format!("{}: not of this version ({e}); it is replaced", path.display())),
         }
-        self
+        all
     }
 
+    /// Writes the results of this call and of all others in `out`, with a copy of the summary at `report`.
     pub fn write(&self, out: &Path, report: Option<&Path>) -> Result<()> {
+        let _lock = Lock::wait(out)?;
+        self.beside_others(out).write_alone(out, report)
+    }
+
+    fn write_alone(&self, out: &Path, report: Option<&Path>) -> Result<()> {
         let mut json = serde_json::to_string_pretty(self).expect("text and numbers only");
         json.push('\n');
         artifact::write_bytes(&out.join(SUMMARY), json.as_bytes())?;
