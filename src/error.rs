@@ -73,6 +73,7 @@ fn remedy(fault: &std::io::Error) -> &'static str {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "check the permissions or choose another place",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room or choose another place",
         ErrorKind::FileTooLarge => "raise the limit on the size of files (ulimit -f) or choose another place",
+        ErrorKind::AlreadyExists => "something of that name is there already: choose another",
         ErrorKind::IsADirectory | ErrorKind::NotADirectory => "name a file where a file is meant",
         _ => "check the disk and try again",
     }
