@@ -26,4 +26,4 @@ for row in $rows; do
     "$ssl3d" train --config "$root/configs/table/$row.toml" --data "$data" --run "$table/$row" "$@" "${initial[@]}"
     runs+=(--run "$table/$row")
 done
-"$ssl3d" eval "${runs[@]}" --data "$data" --out "$table/evaluation"
+"$ssl3d" eval "${runs[@]}" --data "$data" --out "$table/evaluation" --force

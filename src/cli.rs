@@ -211,6 +211,9 @@ pub struct Eval {
     /// Where scores.csv, summary.json and report.html go.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Overwrite an evaluation that is there already.
+    #[arg(long)]
+    pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,

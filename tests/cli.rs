@@ -190,6 +190,11 @@ fn eval_writes_scores_summary_and_page_and_prints_the_table() {
     let full = summary["protocols"].as_array().unwrap().iter().find(|scores| scores["protocol"] == "full").unwrap();
     let by_hand = rows.iter().zip(&dices).filter(|(row, _)| row[5] == "full").map(|(_, dice)| dice).sum::<f64>() / 8.0;
     assert!((full["mean"].as_f64().unwrap() - by_hand).abs() < 1e-9, "{full} and {by_hand}");
+    refuse(
+        arguments,
+        &[&trained.run, &trained.data, out.path()],
+        &["scores.csv: expected no evaluation yet", "--force"],
+    );
     let page = fs::read_to_string(out.path().join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("data:image/png;base64,") && page.contains("ssl3d eval --run"));
 

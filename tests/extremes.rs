@@ -63,7 +63,7 @@ fn regions_are_contiguous_however_many_are_asked_for_of_however_few_voxels() {
                 let what = format!("{method:?}, {size_vox:?}, {content:?}, k = {k}, body_mask = {body_mask}");
                 assert_eq!(regions.shape(), size_vox, "{what}");
                 assert!(found.iter().copied().eq(1..=found.len() as i32), "{what}: {found:?}");
-                assert!(body_mask || found.len() > 0, "{what}");
+                assert!(body_mask || !found.is_empty(), "{what}");
             }
         }
     }

@@ -303,7 +303,7 @@ fn other_scans_than_those_that_a_training_began_with_are_refused() {
     };
     assert!(matches!(stop(&bench), Some(Error::Stopped { .. })));
     bench.train[0].regions[[4, 16, 16]] += 1;
-    let refused = bench.train(folder.path(), |_| ()).err().expect("refused").to_string();
+    let refused = bench.train(folder.path(), |_| ()).expect_err("refused").to_string();
     assert!(refused.contains("scans and supervoxels") && refused.contains("--allow-changed"), "{refused}");
     bench.allow_changed = true;
     bench.train(folder.path(), |_| ()).unwrap();

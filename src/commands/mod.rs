@@ -46,6 +46,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Eval(flags) => {
             let device = choose_device(&flags.device)?;
             let mut runs = flags.run.into_iter();
+            eval::refuse_existing(&flags.out, flags.force)?;
             let args = eval::Args {
                 run: runs.next().expect("at least one is required"),
                 data: flags.data,

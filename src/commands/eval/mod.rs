@@ -25,7 +25,7 @@ use crate::training::{checkpoint, templates};
 use crate::volume::dataset::{self, Case, Dataset};
 use found::{Annotated, Found, Segmenter};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One run to score.
 pub struct Args {
@@ -40,6 +40,19 @@ pub struct Args {
     pub device: tch::Device,
     /// Bytes that segmenting may take; None to try in any case.
     pub memory_limit: Option<u64>,
+}
+
+/// # Errors
+/// There is an evaluation in `out`, and nobody wants it overwritten.
+pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
+    let there = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
+    match there.iter().find(|path| path.exists()).filter(|_| !force) {
+        Some(path) => {
+            let remedy = "give another --out, or --force to overwrite it";
+            Err(Error::file(path, "no evaluation yet", "one that is there already", remedy))
+        }
+        None => Ok(()),
+    }
 }
 
 pub fn protocols(flag: Protocols) -> Vec<Protocol> {
