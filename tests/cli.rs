@@ -337,7 +337,7 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
     let summary = |more: &str| {
         let out = pair.folder.path().join("evaluation");
         succeed(
-            &format!("eval --run {{}} --data {{}} --out {{}} --device cpu {more}"),
+            &format!("eval --run {{}} --data {{}} --out {{}} --device cpu --force {more}"),
             &[&trained.run, &trained.data, &out],
         );
         fs::read_to_string(out.join("summary.json")).unwrap()
@@ -436,7 +436,8 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     let supervoxels = "train --config {} --data {} --supervoxels {} --run {} --device cpu";
     refuse(supervoxels, &[config, data, &empty, &out], &["_supervoxels.nii.gz: expected the supervoxels of scan"]);
     let other = format!("{supervoxels} --fold 1 --set training.learning_rate=0.5");
-    let words = ["config.toml: expected", "training.learning_rate = 0.01", "found training.learning_rate = 0.5"];
+    let words =
+        ["config.toml: expected", "found training.learning_rate = 0.5 in place of 0.01; give", "--allow-changed"];
     refuse(&other, &[config, data, &trained.supervoxels, &trained.run], &words);
 
     let prepare = "prepare nifti {} --out {} --memory-limit";

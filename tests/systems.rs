@@ -113,7 +113,7 @@ fn seeds_of_one_system_are_taken_together_and_two_systems_are_compared() {
     assert_eq!(summary["systems"][0]["setups"][0]["seeds"], serde_json::json!([0, 1]));
     assert_eq!(summary["comparisons"][0]["protocols"][0]["pairs"], 8, "two queries, four organs");
     // A run that is named twice is no second seed.
-    let twice = command(eval, &[&first, &first, &affine, &made.data, &out]).output().unwrap();
+    let twice = command(&format!("{eval} --force"), &[&first, &first, &affine, &made.data, &out]).output().unwrap();
     let [_, fault] = said(&twice);
     assert_eq!(twice.status.code(), Some(1));
     assert!(fault.contains("the same configuration and seed"), "{fault}");

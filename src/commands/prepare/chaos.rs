@@ -185,7 +185,7 @@ fn masks_of(
 }
 
 /// Label values of a mask: by grey value, not by rank, so that a missing organ changes nothing.
-fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Array2<i32>> {
+pub fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Array2<i32>> {
     let (size, greys) = grey_png(path)?;
     if size != expected {
         let [rows, columns] = expected;
@@ -232,7 +232,7 @@ fn grey_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
 }
 
 /// The files of the sequence, in a folder beside the dataset that goes when it is dropped.
-fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile::TempDir> {
+pub fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile::TempDir> {
     let damaged = |found: String| {
         Error::file(archive, "an intact zip archive", found, "download it again, or unpack it and give the folder")
     };
