@@ -58,8 +58,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml_edit", &["config.rs", "config/"]),
     ("indicatif", &["commands/progress.rs"]),
     ("dicom_core", &["volume/dicom"]),
+    ("dicom_encoding", &["volume/dicom"]),
     ("dicom_object", &["volume/dicom"]),
+    ("dicom_parser", &["volume/dicom"]),
     ("dicom_pixeldata", &["volume/dicom"]),
+    ("dicom_transfer_syntax_registry", &["volume/dicom"]),
     ("zip", &["commands/prepare/chaos.rs"]),
 ];
 const NO_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "manager", "misc"];

@@ -3,6 +3,7 @@
 //! Slices are ordered by where they lie along their common normal and by nothing else: file names, instance numbers and
 //! slice thickness say what somebody meant, positions say what was measured.
 
+mod claims;
 mod slice;
 
 pub use slice::Slice;

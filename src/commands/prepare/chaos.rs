@@ -186,13 +186,7 @@ fn masks_of(
 
 /// Label values of a mask: by grey value, not by rank, so that a missing organ changes nothing.
 pub fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Array2<i32>> {
-    let (size, greys) = grey_png(path)?;
-    if size != expected {
-        let [rows, columns] = expected;
-        let found = format!("{} x {}", size[0], size[1]);
-        let remedy = "slices and masks belong to different images; leave the patient out with --keep-going";
-        return Err(Error::file(path, format!("{rows} x {columns} pixels, as its slice has"), found, remedy));
-    }
+    let greys = grey_png(path, expected)?;
     let label = |grey: u8| match (sequence, grey) {
         (_, 0) => Some(0),
         (Sequence::Ct, 255 | 1) => Some(1),
@@ -210,8 +204,8 @@ pub fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Arr
     Ok(Array2::from_shape_vec(expected, labels).expect("one value a pixel"))
 }
 
-/// Rows and columns, and a value a pixel.
-fn grey_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
+/// A value a pixel, of so many rows and columns.
+fn grey_png(path: &Path, [rows, columns]: [usize; 2]) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
     let broken = |e: png::DecodingError| {
         Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again")
@@ -224,11 +218,17 @@ fn grey_png(path: &Path) -> Result<([usize; 2], Vec<u8>)> {
         let remedy = "save it as an 8-bit grey image without changing its values";
         return Err(Error::file(path, "8-bit grey values", format!("{colour:?}, {depth:?}"), remedy));
     }
-    let size = reader.output_buffer_size().unwrap_or(0);
-    let mut greys = vec![0; size];
+    // Before anything is unpacked: a header can claim any size.
+    let (width, height) = reader.info().size();
+    if [height as usize, width as usize] != [rows, columns] {
+        let remedy = "slices and masks belong to different images; leave the patient out with --keep-going";
+        let expected = format!("{rows} x {columns} pixels, as its slice has");
+        return Err(Error::file(path, expected, format!("{height} x {width}"), remedy));
+    }
+    let mut greys = vec![0; reader.output_buffer_size().unwrap_or(0)];
     let info = reader.next_frame(&mut greys).map_err(broken)?;
     greys.truncate(info.buffer_size());
-    Ok(([info.height as usize, info.width as usize], greys))
+    Ok(greys)
 }
 
 /// The files of the sequence, in a folder beside the dataset that goes when it is dropped.

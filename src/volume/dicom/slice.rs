@@ -1,6 +1,8 @@
 //! One DICOM file: a slice with its place in the patient and its values in the units of the modality.
 
+use super::claims;
 use crate::error::{Error, Result};
+use crate::volume::limit;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, OpenFileOptions, open_file};
@@ -37,6 +39,7 @@ impl Slice {
     /// # Errors
     /// No DICOM file.
     pub fn series_of(path: &Path) -> Result<String> {
+        claims::check(path)?;
         let object =
             OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(path).map_err(|e| no_dicom(path, &e))?;
         Ok(text(&object, tags::SERIES_INSTANCE_UID))
@@ -45,6 +48,7 @@ impl Slice {
     /// # Errors
     /// No DICOM file, several frames or several values a pixel, no place in the patient, or pixels that cannot be decoded.
     pub fn read(path: &Path) -> Result<Self> {
+        claims::check(path)?;
         let object = open_file(path).map_err(|e| no_dicom(path, &e))?;
         let numbers = |tag: Tag, name: &str, count: usize| {
             let element = object.element_opt(tag).ok().flatten();
@@ -77,6 +81,10 @@ impl Slice {
         }
         let thickness = numbers(tags::SLICE_THICKNESS, "SliceThickness", 1).map_or(1.0, |mm| mm[0].abs().max(1e-3));
 
+        // Before they are decoded: packed pixels take more memory than their file.
+        let size = |tag: Tag| object.element_opt(tag).ok().flatten().and_then(|element| element.to_int().ok());
+        let [rows, columns] = [tags::ROWS, tags::COLUMNS].map(|tag| size(tag).unwrap_or(0));
+        limit::check(path, [1, rows, columns], 8)?;
         let pixels = decode(path, &object)?;
         let (rows, columns) = (pixels.rows() as usize, pixels.columns() as usize);
         if pixels.samples_per_pixel() != 1 {
