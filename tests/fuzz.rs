@@ -210,6 +210,7 @@ fn dicom_series() {
         PLAIN,
         Storage { syntax: "1.2.840.10008.1.2", ..PLAIN },
         Storage { syntax: "1.2.840.10008.1.2.2", rescale: Some((0.5, -3.0)), signed: true, ..PLAIN },
+        Storage { syntax: "1.2.840.10008.1.2.1.99", ..PLAIN },
     ]
     .iter()
     .map(|storage| {

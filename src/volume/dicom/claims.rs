@@ -2,22 +2,22 @@
 //! a damaged length would cost gigabytes.
 
 use crate::error::{Error, Result};
-use dicom_core::{DataElementHeader, Tag};
 use dicom_dictionary_std::tags;
-use dicom_encoding::TransferSyntaxIndex;
+use dicom_encoding::decode::{Decode, file_header_decoder};
+use dicom_encoding::{Codec, TransferSyntax, TransferSyntaxIndex};
 use dicom_parser::dataset::LazyDataToken;
 use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
 const MAGIC: &[u8] = b"DICM";
 const PREAMBLE_BYTES: usize = 128;
-/// Representations of values whose length takes four bytes.
-const LONG: [&[u8; 2]; 11] = [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT"];
+/// A slice that unpacks to more is no slice.
+const MOST_UNPACKED_BYTES: u64 = 256 << 20;
 
-/// Looks at the headers of all values up to the pixels. What else is wrong with the file is the parser's to tell.
+/// Looks at the headers of all values. What else is wrong with the file is the parser's to tell.
 ///
 /// # Errors
 /// The file cannot be read, or a value claims more bytes than the file has.
@@ -44,59 +44,50 @@ fn largest(mut file: impl Read + Seek, most: u64) -> io::Result<Option<u64>> {
             return Ok(None);
         }
     }
-    let mut syntax = String::new();
+    let (decoder, mut syntax) = (file_header_decoder(), String::new());
     let (mut read, mut group) = (0, u64::MAX);
     while read < group {
-        let Some((tag, length, header)) = meta_header(&mut file)? else { return Ok(None) };
-        if u64::from(length) > most {
-            return Ok(Some(length.into()));
+        let Ok((header, header_bytes)) = decoder.decode_header(&mut file) else { return Ok(None) };
+        let Some(length) = header.len.get().map(u64::from) else { return Ok(None) };
+        if length > most {
+            return Ok(Some(length));
         }
         let mut value = Vec::new();
-        file.by_ref().take(length.into()).read_to_end(&mut value)?;
-        match (tag, <[u8; 4]>::try_from(&value[..])) {
+        file.by_ref().take(length).read_to_end(&mut value)?;
+        match (header.tag, <[u8; 4]>::try_from(&value[..])) {
             (tags::FILE_META_INFORMATION_GROUP_LENGTH, Ok(four)) => {
                 (read, group) = (0, u32::from_le_bytes(four).into())
             }
             // Without its length nobody knows where the group ends.
             _ if group == u64::MAX => return Ok(None),
-            _ => read += header + u64::from(length),
+            _ => read += header_bytes as u64 + length,
         }
-        if tag == tags::TRANSFER_SYNTAX_UID {
+        if header.tag == tags::TRANSFER_SYNTAX_UID {
             syntax = String::from_utf8_lossy(&value).trim_end_matches(['\0', ' ']).to_owned();
         }
     }
     let Some(syntax) = TransferSyntaxRegistry.get(&syntax) else { return Ok(None) };
-    let Ok(mut reader) = LazyDataSetReader::new_with_ts(file, syntax) else { return Ok(None) };
+    let Codec::Dataset(Some(packing)) = syntax.codec() else { return Ok(largest_value(file, syntax, most)) };
+    let mut unpacked = Vec::new();
+    // What a damaged stream cannot give is the parser's to tell.
+    let _ = packing.adapt_reader(Box::new(file)).take(MOST_UNPACKED_BYTES).read_to_end(&mut unpacked);
+    let bytes = unpacked.len() as u64;
+    Ok(if bytes == MOST_UNPACKED_BYTES { Some(bytes) } else { largest_value(Cursor::new(unpacked), syntax, bytes) })
+}
+
+/// The same of the values after the meta information.
+fn largest_value(file: impl Read + Seek, syntax: &TransferSyntax, most: u64) -> Option<u64> {
+    let mut reader = LazyDataSetReader::new_with_ts(file, syntax).ok()?;
     while let Some(Ok(token)) = reader.advance() {
         let claim = match &token {
-            LazyDataToken::ElementHeader(DataElementHeader { tag: tags::PIXEL_DATA, len, .. }) => {
-                return Ok(len.get().map(u64::from).filter(|&claim| claim > most));
-            }
             LazyDataToken::ElementHeader(header) => header.len.get(),
             LazyDataToken::LazyItemValue { len, .. } => Some(*len),
             _ => None,
         };
-        if let Some(claim) = claim.map(u64::from).filter(|&claim| claim > most) {
-            return Ok(Some(claim));
-        }
-        if token.skip().is_err() {
-            break;
+        let claim = claim.map(u64::from).filter(|&claim| claim > most);
+        if claim.is_some() || token.skip().is_err() {
+            return claim;
         }
     }
-    Ok(None)
-}
-
-/// Tag, length of the value, and bytes of the header of an element of the file's meta information; None at the end.
-fn meta_header(file: &mut impl Read) -> io::Result<Option<(Tag, u32, u64)>> {
-    let mut header = [0; 8];
-    if file.read_exact(&mut header).is_err() {
-        return Ok(None);
-    }
-    let [g0, g1, e0, e1, v0, v1, l0, l1] = header;
-    let tag = Tag(u16::from_le_bytes([g0, g1]), u16::from_le_bytes([e0, e1]));
-    if !LONG.contains(&&[v0, v1]) {
-        return Ok(Some((tag, u16::from_le_bytes([l0, l1]).into(), 8)));
-    }
-    let mut length = [0; 4];
-    Ok(file.read_exact(&mut length).ok().map(|()| (tag, u32::from_le_bytes(length), 12)))
+    None
 }
