@@ -69,8 +69,7 @@ fn largest(mut file: impl Read + Seek, most: u64) -> io::Result<Option<u64>> {
     let Some(syntax) = TransferSyntaxRegistry.get(&syntax) else { return Ok(None) };
     let Codec::Dataset(Some(packing)) = syntax.codec() else { return Ok(largest_value(file, syntax, most)) };
     let mut unpacked = Vec::new();
-    // What a damaged stream cannot give is the parser's to tell.
-    let _ = packing.adapt_reader(Box::new(file)).take(MOST_UNPACKED_BYTES).read_to_end(&mut unpacked);
+    packing.adapt_reader(Box::new(file)).take(MOST_UNPACKED_BYTES).read_to_end(&mut unpacked)?;
     let bytes = unpacked.len() as u64;
     Ok(if bytes == MOST_UNPACKED_BYTES { Some(bytes) } else { largest_value(Cursor::new(unpacked), syntax, bytes) })
 }
