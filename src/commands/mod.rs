@@ -4,6 +4,7 @@ pub mod cohort;
 pub mod demo;
 pub mod eval;
 pub mod info;
+pub mod lesson;
 pub mod lock;
 pub mod memory;
 pub mod prepare;
