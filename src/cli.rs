@@ -277,6 +277,9 @@ pub struct Demo {
     /// Where everything goes.
     #[arg(long, value_name = "DIR", default_value = "ssl3d-demo")]
     pub out: PathBuf,
+    /// Overwrite what is there already. One that was stopped goes on without it.
+    #[arg(long)]
+    pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: String,

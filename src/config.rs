@@ -56,18 +56,16 @@ pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
     for text in overrides {
         merge(&mut table, parse_override(text)?, "");
     }
+    let place = |key: &str| match (&given, overridden(key, overrides)) {
+        (_, Some(set)) => set,
+        (Some((path, text)), None) => format!("{}{}: {key}", path.display(), locate(text, key)),
+        (None, None) => key.to_owned(),
+    };
     let config = resolve(table).map_err(|(key, message)| {
-        let is_below = |set: &str| set == key || set.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'));
-        let overridden = overrides.iter().find(|text| text.split('=').next().is_some_and(|set| is_below(set.trim())));
-        let at = match (&given, overridden) {
-            (_, Some(text)) => format!("--set {text}"),
-            (Some((path, text)), None) => format!("{}{}: {key}", path.display(), locate(text, &key)),
-            (None, None) => key,
-        };
         let remedy = remedy(&message);
-        Error::invalid(at, "a known key with a fitting value", message, remedy)
+        Error::invalid(place(&key), "a known key with a fitting value", message, remedy)
     })?;
-    config.check()?;
+    config.check().map_err(|fault| fault.placed(place))?;
     Ok(config)
 }
 
@@ -84,15 +82,27 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
         let remedy = remedy(&message);
         Error::invalid(format!("--set {key}"), "a known key with a fitting value", message, remedy)
     })?;
-    config.check()?;
+    let place = |key: &str| overridden(key, overrides).unwrap_or_else(|| format!("{at}: {key}"));
+    config.check().map_err(|fault| fault.placed(place))?;
     Ok(config)
 }
 
-/// Names the known key that comes nearest to an unknown one, if any comes near.
+/// The last override that sets a key, something below it, or the table around it.
+fn overridden(key: &str, overrides: &[String]) -> Option<String> {
+    let is_below =
+        |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    let sets = |text: &&String| {
+        let set = text.split('=').next().unwrap_or_default().trim();
+        is_below(set, key) || is_below(key, set)
+    };
+    overrides.iter().rfind(sets).map(|text| format!("--set {text}"))
+}
+
+/// Names the known key or choice that comes nearest to an unknown one, if any comes near.
 fn remedy(message: &str) -> String {
     const COMPARE: &str = "compare with configs/paper.toml";
     let mut names = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = names.next().filter(|_| message.starts_with("unknown field")) else {
+    let Some(unknown) = names.next().filter(|_| message.starts_with("unknown ")) else {
         return COMPARE.to_owned();
     };
     let nearness = |known: &&str| strsim::jaro_winkler(unknown, known);
@@ -114,7 +124,7 @@ impl Config {
         let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
         merge(&mut table, text.parse::<Table>().map_err(|e| refuse(e.message().to_owned()))?, "");
         let config = resolve(table).map_err(|(key, message)| refuse(format!("{key}: {message}")))?;
-        config.check()?;
+        config.check().map_err(|fault| fault.placed(|key| format!("{at}: {key}")))?;
         Ok(config)
     }
 

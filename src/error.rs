@@ -41,6 +41,14 @@ impl Error {
         move |source| Self::Io { path, action, source }
     }
 
+    /// The same fault of a key, with the place where the key stands.
+    pub fn placed(self, place: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Invalid { at, expected, found, remedy } => Self::Invalid { at: place(&at), expected, found, remedy },
+            other => other,
+        }
+    }
+
     /// The same fault of a file that came out of an archive: named by the archive, since the folder is gone when it is read.
     pub fn unpacked(self, folder: &Path, archive: &Path) -> Self {
         let [folder_text, archive_text] = [folder, archive].map(|path| path.display().to_string());
@@ -75,6 +83,7 @@ fn remedy(fault: &std::io::Error) -> &'static str {
         ErrorKind::FileTooLarge => "raise the limit on the size of files (ulimit -f) or choose another place",
         ErrorKind::AlreadyExists => "something of that name is there already: choose another",
         ErrorKind::IsADirectory | ErrorKind::NotADirectory => "name a file where a file is meant",
-        _ => "check the disk and try again",
+        ErrorKind::InvalidData => "it is damaged or of another kind: check what it holds",
+        _ => "check the path and the disk, and try again",
     }
 }

@@ -140,15 +140,16 @@ pub fn read(path: &Path) -> Result<Weights> {
     Ok(Weights { tensors, metadata })
 }
 
-/// The bytes of a file that can be what it is said to be, as far as its first eight bytes tell.
+/// The bytes of a file that can be what it is said to be, as far as its first nine bytes tell: how long its header is, and
+/// the brace that the header begins with.
 fn read_plausible(path: &Path, refuse: &dyn Fn(&str, String) -> Error) -> Result<Vec<u8>> {
     let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
     let mut start = Vec::new();
-    file.by_ref().take(8).read_to_end(&mut start).map_err(Error::io("read", path))?;
-    let header = <[u8; 8]>::try_from(&start[..]).map(u64::from_le_bytes);
+    file.by_ref().take(9).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let header = start.first_chunk().map(|eight| u64::from_le_bytes(*eight));
     let found = match header {
-        Ok(header) if header <= length.saturating_sub(8) => {
+        Some(header) if header <= length.saturating_sub(8) && start.ends_with(b"{") => {
             let mut bytes = start;
             file.read_to_end(&mut bytes).map_err(Error::io("read", path))?;
             return Ok(bytes);
@@ -157,9 +158,9 @@ fn read_plausible(path: &Path, refuse: &dyn Fn(&str, String) -> Error) -> Result
             let remedy = "a pickle may run any code when it is loaded; have its owner save it as safetensors";
             return Err(Error::file(path, "a safetensors file", "a pickle of PyTorch", remedy));
         }
-        Ok(header) => format!("a file of {length} bytes whose header claims {header}: cut off, or something else"),
-        Err(_) if length == 0 => "an empty file".to_owned(),
-        Err(_) => format!("{length} bytes"),
+        Some(header) => format!("a file of {length} bytes whose header claims {header}: cut off, or something else"),
+        None if length == 0 => "an empty file".to_owned(),
+        None => format!("{length} bytes"),
     };
     Err(refuse("a safetensors file", found))
 }

@@ -419,7 +419,7 @@ fn segment_looks_at_the_annotated_slices_alone() {
     write(&|label| if label == 200 { 200 } else { 255 });
     refuse(&call, &paths, &["--support-label: expected at least one annotated voxel of background, found none"]);
     let ignore = format!("{SEGMENT} --force --set data.ignore=0");
-    refuse(&ignore, &paths, &["data.ignore: expected a value of its own, found 0, which is background"]);
+    refuse(&ignore, &paths, &["--set data.ignore=0: expected a value of its own, found 0, which is background"]);
 }
 
 /// Runs with `--quiet`: one line on stderr with all `words`, nothing on stdout, exit code 1.

@@ -185,7 +185,7 @@ pub fn scans(
             }
             None => {
                 let remedy = "annotate it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
-                return Err(Error::invalid(format!("scan {}", case.id), "a label volume beside it", "none", remedy));
+                return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
             }
         };
         progress.step("");

@@ -22,6 +22,7 @@ const FOLD: usize = 0;
 
 pub struct Args {
     pub out: PathBuf,
+    pub force: bool,
     pub device: tch::Device,
 }
 
@@ -43,14 +44,32 @@ impl Files {
                 .map(|name| out.join(name));
         Self { data, config, supervoxels, run, evaluation, segmentations, report }
     }
+
+    /// # Errors
+    /// Something is there that is no demonstration under way.
+    fn refuse_existing(&self) -> Result<()> {
+        let Self { data, config, supervoxels, run, evaluation, segmentations, report } = self;
+        let is_under_way = std::fs::read(config).is_ok_and(|text| text == CONFIG.as_bytes()) && !report.exists();
+        let mut all = [report, data, config, supervoxels, run, evaluation, segmentations].into_iter();
+        match all.find(|path| path.exists()).filter(|_| !is_under_way) {
+            Some(path) => {
+                let remedy = "give another --out, or --force to overwrite it";
+                Err(Error::file(path, "no demonstration yet", "something that is there already", remedy))
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let files = Files::under(&args.out);
+    if !args.force {
+        files.refuse_existing()?;
+    }
     artifact::create_folder(&args.out)?;
+    artifact::write_bytes(&files.config, CONFIG.as_bytes())?;
     note(&format!("1/5 generating {SUBJECTS} abdomens into {}", files.data.display()));
     phantom::write_cohort(&files.data, &phantom::Config::demo(SUBJECTS, 0))?;
-    artifact::write_bytes(&files.config, CONFIG.as_bytes())?;
     let config = config::load(Some(&files.config), &[])?;
     let data = dataset::open(&files.data, &config.data)?;
 
@@ -67,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
         run: files.run.clone(),
         folds: Folds::Some(vec![FOLD]),
         device: args.device,
-        allow_changed: false,
+        allow_changed: args.force,
         memory_limit: None,
     })?;
 

@@ -92,7 +92,10 @@ pub fn run(cli: Cli) -> Result<()> {
             let config = config::load(None, &flags.overrides.set)?;
             prepare::nifti::run(&flags.source, &config.data, &prepare_args(flags.common))
         }
-        Command::Demo(flags) => demo::run(&demo::Args { out: flags.out, device: choose_device(&flags.device)? }),
+        Command::Demo(flags) => {
+            let device = choose_device(&flags.device)?;
+            demo::run(&demo::Args { out: flags.out, force: flags.force, device })
+        }
         Command::Info(flags) => {
             let memory = match flags.config {
                 None => None,

@@ -112,6 +112,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     let names = sources.iter().flat_map(|source| [image_name(&source.id), label_name(&source.id)]);
     let names: Vec<String> = names.chain([DESCRIPTION.to_owned()]).collect();
     names.iter().try_for_each(|name| refuse_to_replace(&out.join(name), args))?;
+    let there: Vec<PathBuf> = names.iter().filter_map(|name| out.join(name).canonicalize().ok()).collect();
     let beside = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(out);
     let beside = beside.map_err(Error::io("create a folder in", out))?; // goes when it is dropped
     let stop = stop::on_signals()?;
@@ -133,6 +134,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
         }
         match (source.read)().map_err(|error| error.unpacked(&origin.root, &origin.source)) {
             Ok(scan) => {
+                refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
                 scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
                 let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
                 description.scans.insert(source.id.clone(), entry);
@@ -179,6 +181,18 @@ fn refuse_to_replace(path: &Path, args: &Args) -> Result<()> {
         return Err(Error::file(path, "no such file yet", "one", "give another --out, or --force to replace it"));
     }
     Ok(())
+}
+
+/// What is read is written over by nobody, with --force neither.
+fn refuse_to_lose(read: &[PathBuf], there: &[PathBuf]) -> Result<()> {
+    let is_there = |path: &&PathBuf| !there.is_empty() && path.canonicalize().is_ok_and(|path| there.contains(&path));
+    match read.iter().find(is_there) {
+        Some(path) => {
+            let found = "that the result would take its place";
+            Err(Error::file(path, "a source that stays as it is", found, "give another --out"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn image_name(id: &str) -> String {

@@ -99,7 +99,9 @@ pub fn run(args: &Args) -> Result<()> {
     model.load(&args.weights, &tensors)?;
     let templates = templates::read(&args.weights, &about, config.prediction.templates)?;
     let segmenter = Segmenter::new(model, &templates, config, args)?;
-    summary::describe(&segmenter.classes, &args.out, args.force)?;
+    if !args.force {
+        summary::refuse_others(&segmenter.classes, &args.out)?;
+    }
     let mut summary = Summary { classes: segmenter.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
 
     let progress = Progress::new("segmenting", 0, queries.len() as u64);
@@ -112,13 +114,17 @@ pub fn run(args: &Args) -> Result<()> {
                 progress.note(&format!("{}: {}", answer.result, volumes.join(", ")));
                 summary.queries.insert(query.name.clone(), answer);
             }
+            Err(error) if queries.len() == 1 => {
+                progress.finish();
+                return Err(error);
+            }
             Err(error) => {
                 // The other queries are worth having all the same.
                 warn(&error.to_string());
                 summary.failed.insert(query.path.display().to_string(), error.to_string());
             }
         }
-        summary.write(&args.out, args.report.as_deref())?;
+        summary.write(&args.out, args.report.as_deref(), args.force)?;
         progress.step("");
     }
     progress.finish();
@@ -139,7 +145,9 @@ fn refuse_existing_results(queries: &[Query], args: &Args) -> Result<()> {
             let found = format!("{} and {}, which have one", other.display(), query.path.display());
             return Err(Error::invalid("--query", "files of different names", found, "rename one or use two calls"));
         }
-        refuse_existing(&result_path(query, args), args.force)?;
+        let result = result_path(query, args);
+        refuse_existing(&result, args.force)?;
+        refuse_to_lose(&result, queries, args)?;
         if args.preview {
             refuse_existing(&preview_path(query, args), args.force)?;
         }
@@ -149,7 +157,22 @@ fn refuse_existing_results(queries: &[Query], args: &Args) -> Result<()> {
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         return Err(Error::file(folder, "a folder for --report", "none", "create it first"));
     }
-    refuse_existing(report, args.force)
+    refuse_existing(report, args.force)?;
+    refuse_to_lose(report, queries, args)
+}
+
+/// What is read is written over by nobody, with --force neither.
+fn refuse_to_lose(output: &Path, queries: &[Query], args: &Args) -> Result<()> {
+    let supports = args.supports.iter().flat_map(|(image, label)| [image, label]);
+    let mut read = supports.chain(queries.iter().map(|query| &query.path)).chain([&args.weights]);
+    let Ok(output) = output.canonicalize() else { return Ok(()) };
+    match read.find(|input| input.canonicalize().is_ok_and(|input| input == output)) {
+        Some(input) => {
+            let found = "a file that this call reads";
+            Err(Error::file(input, "no result in the place of an input", found, "give another --out or --report"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn refuse_existing(path: &Path, force: bool) -> Result<()> {

@@ -59,6 +59,8 @@ impl Folds {
     }
 }
 
+const CONFIG: &str = "config.toml";
+
 /// The folder of a fold in a run directory, where one training serves all organs.
 pub fn fold_folder(run: &Path, fold: Option<usize>) -> PathBuf {
     run.join(fold_name(fold))
@@ -82,8 +84,11 @@ pub fn run(args: &Args) -> Result<()> {
         memory::check("training", memory::estimate(config).training_bytes, args.memory_limit, args.device, remedy)?;
     }
     artifact::create_folder(run)?;
-    keep_config(run, config, args.allow_changed)?;
+    if run.join(CONFIG).exists() {
+        keep_config(run, config, args.allow_changed)?; // before anything is computed in vain
+    }
     if config.baseline.method != baseline::Method::None {
+        keep_config(run, config, args.allow_changed)?;
         note(&format!("baseline.method is not none: there is nothing to learn, ssl3d eval --run {}", run.display()));
         return Ok(());
     }
@@ -111,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Writes the configuration beside what it leads to; another one in the same place is refused, or moves the older aside.
 fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
-    let path = run.join("config.toml");
+    let path = run.join(CONFIG);
     let text = config.to_toml();
     if !path.exists() {
         return artifact::write_bytes(&path, text.as_bytes());
@@ -196,6 +201,8 @@ fn train_fold(
     let withheld: Vec<String> = parts.iter().flat_map(|p| p.test.iter().chain([&p.support]).map(id)).collect();
     let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
 
+    // A training that its data refuse holds nobody to its configuration.
+    keep_config(run, config, args.allow_changed)?;
     let model = Model::new(&config.model(), args.device, config.training.seed);
     let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
     note(&format!(

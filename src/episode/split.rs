@@ -47,6 +47,10 @@ impl Config {
             if group.is_empty() {
                 return fault("groups", "organs in each group", "an empty group".into(), "leave it out");
             }
+            if let Some(name) = group.iter().find(|organ| organ.contains(['/', '\\'])) {
+                let remedy = "rename the class: a group's names become the name of a folder";
+                return fault("groups", "names without path separators", format!("{name:?}"), remedy);
+            }
             if let Some(twice) = group.iter().find(|organ| !seen.insert(*organ)) {
                 return fault("groups", "each organ once", format!("{twice} twice"), "test it in one group");
             }

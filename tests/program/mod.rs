@@ -1,5 +1,7 @@
 //! Runs the binary and looks at what it says.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

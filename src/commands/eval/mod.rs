@@ -258,7 +258,7 @@ fn segmenter(
 fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
     let Some(label) = &case.label else {
         let remedy = "eval needs the labels of the tested scans and of their support";
-        return Err(Error::invalid(format!("scan {}", case.id), "a label volume beside it", "none", remedy));
+        return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
     };
     let subject = Subject::read_query(&case.image, config)?;
     let labels = subject.read_labels(&case.image, label)?;

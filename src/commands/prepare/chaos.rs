@@ -207,8 +207,9 @@ pub fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Arr
 /// A value a pixel, of so many rows and columns.
 fn grey_png(path: &Path, [rows, columns]: [usize; 2]) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let broken = |e: png::DecodingError| {
-        Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again")
+    let broken = |e: png::DecodingError| match e {
+        png::DecodingError::IoError(e) if e.kind() != io::ErrorKind::UnexpectedEof => Error::io("read", path)(e),
+        e => Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again"),
     };
     let mut decoder = png::Decoder::new_with_limits(io::BufReader::new(file), png::Limits { bytes: 64 << 20 });
     decoder.set_transformations(png::Transformations::EXPAND);

@@ -20,8 +20,7 @@ pub struct Query {
 
 impl Query {
     fn new(path: PathBuf) -> Self {
-        let whole = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let name = if path.is_dir() { whole() } else { nifti::name_of(&path) };
+        let name = if path.is_dir() { folder_name(&path) } else { nifti::name_of(&path) };
         Self { path, name }
     }
 
@@ -38,6 +37,13 @@ impl Query {
         let native = NativeGrid::new(&series.image.geometry);
         Ok(Subject::new(series.image, native, &config.preprocess))
     }
+}
+
+/// A folder's own name, also where it is called `.` or `..`: results are named after it, and may not lie elsewhere.
+fn folder_name(folder: &Path) -> String {
+    let resolved = folder.canonicalize().unwrap_or_default();
+    let name = folder.file_name().or(resolved.file_name());
+    name.map_or("scan".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// What the names of our own results end with, before .nii.gz.

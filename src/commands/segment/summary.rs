@@ -102,8 +102,14 @@ impl Summary {
     }
 
     /// Writes the results of this call and of all others in `out`, with a copy of the summary at `report`.
-    pub fn write(&self, out: &Path, report: Option<&Path>) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`refuse_others`] unless `force`: another call may have written meanwhile.
+    pub fn write(&self, out: &Path, report: Option<&Path>, force: bool) -> Result<()> {
         let _lock = Lock::wait(out)?;
+        if !force {
+            refuse_others(&self.classes, out)?;
+        }
         self.beside_others(out).write_alone(out, report)
     }
 
@@ -113,6 +119,9 @@ impl Summary {
         artifact::write_bytes(&out.join(SUMMARY), json.as_bytes())?;
         if let Some(report) = report {
             artifact::write_bytes(report, json.as_bytes())?;
+        }
+        for (path, text) in descriptions(&self.classes, out) {
+            artifact::write_bytes(&path, text.as_bytes())?;
         }
         artifact::write_bytes(&out.join(VOLUMES), &self.table())
     }
@@ -148,22 +157,24 @@ pub fn descriptions(classes: &[Class], out: &Path) -> [(PathBuf, String); 2] {
     [(out.join(ITK_SNAP), itk_snap), (out.join(SLICER), slicer)]
 }
 
-/// Writes the label descriptions; other ones that are there are kept unless `force`.
-///
 /// # Errors
-/// There are some that say something else.
-pub fn describe(classes: &[Class], out: &Path, force: bool) -> Result<()> {
+/// `out` holds descriptions of other labels, or tables that `segment` has not written.
+pub fn refuse_others(classes: &[Class], out: &Path) -> Result<()> {
     for (path, text) in descriptions(classes, out) {
-        match std::fs::read(&path) {
-            Ok(there) if there == text.as_bytes() => continue,
-            Ok(_) if !force => {
-                let remedy = "give another --out for other labels, or --force to overwrite";
-                return Err(Error::file(&path, "the labels of this call, or no such file", "other labels", remedy));
-            }
-            _ => artifact::write_bytes(&path, text.as_bytes())?,
+        if std::fs::read(&path).is_ok_and(|there| there != text.as_bytes()) {
+            let remedy = "give another --out for other labels, or --force to overwrite";
+            return Err(Error::file(&path, "the labels of this call, or no such file", "other labels", remedy));
         }
     }
-    Ok(())
+    let [summary, volumes] = [SUMMARY, VOLUMES].map(|name| out.join(name));
+    let is_ours = std::fs::read(&summary).is_ok_and(|text| serde_json::from_slice::<Summary>(&text).is_ok());
+    match [summary, volumes].into_iter().find(|path| path.exists()).filter(|_| !is_ours) {
+        Some(path) => {
+            let remedy = "give another --out, or --force to overwrite";
+            Err(Error::file(&path, "a table of this version's segment, or no such file", "something else", remedy))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Spacings that differ by more than this factor along an axis are pointed out.

@@ -149,10 +149,15 @@ fn values(path: &Path, object: &DefaultDicomObject, pixels: &DecodedPixelData) -
     if ![8, 16, 32].contains(&allocated) || stored == 0 || high >= allocated || stored > high + 1 {
         return refuse("8, 16 or 32 bits a pixel", format!("{stored} of {allocated}, the highest {high}"));
     }
-    let (slope, intercept) = match pixels.rescale() {
-        Ok([rescale, ..]) if rescale.slope.is_finite() && rescale.intercept.is_finite() => {
-            (if rescale.slope == 0.0 { 1.0 } else { rescale.slope }, rescale.intercept)
+    // The decoder takes what is no number for none.
+    for tag in [tags::RESCALE_SLOPE, tags::RESCALE_INTERCEPT] {
+        let written = text(object, tag);
+        if !written.is_empty() && !written.parse::<f64>().is_ok_and(f64::is_finite) {
+            return refuse("numbers as rescale slope and intercept", written);
         }
+    }
+    let (slope, intercept) = match pixels.rescale() {
+        Ok([rescale, ..]) => (if rescale.slope == 0.0 { 1.0 } else { rescale.slope }, rescale.intercept),
         Ok(_) => (1.0, 0.0),
         Err(e) => return refuse("numbers as rescale slope and intercept", innermost(&e)),
     };
