@@ -32,7 +32,7 @@ SERIES = {
     "77654033/CR1": "PixelSpacing",
 }
 # What pydicom decodes and we refuse: no slice of grey values with a place in the patient.
-REFUSALS = "numbers in|one slice a file|one value a pixel|MONOCHROME2|can be decoded|a DICOM file|8, 16 or 32 bits"
+REFUSALS = "numbers in|one slice a file|one value a pixel|MONOCHROME2|can be decoded|a DICOM file|that fit into the file|8, 16 or 32 bits"
 
 
 def as_ras(image):

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
+const REMEDY: &str =
+    "the file is damaged, cut off or not stored as its transfer syntax says; copy it again or leave it out";
 const MAGIC: &[u8] = b"DICM";
 const PREAMBLE_BYTES: usize = 128;
 /// A slice that unpacks to more is no slice.
@@ -28,7 +30,7 @@ pub fn check(path: &Path) -> Result<()> {
     match largest(BufReader::new(file), bytes).map_err(io)? {
         Some(claim) => {
             let (expected, found) = ("values that fit into the file", format!("one of {claim} bytes in {bytes}"));
-            Err(Error::file(path, expected, found, "the file is damaged or cut off; copy it again or leave it out"))
+            Err(Error::file(path, expected, found, REMEDY))
         }
         None => Ok(()),
     }
