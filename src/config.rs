@@ -4,7 +4,6 @@
 //! names, `--set section.key=value` replaces that again, and the whole is checked once.
 
 use crate::error::{Error, Result};
-use crate::prototypes::Classes;
 use crate::volume::{dataset, preprocess};
 use crate::{augment, baseline, episode, features, loss, model, prediction, prototypes, supervoxels, training};
 use serde::{Deserialize, Serialize};
@@ -31,7 +30,6 @@ pub struct Config {
     pub features: features::Config,
     pub prototypes: prototypes::Config,
     pub prediction: prediction::Config,
-    pub student: training::student::Config,
     pub baseline: baseline::Config,
     pub loss: loss::Config,
     pub training: training::Config,
@@ -143,7 +141,6 @@ impl Config {
         self.features.check()?;
         self.prototypes.check()?;
         self.prediction.check()?;
-        self.student.check()?;
         let is_sliced = self.features.network != features::Network::UNet3d;
         if self.prediction.supervoxel_weight > 0.0
             && is_sliced
@@ -156,12 +153,6 @@ impl Config {
         if self.prediction.templates > 0 && is_sliced {
             let (expected, found) = ("0 beside a network of single slices", self.prediction.templates.to_string());
             return Err(Error::invalid("prediction.templates", expected, found, "set it to 0"));
-        }
-        if self.student.steps > 0 && (self.prediction.templates == 0 || self.prediction.test_classes != Classes::Joint)
-        {
-            let (expected, found) =
-                ("0 without prediction.templates and joint test_classes", self.student.steps.to_string());
-            return Err(Error::invalid("student.steps", expected, found, "set it to 0, or those keys"));
         }
         self.baseline.check()?;
         self.loss.check()?;

@@ -66,21 +66,6 @@ pub fn segmentation(scores: &Tensor, truth: &Tensor, classes: Classes, config: &
     total
 }
 
-/// Dice loss and cross-entropy, one as heavy as the other, of scores (1, 1 + K, D, H, W) against class indices (1, D, H, W)
-/// that are negative where nobody knows the class: those voxels count in neither.
-pub fn where_known(scores: &Tensor, truth: &Tensor) -> Tensor {
-    let (classes, kind) = (scores.size()[1], scores.kind());
-    let log = scores.log_softmax(1, kind);
-    let known = truth.ge(0);
-    // A mean over nothing is no number.
-    let count = known.sum(kind).clamp_min(1.0);
-    let entropy = log.nll_loss_nd(&truth.clamp_min(0), None::<Tensor>, tch::Reduction::None, -100) * &known;
-    let one_hot = truth.clamp_min(0).one_hot(classes).permute([0, 4, 1, 2, 3]); // (1, 1 + K, D, H, W)
-    let known = known.unsqueeze(1);
-    let of_classes = |map: Tensor| (map * &known).to_kind(kind).narrow(1, 1, classes - 1);
-    entropy.sum(kind) / count + dice(&of_classes(log.exp()), &of_classes(one_hot))
-}
-
 /// Eq. 3.6, mean over the K classes: 1 - (2 sum p y + 1) / (sum p + sum y + 1) for `p`, `y` (1, K, D, H, W).
 ///
 /// Both empty gives 0; an empty truth against n predicted voxels n / (n + 1).
@@ -117,24 +102,6 @@ mod tests {
     fn config(dice_weight: f64, cross_entropy_weight: f64) -> Config {
         let (alignment_weight, alignment_start) = (1.0, 0.0);
         Config { dice_weight, cross_entropy_weight, background_weight: 0.1, alignment_weight, alignment_start }
-    }
-
-    #[test]
-    fn voxels_that_nobody_knows_count_in_no_part_of_the_loss() {
-        let mut rng = crate::rng::stream(0, "loss", 0);
-        let mut draw = |n| (0..n).map(|_| rand::RngExt::random_range(&mut rng, -2.0..2.0)).collect::<Vec<f64>>();
-        let scores = Tensor::from_slice(&draw(3 * 8)).view([1, 3, 1, 2, 4]);
-        let truth = Tensor::from_slice(&[0i64, 1, 2, -1, 2, -1, 0, 1]).view([1, 1, 2, 4]);
-        let known = Tensor::from_slice(&[0i64, 1, 2, 4, 6, 7]);
-        let rest = [scores.flatten(2, -1), truth.flatten(1, -1)].map(|t| t.index_select(t.dim() as i64 - 1, &known));
-        let config = Config { background_weight: 1.0, ..config(1.0, 1.0) };
-        let expected = segmentation(&rest[0].view([1, 3, 1, 1, 6]), &rest[1].view([1, 1, 6]), Classes::Joint, &config);
-        let difference = (where_known(&scores, &truth) - expected).abs().double_value(&[]);
-        assert!(difference < 1e-12, "{difference}");
-        // Two volumes: the cross-entropy is of all voxels, Dice the mean over volumes.
-        let twice = where_known(&scores.repeat([2, 1, 1, 1, 1]), &truth.repeat([2, 1, 1, 1]));
-        assert!((twice - where_known(&scores, &truth)).abs().double_value(&[]) < 1e-12);
-        assert_eq!(where_known(&scores, &truth.full_like(-1)).double_value(&[]), 0.0);
     }
 
     #[test]

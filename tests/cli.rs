@@ -212,32 +212,6 @@ fn scores(folder: &Path) -> Vec<Vec<String>> {
     csv.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
-#[test]
-fn a_student_learns_the_task_where_the_configuration_wants_one() {
-    let (trained, folder) = (&*TRAINED, TempDir::new().unwrap());
-    let [image, label, query] =
-        ["image_5.nii.gz", "label_5.nii.gz", "image_4.nii.gz"].map(|name| trained.data.join(name));
-    let answer = |out: &str, more: &str| {
-        let out = folder.path().join(out);
-        // The liver: whoever loses a small class lets the templates vote.
-        succeed(&format!("{SEGMENT} --classes 1 {more}"), &[&trained.weights, &image, &label, &query, &out]);
-        fs::read(out.join("image_4_seg.nii.gz")).unwrap()
-    };
-    let student = "--set student.steps=60 --set student.learning_rate=0.01 --set student.support_share=0.5";
-    let [without, with, again] =
-        [("without", ""), ("with", student), ("again", student)].map(|(out, more)| answer(out, more));
-    assert!(with == again && with != without);
-
-    let out = folder.path().join("scores");
-    let eval = format!("eval --run {{}} --data {{}} --out {{}} --device cpu {student}");
-    let [table, _] = succeed(&eval, &[&trained.run, &trained.data, &out]);
-    assert!(table.contains("dense, 2 templates, student"), "{table}");
-    assert_eq!(scores(&out).len(), 24);
-
-    let wrong = format!("{SEGMENT} --set student.steps=1 --set prediction.templates=0");
-    refuse(&wrong, &[&trained.weights, &image, &label, &query, &out], &["student.steps", "prediction.templates"]);
-}
-
 /// Writes `volume` as a scanner of sagittal slices would: the file's z, y, x grow towards right, anterior, inferior.
 fn write_sagittal<T: ssl3d::volume::nifti::Voxel + Clone>(path: &Path, volume: &Volume<T>) {
     let Volume { voxels, geometry } = volume;

@@ -12,13 +12,7 @@ pub const SEGMENTING: &str = "lower prediction.templates by --set, or try all th
 /// What the configuration's network needs for scans of the size that it sees.
 pub fn estimate(config: &Config) -> MemoryEstimate {
     let (regions, classes) = (config.episode.regions, config.data.classes.len());
-    let of = |regions| MemoryEstimate::of(&config.model(), config.preprocess.typical_size_vox(), regions, classes);
-    let mut estimate = of(regions);
-    if config.student.steps > 0 {
-        // It learns from as many volumes at a time as training does, beside what the templates take.
-        estimate.segmenting_bytes = estimate.segmenting_bytes.max(of(classes).training_bytes);
-    }
-    estimate
+    MemoryEstimate::of(&config.model(), config.preprocess.typical_size_vox(), regions, classes)
 }
 
 /// # Errors

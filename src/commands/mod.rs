@@ -4,7 +4,6 @@ pub mod cohort;
 pub mod demo;
 pub mod eval;
 pub mod info;
-pub mod lesson;
 pub mod lock;
 pub mod memory;
 pub mod prepare;

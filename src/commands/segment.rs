@@ -9,7 +9,7 @@ pub use classes::Wanted;
 use crate::artifact;
 use crate::commands::cohort::{Subject, named};
 use crate::commands::progress::{Progress, warn};
-use crate::commands::{lesson, memory, stop};
+use crate::commands::{memory, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
@@ -19,8 +19,7 @@ use crate::prototypes::Classes;
 use crate::report::overlay;
 use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
-use crate::training::checkpoint;
-use crate::training::templates::{self, Template, images_of};
+use crate::training::{checkpoint, templates};
 use crate::volume::foreground::body_mask;
 use crate::volume::preprocess::{self, NativeScores};
 use crate::volume::{LabelMap, nifti};
@@ -192,7 +191,7 @@ fn preview_path(query: &Query, args: &Args) -> PathBuf {
 }
 
 impl Segmenter {
-    fn new(mut model: Model, templates: &[Template], config: config::Config, args: &Args) -> Result<Self> {
+    fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Args) -> Result<Self> {
         let (mut supports, mut maps) = (Vec::new(), Vec::new());
         for (image, label) in &args.supports {
             let subject = Subject::read(image, &config.preprocess)?;
@@ -209,7 +208,7 @@ impl Segmenter {
         }
         let of = |(subject, labels): (&Subject, &LabelMap)| subject.shot(labels, &values, ignore);
         let mut shots: Vec<Shot> = supports.iter().zip(&maps).map(of).collect();
-        model.ask_beside(&images_of(templates));
+        model.ask_beside(templates);
         set_aside_what_others_drew(&model, &mut shots, &maps, &values);
         let reference = model.reference(&shots, values.len() as i64);
         for (class, shown) in classes.iter().zip(reference.shown()) {
@@ -225,8 +224,6 @@ impl Segmenter {
                 ("at least one annotated voxel of background", "annotate some of what surrounds the structure as 0");
             return Err(Error::invalid("--support-label", expected, "none", remedy));
         }
-        let subjects: Vec<&Subject> = supports.iter().collect();
-        let reference = lesson::teach(&model, reference, &shots, &subjects, values.len(), templates, &config)?;
         let mut one_pieces: BTreeSet<i32> = values.iter().copied().filter(|_| config.prediction.one_piece).collect();
         for labels in &maps {
             let in_shot = supervoxels::one_pieces(labels.voxels.view(), ignore);

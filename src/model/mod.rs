@@ -3,10 +3,8 @@
 
 mod memory;
 pub mod slices;
-mod student;
 
 pub use memory::MemoryEstimate;
-pub use student::Student;
 
 use crate::error::Result;
 use crate::features::{self, SeNet, UNet};
@@ -46,11 +44,8 @@ pub enum Network {
 
 /// What annotated volumes tell of their classes: made once, for any number of queries.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "one of them lives at a time")]
 pub enum Reference {
     Voters(Voters),
-    /// What the voters taught a network of its own; where that loses a class, they vote.
-    Taught(Student, Voters),
     Slices(Slices),
 }
 
@@ -60,8 +55,7 @@ pub struct Voters {
     /// All supports together.
     support: Prototypes,
     templates: Vec<Prototypes>,
-    /// Scores (1, 1 + K, d, h, w) of the templates, and voxels of each class there, the median over them.
-    found: Vec<Tensor>,
+    /// Voxels of each class in a template, the median over them, at the resolution of the features.
     usual_vox: Vec<f64>,
 }
 
@@ -99,9 +93,7 @@ impl Reference {
     /// For each class whether any support shows it. One that none shows is never predicted.
     pub fn shown(&self) -> Vec<bool> {
         match self {
-            Self::Voters(voters) | Self::Taught(_, voters) => {
-                voters.support.foreground.iter().map(|rows| rows.size()[0] > 0).collect()
-            }
+            Self::Voters(voters) => voters.support.foreground.iter().map(|rows| rows.size()[0] > 0).collect(),
             Self::Slices(slices) => slices.shown(),
         }
     }
@@ -109,26 +101,8 @@ impl Reference {
     /// Whether any support shows what is none of the classes.
     pub fn shows_background(&self) -> bool {
         match self {
-            Self::Voters(voters) | Self::Taught(_, voters) => {
-                voters.support.background.iter().all(|rows| rows.size()[0] > 0)
-            }
+            Self::Voters(voters) => voters.support.background.iter().all(|rows| rows.size()[0] > 0),
             Self::Slices(_) => true, // the slices that show a class show what surrounds it
-        }
-    }
-
-    /// Asks this student first from now on.
-    pub fn taught(self, student: Student) -> Self {
-        match self {
-            Self::Voters(voters) | Self::Taught(_, voters) => Self::Taught(student, voters),
-            Self::Slices(_) => unreachable!("an SE-Net has no student"),
-        }
-    }
-
-    /// Scores (1, 1 + K, d, h, w) of the templates by the supports, in the order of [`Model::ask_beside`].
-    pub fn of_templates(&self) -> &[Tensor] {
-        match self {
-            Self::Voters(voters) | Self::Taught(_, voters) => &voters.found,
-            Self::Slices(_) => &[],
         }
     }
 }
@@ -257,33 +231,23 @@ impl Model {
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
-            (Network::UNets(_), Reference::Voters(voters)) => self.by_vote(&query, voters),
-            (Network::UNets(_), Reference::Taught(student, voters)) => {
-                let scores = student.scores(&query);
-                let share = voxels(&query) / voters.found.first().map_or(1.0, voxels);
-                let usual: Vec<f64> = voters.usual_vox.iter().map(|usual| usual * share).collect();
-                if is_lost(&scores, &usual) { self.by_vote(&query, voters) } else { scores }
+            (Network::UNets(_), Reference::Voters(voters)) => {
+                let size = query.size();
+                let scores = self.elected(&self.features(&query), voters);
+                prediction::interpolate(&scores, [size[2], size[3], size[4]])
             }
             (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
             _ => unreachable!("a reference that this network made"),
         })
     }
 
-    /// Scores of a query volume, at its own size.
-    fn by_vote(&self, query: &Tensor, voters: &Voters) -> Tensor {
-        let size = query.size();
-        let scores = self.elected(&self.features(query), voters);
-        prediction::interpolate(&scores, [size[2], size[3], size[4]])
-    }
-
     /// What the supports say, and the templates that are segmented from them.
     fn voters(&self, support: Prototypes, count: i64) -> Voters {
-        let (mut templates, mut volumes_vox, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut templates, mut volumes_vox) = (Vec::new(), Vec::new());
         for features in &self.templates {
             let found = self.refined(features, &[self.asked(features, &support)]);
             volumes_vox.push(volumes(&found));
             templates.push(self.beyond_doubt(features, &found));
-            scores.push(found);
         }
         let usual = |class: usize| {
             let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
@@ -291,16 +255,17 @@ impl Model {
             of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
         };
         let usual_vox = (0..count as usize).map(usual).collect();
-        Voters { support, templates, found: scores, usual_vox }
+        Voters { support, templates, usual_vox }
     }
 
     /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
     fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
-        let Voters { support, templates, usual_vox, .. } = voters;
+        let Voters { support, templates, usual_vox } = voters;
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(features, voter)).collect();
         let found = self.refined(features, &all);
-        if !templates.is_empty() && is_lost(&found, usual_vox) {
+        let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
+        if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
             return self.refined(features, &all[..1]);
         }
         found
@@ -333,15 +298,6 @@ impl Model {
     fn test_prototypes(&self, supports: &[Support]) -> Prototypes {
         self.prototypes(supports, self.config.prototypes.test_window, self.config.prediction.test_classes)
     }
-}
-
-/// Whether scores (1, 1 + K, d, h, w) leave a class next to nothing of its usual volume.
-fn is_lost(scores: &Tensor, usual_vox: &[f64]) -> bool {
-    volumes(scores).iter().zip(usual_vox).any(|(volume, usual)| *volume < LOST * usual)
-}
-
-fn voxels(volume: &Tensor) -> f64 {
-    volume.size()[2..].iter().product::<i64>() as f64
 }
 
 /// Voxels of each of the K classes where scores (1, 1 + K, d, h, w) are greatest.
@@ -377,12 +333,7 @@ mod tests {
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
         let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
         let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters = |support, templates, usual_vox: f64| Voters {
-            support,
-            templates,
-            found: vec![],
-            usual_vox: vec![usual_vox],
-        };
+        let voters = |support, templates, usual_vox: f64| Voters { support, templates, usual_vox: vec![usual_vox] };
         assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
         assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
         // Templates that find nothing in this query are passed over if they find something in each other.

@@ -11,7 +11,6 @@ pub use union::Similarity;
 use crate::error::{Error, Result};
 use crate::prototypes::{Classes, Prototypes};
 use crate::tensor::rows;
-use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -166,20 +165,6 @@ fn normalised(rows: &Tensor) -> Tensor {
     rows / length.clamp_min(1e-12)
 }
 
-/// Scores (1, c, D, H, W) with `weight` times their mean over the voxel's region added; `regions` (D, H, W) from 0.
-pub fn pooled(scores: &Tensor, regions: &Array3<i32>, weight: f64) -> Tensor {
-    if weight == 0.0 {
-        return scores.shallow_clone();
-    }
-    let index: Vec<i64> = regions.iter().map(|&region| i64::from(region)).collect();
-    let index = Tensor::from_slice(&index).to_device(scores.device());
-    let by_voxel = scores.flatten(2, -1).squeeze_dim(0); // (c, N)
-    let sizes = index.bincount(None::<Tensor>, 0).clamp_min(1).to_kind(scores.kind()); // (regions)
-    let zeros = Tensor::zeros([by_voxel.size()[0], sizes.size()[0]], (scores.kind(), scores.device()));
-    let means = zeros.index_add(1, &index, &by_voxel) / sizes; // (c, regions)
-    (by_voxel + means.index_select(1, &index) * weight).view_as(scores)
-}
-
 /// The class of each voxel, (d, h, w) of int64, from scores (1, 1 + K, d, h, w).
 pub fn hard(scores: &Tensor) -> Tensor {
     debug_assert_ne!(scores.kind(), Kind::Int64);
@@ -223,24 +208,6 @@ mod tests {
 
     fn plain_scores(features: &Tensor, prototypes: &Prototypes) -> Tensor {
         scores(features, prototypes, 20.0, &mut Tape::default())
-    }
-
-    #[test]
-    fn pooling_adds_the_mean_of_the_region() {
-        let scores = random(&mut crate::rng::stream(0, "pooled", 0), &[1, 2, 2, 3, 4]);
-        let regions = Array3::from_shape_fn((2, 3, 4), |(z, y, x)| ((z + 2 * y + x * x) % 5) as i32);
-        let found = pooled(&scores, &regions, 0.5);
-        for (class, (at, region)) in (0..2).flat_map(|class| regions.indexed_iter().map(move |voxel| (class, voxel))) {
-            let value =
-                |(z, y, x): (usize, usize, usize)| scores.double_value(&[0, class, z as i64, y as i64, x as i64]);
-            let same: Vec<f64> =
-                regions.indexed_iter().filter(|(_, r)| *r == region).map(|(at, _)| value(at)).collect();
-            let expected = value(at) + 0.5 * same.iter().sum::<f64>() / same.len() as f64;
-            let (z, y, x) = at;
-            let found = found.double_value(&[0, class, z as i64, y as i64, x as i64]);
-            assert!((found - expected).abs() < 1e-12, "{at:?}");
-        }
-        assert!(pooled(&scores, &regions, 0.0).equal(&scores));
     }
 
     /// The same scores and gradients in double precision by libtorch and in single precision by us, for sizes that fill

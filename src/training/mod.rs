@@ -6,7 +6,6 @@ pub mod log;
 pub mod one_cycle;
 pub mod run;
 pub mod step;
-pub mod student;
 pub mod templates;
 pub mod validation;
 

@@ -1,38 +1,18 @@
 //! Scans without labels that are asked beside the supports: they are segmented from the supports first, and each then
 //! votes on the query (MAGeT-Brain, Chakravarty et al. 2013). They are training scans, and stand on the network's grid in
-//! a file beside the weights, because weights may be given away where scans may not. Where a student is taught
-//! ([`super::student`]), they are what it practises on.
+//! a file beside the weights, because weights may be given away where scans may not.
 
 use super::checkpoint::{self, About};
 use crate::episode::Scan;
 use crate::error::{Error, Result};
-use crate::tensor::{from_floats, from_voxels, to_vec, to_voxels};
+use crate::tensor::from_voxels;
 use crate::weights;
-use ndarray::Array3;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 const FILE: &str = "templates.safetensors";
 /// What the names of the tensors begin with; the scan's id follows.
-const IMAGE: &str = "scan ";
-const REGIONS: &str = "supervoxels of ";
-const SPACING: &str = "spacing of ";
-
-/// A scan without labels on the network's grid.
-#[derive(Debug)]
-pub struct Template {
-    /// (1, 1, D, H, W)
-    pub image: Tensor,
-    /// Its supervoxels (D, H, W); 0 is outside of the body.
-    pub regions: Array3<i32>,
-    pub spacing_mm: [f64; 3],
-}
-
-/// For [`crate::model::Model::ask_beside`].
-pub fn images_of(templates: &[Template]) -> Vec<Tensor> {
-    templates.iter().map(|template| template.image.shallow_clone()).collect()
-}
+const PREFIX: &str = "scan ";
 
 /// Writes up to `most` of the scans, as even as their order allows, into `folder`; nothing where `most` is 0.
 pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Result<()> {
@@ -41,23 +21,16 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Resul
     }
     let count = most.min(scans.len());
     let chosen = (0..count).map(|i| &scans[i * scans.len() / count]);
-    let tensors = chosen.flat_map(|scan| {
-        let regions = scan.regions.mapv(|region| region as f32);
-        let of = |prefix: &str, tensor| (format!("{prefix}{}", scan.id), tensor);
-        [
-            of(IMAGE, from_voxels(scan.image.view())),
-            of(REGIONS, from_voxels(regions.view())),
-            of(SPACING, from_floats(&scan.spacing_mm.map(|mm| mm as f32), &[3])),
-        ]
-    });
-    weights::write(&folder.join(FILE), &tensors.collect(), &about.to_json())
+    let tensors = chosen.map(|scan| (format!("{PREFIX}{}", scan.id), from_voxels(scan.image.view()))).collect();
+    weights::write(&folder.join(FILE), &tensors, &about.to_json())
 }
 
-/// The templates of the training that wrote `weights` (its last weights or a checkpoint), at most `most`.
+/// The templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H, W) each; at most
+/// `most`.
 ///
 /// # Errors
 /// There are none, or they are another training's.
-pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Template>> {
+pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Tensor>> {
     if most == 0 {
         return Ok(vec![]);
     }
@@ -74,24 +47,10 @@ pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Template>>
     if (&theirs.config, &theirs.fold) != (&about.config, &about.fold) {
         return refuse("those of another training");
     }
-    let ids: Vec<&str> = tensors.keys().filter_map(|name| name.strip_prefix(IMAGE)).collect();
-    match ids.iter().take(most).map(|id| template(id, &tensors)).collect::<Option<Vec<Template>>>() {
-        Some(templates) if 3 * ids.len() == tensors.len() => Ok(templates),
-        _ => refuse("other tensors than scans with their supervoxels and spacings"),
+    if tensors.iter().any(|(name, image)| !name.starts_with(PREFIX) || !matches!(image.size()[..], [1, 1, _, _, _])) {
+        return refuse("other tensors than scans");
     }
-}
-
-fn template(id: &str, tensors: &BTreeMap<String, Tensor>) -> Option<Template> {
-    let of = |prefix: &str| tensors.get(&format!("{prefix}{id}"));
-    let (image, regions, spacing) = (of(IMAGE)?, of(REGIONS)?, of(SPACING)?);
-    let is_whole = matches!(image.size()[..], [1, 1, _, _, _]) && regions.size() == image.size();
-    let [z, y, x] = to_vec(spacing)[..] else { return None };
-    let spacing_mm = [z, y, x].map(f64::from);
-    (is_whole && spacing_mm.iter().all(|mm| *mm > 0.0)).then(|| Template {
-        image: image.shallow_clone(),
-        regions: to_voxels(&regions.squeeze_dim(0).squeeze_dim(0)).mapv(|region| region as i32),
-        spacing_mm,
-    })
+    Ok(tensors.into_values().take(most).collect())
 }
 
 /// In the folder of the weights; checkpoints have a folder of their own below it.
@@ -125,9 +84,9 @@ mod tests {
         let scan = |number: usize| Scan {
             id: format!("{number}"),
             image: Array3::from_elem((2, 3, 4), number as f32),
-            regions: Array3::from_elem((2, 3, 4), 7),
+            regions: Array3::zeros((2, 3, 4)),
             organs: None,
-            spacing_mm: [3.0, 1.5, 1.25],
+            spacing_mm: [1.0; 3],
         };
         let scans: Vec<Scan> = (0..5).map(scan).collect();
         let last = folder.path().join("weights.safetensors");
@@ -142,10 +101,9 @@ mod tests {
         for weights in [last.clone(), folder.path().join("checkpoints/best.safetensors")] {
             let templates = read(&weights, &about("fold 0"), 9).unwrap();
             let means: Vec<f64> =
-                templates.iter().map(|template| template.image.mean(tch::Kind::Float).double_value(&[])).collect();
+                templates.iter().map(|image| image.mean(tch::Kind::Float).double_value(&[])).collect();
             assert_eq!(means, [0.0, 2.0]);
-            assert_eq!(templates[0].image.size(), [1, 1, 2, 3, 4]);
-            assert_eq!((&templates[0].regions, templates[1].spacing_mm), (&scans[0].regions, [3.0, 1.5, 1.25]));
+            assert_eq!(templates[0].size(), [1, 1, 2, 3, 4]);
         }
         let message = read(&last, &about("fold 1"), 2).unwrap_err().to_string();
         assert!(message.contains("another training"), "{message}");

@@ -3,16 +3,13 @@
 
 use crate::baseline;
 use crate::commands::cohort::Subject;
-use crate::commands::lesson;
 use crate::config::Config;
-use crate::error::Result;
 use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
 use crate::model::{Model, Reference, Shot};
 use crate::prediction::ABSENT;
 use crate::supervoxels::one_pieces;
 use crate::tensor::from_voxels;
-use crate::training::templates::Template;
 use crate::volume::LabelMap;
 use crate::volume::sparse::{annotate_slices, middle_slices};
 use ndarray::Array3;
@@ -68,7 +65,7 @@ impl Found {
 
 /// What segments: a network with the weights of a fold, or what needs none.
 pub enum Segmenter {
-    Network(Box<Model>, Vec<Template>),
+    Network(Box<Model>),
     Floor(baseline::Method),
 }
 
@@ -83,28 +80,25 @@ impl Segmenter {
             (_, 1) => "1 slice".to_owned(),
             (_, n) => format!("{n} slices"),
         };
-        match (config.prediction.templates, config.student.steps) {
-            (0, _) => of_support,
-            (count, 0) => format!("{of_support}, {count} templates"),
-            (count, _) => format!("{of_support}, {count} templates, student"),
+        match config.prediction.templates {
+            0 => of_support,
+            count => format!("{of_support}, {count} templates"),
         }
     }
 
     /// What is known of a support before any query is seen.
-    pub fn reference<'a>(
-        &'a self,
-        support: &'a Annotated,
-        values: &'a [i32],
-        config: &'a Config,
-    ) -> Result<Supported<'a>> {
+    pub fn reference<'a>(&'a self, support: &'a Annotated, values: &'a [i32], config: &'a Config) -> Supported<'a> {
         let labels = support.visible(values, config);
         let dense = match self {
             Self::Floor(_) => None,
-            Self::Network(model, templates) => Some(support.teaches(model, templates, &labels, values, config)?),
+            Self::Network(model) => {
+                let shot = support.subject.shot(&labels, values, Some(UNKNOWN));
+                Some(model.reference(&[shot], values.len() as i64))
+            }
         };
         let one_pieces = held_to_one_piece(&labels, config);
-        let middle = values.iter().map(|_| OnceCell::new()).collect();
-        Ok(Supported { segmenter: self, support, values, config, labels, dense, one_pieces, middle })
+        let by_slice = values.iter().map(|_| OnceCell::new()).collect();
+        Supported { segmenter: self, support, values, config, labels, dense, by_slice, one_pieces }
     }
 }
 
@@ -118,20 +112,6 @@ impl Annotated {
                 self.on_slices(&each.collect::<Vec<_>>(), config)
             }
         }
-    }
-
-    /// What a network knows of these classes from these labels.
-    fn teaches(
-        &self,
-        model: &Model,
-        templates: &[Template],
-        labels: &LabelMap,
-        values: &[i32],
-        config: &Config,
-    ) -> Result<Reference> {
-        let shots = [self.subject.shot(labels, values, Some(UNKNOWN))];
-        let reference = model.reference(&shots, values.len() as i64);
-        lesson::teach(model, reference, &shots, &[&self.subject], values.len(), templates, config)
     }
 
     fn known(&self, config: &Config) -> LabelMap {
@@ -159,33 +139,33 @@ pub struct Supported<'a> {
     labels: LabelMap,
     /// What a network knows of that.
     dense: Option<Reference>,
+    /// What it knows of each class from its middle slice, once that was asked for.
+    by_slice: Vec<OnceCell<Reference>>,
     one_pieces: BTreeSet<i32>,
-    /// What a network knows of each class from its middle slice, once it was asked.
-    middle: Vec<OnceCell<Reference>>,
 }
 
 impl Supported<'_> {
     /// Whether what was found under one protocol can be scored under `protocol`, too: a joint map is that of the whole
     /// volume, and EP1 looks at a part of it. A slice-wise network sees other slices then.
     pub fn serves(&self, found: &Found, protocol: Protocol) -> bool {
-        let is_sliced = matches!(self.segmenter, Segmenter::Network(..)) && is_sliced(self.config);
+        let is_sliced = matches!(self.segmenter, Segmenter::Network(_)) && is_sliced(self.config);
         matches!(found, Found::Joint(_)) && protocol != Protocol::Ep2 && !(is_sliced && protocol == Protocol::Ep1)
     }
 
     /// None where the system has no such protocol: a mask of one slice cannot be laid over a volume.
-    pub fn segment(&self, query: &Annotated, protocol: Protocol) -> Result<Option<Found>> {
-        let (model, templates) = match self.segmenter {
-            Segmenter::Floor(_) if protocol == Protocol::Ep2 => return Ok(None),
+    pub fn segment(&self, query: &Annotated, protocol: Protocol) -> Option<Found> {
+        let model = match self.segmenter {
+            Segmenter::Floor(_) if protocol == Protocol::Ep2 => return None,
             Segmenter::Floor(method) => {
                 let (support, percentile) = (&self.support.subject.image, self.config.preprocess.clip_percentile);
-                return Ok(method.segment(support, &self.labels, &query.subject.image, percentile).map(Found::Joint));
+                return method.segment(support, &self.labels, &query.subject.image, percentile).map(Found::Joint);
             }
-            Segmenter::Network(model, templates) => (model, templates),
+            Segmenter::Network(model) => model,
         };
-        Ok(Some(match protocol {
+        Some(match protocol {
             Protocol::Ep2 => {
-                let each = (0..self.values.len()).map(|class| self.by_middle_slice(model, templates, query, class));
-                Found::Each(each.collect::<Result<_>>()?)
+                let each = (0..self.values.len()).map(|class| self.by_middle_slice(model, query, class));
+                Found::Each(each.collect())
             }
             Protocol::Ep1 if is_sliced(self.config) => {
                 Found::Each(self.values.iter().map(|&value| self.by_thirds(model, query, value)).collect())
@@ -195,33 +175,23 @@ impl Supported<'_> {
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
                 Found::Joint(query.subject.labels(&scores, self.values, &self.one_pieces))
             }
-        }))
+        })
     }
 
     /// EP2 (Hansen et al. 2022): the support's middle slice of the organ is annotated, and the whole query is asked.
-    fn by_middle_slice(
-        &self,
-        model: &Model,
-        templates: &[Template],
-        query: &Annotated,
-        class: usize,
-    ) -> Result<Array3<i32>> {
+    fn by_middle_slice(&self, model: &Model, query: &Annotated, class: usize) -> Array3<i32> {
         let value = self.values[class];
         let slices = middle_slices(&self.support.labels.voxels, value, 1);
         let image = from_voxels(query.subject.working.view());
         let labels = self.support.on_slices(&slices, self.config);
-        let known = &self.middle[class];
-        if known.get().is_none() {
-            let reference = if is_sliced(self.config) {
-                let Some(&slice) = slices.first() else { return Ok(Array3::zeros(query.labels.voxels.dim())) };
-                model.reference(&[self.slice(slice, value)], 1)
-            } else {
-                self.support.teaches(model, templates, &labels, &[value], self.config)?
-            };
-            known.set(reference).expect("it was not there");
-        }
-        let scores = model.predict(&image, known.get().expect("it is there"));
-        Ok(query.subject.labels(&scores, &[value], &held_to_one_piece(&labels, self.config)))
+        let shot = if !is_sliced(self.config) {
+            self.support.subject.shot(&labels, &[value], Some(UNKNOWN))
+        } else {
+            let Some(&slice) = slices.first() else { return Array3::zeros(query.labels.voxels.dim()) };
+            self.slice(slice, value)
+        };
+        let scores = model.predict(&image, self.by_slice[class].get_or_init(|| model.reference(&[shot], 1)));
+        query.subject.labels(&scores, &[value], &held_to_one_piece(&labels, self.config))
     }
 
     /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one

@@ -21,8 +21,7 @@ use crate::model::Model;
 use crate::report::html::{Figure, render};
 use crate::report::scores::{self, ProtocolScores, Setup};
 use crate::report::{Row, overlay};
-use crate::training::checkpoint;
-use crate::training::templates::{self, images_of};
+use crate::training::{checkpoint, templates};
 use crate::volume::dataset::{self, Case, Dataset};
 use found::{Annotated, Found, Segmenter};
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,18 +194,14 @@ fn score_group(
     let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (supports.len() * parts.test.len()) as u64);
     let mut rows = Vec::new();
     for support in &supports {
-        let supported = segmenter.reference(&scans[support], &values, config)?;
+        let supported = segmenter.reference(&scans[support], &values, config);
         for query in parts.test.iter().filter(|query| *query != support) {
             stop::check()?;
             let (support, query) = (&scans[support], &scans[query]);
             let mut joint: Option<Found> = None; // what serves several protocols is found once
             for &protocol in &args.protocols {
                 let reusable = joint.take().filter(|found| supported.serves(found, protocol));
-                let Some(found) =
-                    reusable.map_or_else(|| supported.segment(query, protocol), |found| Ok(Some(found)))?
-                else {
-                    continue;
-                };
+                let Some(found) = reusable.or_else(|| supported.segment(query, protocol)) else { continue };
                 let scored = score(config, args, fold, [support, query], &classes, protocol, &found);
                 if protocol == args.protocols[0] {
                     examples.push(example(config, &scored, support, query, &found, &values));
@@ -244,15 +239,14 @@ fn segmenter(
     )?;
     let mut model = Model::new(&config.model(), args.device, config.training.seed);
     model.load(&weights, &tensors)?;
-    let templates = templates::read(&weights, &about, config.prediction.templates)?;
-    model.ask_beside(&images_of(&templates));
+    model.ask_beside(&templates::read(&weights, &about, config.prediction.templates)?);
     let ids = |position: &usize| &data.cases[*position].id;
     if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");
         let remedy = "give the dataset that the run was trained on";
         return Err(Error::file(&args.data, expected, format!("scan {seen}, which it was trained on"), remedy));
     }
-    Ok(Segmenter::Network(Box::new(model), templates))
+    Ok(Segmenter::Network(Box::new(model)))
 }
 
 fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
