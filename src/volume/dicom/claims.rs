@@ -1,7 +1,9 @@
 //! Whether the lengths that a DICOM file claims fit into it: the parser takes the memory for a value before it reads it, and
-//! a damaged length would cost gigabytes.
+//! a damaged length would cost gigabytes. And whether they fit the values' types: of a value that ends within a number the
+//! parser leaves the rest unread, and takes what follows for the next header, with a length that nobody has checked.
 
 use crate::error::{Error, Result};
+use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use dicom_encoding::decode::{Decode, file_header_decoder};
 use dicom_encoding::{Codec, TransferSyntax, TransferSyntaxIndex};
@@ -9,7 +11,7 @@ use dicom_parser::dataset::LazyDataToken;
 use dicom_parser::dataset::lazy_read::LazyDataSetReader;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 use std::fs::File;
-use std::io::{self, BufReader, Cursor, Read, Seek};
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 const REMEDY: &str =
@@ -19,32 +21,40 @@ const PREAMBLE_BYTES: usize = 128;
 /// A slice that unpacks to more is no slice.
 const MOST_UNPACKED_BYTES: u64 = 256 << 20;
 
+/// A length that the parser must not see.
+enum Claim {
+    /// More bytes than there are.
+    Beyond(u64),
+    /// Of numbers, the last one cut.
+    Within(u64, VR),
+}
+
 /// Looks at the headers of all values. What else is wrong with the file is the parser's to tell.
 ///
 /// # Errors
-/// The file cannot be read, or a value claims more bytes than the file has.
+/// The file cannot be read, or a value claims more bytes than the file has, or bytes that are no whole numbers.
 pub fn check(path: &Path) -> Result<()> {
     let io = |error| Error::io("read", path)(error);
     let file = File::open(path).map_err(io)?;
     let bytes = file.metadata().map_err(io)?.len();
-    match largest(BufReader::new(file), bytes).map_err(io)? {
-        Some(claim) => {
-            let (expected, found) = ("values that fit into the file", format!("one of {claim} bytes in {bytes}"));
-            Err(Error::file(path, expected, found, REMEDY))
-        }
-        None => Ok(()),
-    }
+    let (expected, found) = match first(BufReader::new(file), bytes).map_err(io)? {
+        None => return Ok(()),
+        Some(Claim::Beyond(claim)) => ("values that fit into the file", format!("one of {claim} bytes in {bytes}")),
+        Some(Claim::Within(claim, vr)) => ("values of whole numbers", format!("one of type {vr} of {claim} bytes")),
+    };
+    Err(Error::file(path, expected, found, REMEDY))
 }
 
-/// The first claim of more than `most` bytes.
-fn largest(mut file: impl Read + Seek, most: u64) -> io::Result<Option<u64>> {
+/// The first claim of more than `most` bytes, or of no whole numbers.
+fn first(mut file: impl Read + Seek, most: u64) -> io::Result<Option<Claim>> {
     let mut start = Vec::new();
-    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start)?;
-    if start != MAGIC {
-        file.by_ref().take(PREAMBLE_BYTES as u64).read_to_end(&mut start)?;
-        if !start.ends_with(MAGIC) {
+    file.by_ref().take((PREAMBLE_BYTES + MAGIC.len()) as u64).read_to_end(&mut start)?;
+    // In the parser's order: a preamble may itself begin with the mark.
+    if start.get(PREAMBLE_BYTES..) != Some(MAGIC) {
+        if !start.starts_with(MAGIC) {
             return Ok(None);
         }
+        file.seek(SeekFrom::Start(MAGIC.len() as u64))?;
     }
     let (decoder, mut syntax) = (file_header_decoder(), String::new());
     let (mut read, mut group) = (0, u64::MAX);
@@ -52,13 +62,14 @@ fn largest(mut file: impl Read + Seek, most: u64) -> io::Result<Option<u64>> {
         let Ok((header, header_bytes)) = decoder.decode_header(&mut file) else { return Ok(None) };
         let Some(length) = header.len.get().map(u64::from) else { return Ok(None) };
         if length > most {
-            return Ok(Some(length));
+            return Ok(Some(Claim::Beyond(length)));
         }
         let mut value = Vec::new();
         file.by_ref().take(length).read_to_end(&mut value)?;
         match (header.tag, <[u8; 4]>::try_from(&value[..])) {
-            (tags::FILE_META_INFORMATION_GROUP_LENGTH, Ok(four)) => {
-                (read, group) = (0, u32::from_le_bytes(four).into())
+            // Another one changes nothing.
+            (tags::FILE_META_INFORMATION_GROUP_LENGTH, Ok(four)) if group == u64::MAX => {
+                group = u32::from_le_bytes(four).into();
             }
             // Without its length nobody knows where the group ends.
             _ if group == u64::MAX => return Ok(None),
@@ -69,26 +80,91 @@ fn largest(mut file: impl Read + Seek, most: u64) -> io::Result<Option<u64>> {
         }
     }
     let Some(syntax) = TransferSyntaxRegistry.get(&syntax) else { return Ok(None) };
-    let Codec::Dataset(Some(packing)) = syntax.codec() else { return Ok(largest_value(file, syntax, most)) };
+    let Codec::Dataset(Some(packing)) = syntax.codec() else { return Ok(first_value(file, syntax, most)) };
     let mut unpacked = Vec::new();
     packing.adapt_reader(Box::new(file)).take(MOST_UNPACKED_BYTES).read_to_end(&mut unpacked)?;
     let bytes = unpacked.len() as u64;
-    Ok(if bytes == MOST_UNPACKED_BYTES { Some(bytes) } else { largest_value(Cursor::new(unpacked), syntax, bytes) })
+    Ok(match bytes {
+        MOST_UNPACKED_BYTES => Some(Claim::Beyond(bytes)),
+        _ => first_value(Cursor::new(unpacked), syntax, bytes),
+    })
 }
 
 /// The same of the values after the meta information.
-fn largest_value(file: impl Read + Seek, syntax: &TransferSyntax, most: u64) -> Option<u64> {
+fn first_value(file: impl Read + Seek, syntax: &TransferSyntax, most: u64) -> Option<Claim> {
     let mut reader = LazyDataSetReader::new_with_ts(file, syntax).ok()?;
     while let Some(Ok(token)) = reader.advance() {
-        let claim = match &token {
-            LazyDataToken::ElementHeader(header) => header.len.get(),
-            LazyDataToken::LazyItemValue { len, .. } => Some(*len),
-            _ => None,
+        let (length, vr) = match &token {
+            LazyDataToken::ElementHeader(header) => (header.len.get(), header.vr),
+            LazyDataToken::LazyItemValue { len, .. } => (Some(*len), VR::OB),
+            _ => (None, VR::OB),
         };
-        let claim = claim.map(u64::from).filter(|&claim| claim > most);
-        if claim.is_some() || token.skip().is_err() {
-            return claim;
+        match length.map(u64::from) {
+            Some(length) if length > most => return Some(Claim::Beyond(length)),
+            Some(length) if !length.is_multiple_of(number_bytes(vr)) => return Some(Claim::Within(length, vr)),
+            _ => token.skip().ok()?,
         }
     }
     None
+}
+
+/// Of one number of this type, as the parser reads it; 1 for text and bytes.
+fn number_bytes(vr: VR) -> u64 {
+    match vr {
+        VR::US | VR::SS | VR::OW => 2,
+        VR::UL | VR::SL | VR::FL | VR::AT | VR::OL | VR::OF => 4,
+        VR::UV | VR::SV | VR::FD | VR::OV | VR::OD => 8,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of explicit little-endian values: `meta` stands before the transfer syntax, `value` after it.
+    fn check_file(preamble: &[u8], meta: &[u8], value: &[u8]) -> Result<()> {
+        let syntax = b"\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0";
+        let group = u32::try_from(meta.len() + syntax.len()).unwrap().to_le_bytes();
+        let file = [preamble, MAGIC, b"\x02\0\0\0UL\x04\0", &group, meta, syntax, value].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.dcm");
+        std::fs::write(&path, file).unwrap();
+        check(&path)
+    }
+
+    #[test]
+    fn numbers_are_whole() {
+        let check = |vr: &[u8], bytes: u8| {
+            let header = [b"\x28\0\0\x01", vr, &[bytes, 0]].concat();
+            check_file(&[0; PREAMBLE_BYTES], b"", &[header, vec![b' '; bytes.into()]].concat())
+        };
+        for (vr, size) in
+            [("US", 2), ("SS", 2), ("UL", 4), ("SL", 4), ("FL", 4), ("AT", 4), ("FD", 8), ("DS", 1), ("UI", 1)]
+        {
+            for bytes in 0..20 {
+                let outcome = check(vr.as_bytes(), bytes);
+                assert_eq!(outcome.is_ok(), bytes % size == 0, "{vr} of {bytes} bytes: {outcome:?}");
+            }
+        }
+        let text = check(b"SL", 2).unwrap_err().to_string();
+        assert!(text.contains("expected values of whole numbers, found one of type SL of 2 bytes"), "{text}");
+    }
+
+    #[test]
+    fn nothing_before_a_value_hides_its_length() {
+        let mut marked = [0; PREAMBLE_BYTES];
+        marked[..4].copy_from_slice(MAGIC);
+        let another_group_length = b"\x02\0\0\0UL\x04\0\0\0\0\0";
+        for (preamble, meta) in [
+            (&[0; PREAMBLE_BYTES][..], &b""[..]),
+            (&[], b""),
+            (&marked, b""),
+            (&[0; PREAMBLE_BYTES], another_group_length),
+        ] {
+            let outcome = check_file(preamble, meta, b"\x28\0\0\x01OB\0\0\0\0\0\x40");
+            let text = outcome.expect_err(&format!("{preamble:?} {meta:?}")).to_string();
+            assert!(text.contains("expected values that fit into the file, found one of 1073741824 bytes"), "{text}");
+        }
+    }
 }
