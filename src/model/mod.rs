@@ -2,6 +2,7 @@
 //! asked as one by joining their features: the cosine of two joined features is the mean of the networks' cosines.
 
 mod memory;
+mod place;
 pub mod slices;
 
 pub use memory::MemoryEstimate;
@@ -57,6 +58,8 @@ pub struct Voters {
     templates: Vec<Prototypes>,
     /// Voxels of each class in a template, the median over them, at the resolution of the features.
     usual_vox: Vec<f64>,
+    /// Added to the scores in all rounds but the last: what the templates say of where a class lies, (1, 1 + K, d, h, w).
+    place: Option<Tensor>,
 }
 
 /// A class with less than this share of its usual volume has been lost in the vote.
@@ -243,30 +246,33 @@ impl Model {
 
     /// What the supports say, and the templates that are segmented from them.
     fn voters(&self, support: Prototypes, count: i64) -> Voters {
-        let (mut templates, mut volumes_vox) = (Vec::new(), Vec::new());
+        let (mut templates, mut volumes_vox, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         for features in &self.templates {
-            let found = self.refined(features, &[self.asked(features, &support)]);
+            let found = self.refined(features, &[self.asked(features, &support)], None);
             volumes_vox.push(volumes(&found));
             templates.push(self.beyond_doubt(features, &found));
+            scores.push(found);
         }
+        let weight = self.config.prediction.place_weight;
+        let place = if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None };
         let usual = |class: usize| {
             let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
             of_class.sort_by(f64::total_cmp);
             of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
         };
         let usual_vox = (0..count as usize).map(usual).collect();
-        Voters { support, templates, usual_vox }
+        Voters { support, templates, usual_vox, place }
     }
 
     /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
     fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
-        let Voters { support, templates, usual_vox } = voters;
+        let Voters { support, templates, usual_vox, place } = voters;
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(features, voter)).collect();
-        let found = self.refined(features, &all);
+        let found = self.refined(features, &all, place.as_ref());
         let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
         if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
-            return self.refined(features, &all[..1]);
+            return self.refined(features, &all[..1], place.as_ref());
         }
         found
     }
@@ -276,12 +282,22 @@ impl Model {
     }
 
     /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w), the median over the voters. In each round of
-    /// refinement the voxels of the query that are beyond doubt stand beside each voter.
-    fn refined(&self, features: &Tensor, voters: &[Similarity]) -> Tensor {
-        let mut found = prediction::median(&voters.iter().map(Similarity::scores).collect::<Vec<_>>());
-        for _ in 0..self.config.prediction.rounds {
+    /// refinement the voxels of the query that are beyond doubt stand beside each voter. What is known of places helps to find the
+    /// classes; in the last round appearance decides alone.
+    fn refined(&self, features: &Tensor, voters: &[Similarity], place: Option<&Tensor>) -> Tensor {
+        let rounds = self.config.prediction.rounds;
+        let placed = |found: Tensor, round: u32| match place.filter(|_| round < rounds) {
+            Some(place) => {
+                let size = found.size();
+                prediction::interpolate(place, [size[2], size[3], size[4]]) + found
+            }
+            None => found,
+        };
+        let median = |scores: Vec<Tensor>| prediction::median(&scores);
+        let mut found = placed(median(voters.iter().map(Similarity::scores).collect()), 0);
+        for round in 1..=rounds {
             let own = self.asked(features, &self.beyond_doubt(features, &found));
-            found = prediction::median(&voters.iter().map(|voter| voter.beside(&own).scores()).collect::<Vec<_>>());
+            found = placed(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
         }
         found
     }
@@ -333,12 +349,42 @@ mod tests {
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
         let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
         let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters = |support, templates, usual_vox: f64| Voters { support, templates, usual_vox: vec![usual_vox] };
+        let voters =
+            |support, templates, usual_vox: f64| Voters { support, templates, usual_vox: vec![usual_vox], place: None };
         assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
         assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
         // Templates that find nothing in this query are passed over if they find something in each other.
         assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 8.0)), (true, false));
         assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
+    }
+
+    /// Two places look alike to the support, and the templates have seen the class on the left alone.
+    #[test]
+    fn the_place_decides_between_equals_and_appearance_has_the_last_word() {
+        let set = [
+            "features.f_maps=4",
+            "prediction.test_classes=joint",
+            "prototypes.test_window={size=[1, 2, 2]}",
+            "prediction.rounds=2",
+        ];
+        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        // Columns: two of one kind, four of background, two of nearly the same kind.
+        let [left, right, between] = [[1.0f32, 0.3, 0.0], [1.0, -0.3, 0.0], [0.0, 0.0, 1.0]];
+        let columns = [left, left, between, between, between, between, right, right];
+        let channel = |c: usize| columns.map(|column| column[c]).repeat(4);
+        let features = Tensor::from_slice(&[channel(0), channel(1), channel(2)].concat()).view([1, 3, 1, 4, 8]);
+        let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 3])];
+        let support =
+            || Prototypes { background: rows(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.05]), foreground: rows(&[1.0, 0.0, 0.0]) };
+        let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
+        let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
+        let found = |place| {
+            let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], place };
+            let hard = prediction::hard(&model.elected(&features, &voters));
+            [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
+        };
+        assert_eq!(found(None), [1, 0, 1]);
+        assert_eq!(found(Some(place)), [1, 0, 0]);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Config {
     pub confidence: f64,
     /// Scans without labels, of those trained on, that vote at test beside the supports: at most so many.
     pub templates: usize,
+    /// Weight of the logarithm of how often the templates show a class at a voxel's place, in all rounds but the last.
+    pub place_weight: f64,
     /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
     pub supervoxel_weight: f64,
     /// A class that is one piece in every support keeps its largest connected component alone.
@@ -58,14 +60,11 @@ impl Config {
             let found = self.confidence.to_string();
             return Err(Error::invalid("prediction.confidence", "a probability in [0, 1)", found, "change this key"));
         }
-        if !(0.0..=1e3).contains(&self.supervoxel_weight) {
-            let found = self.supervoxel_weight.to_string();
-            return Err(Error::invalid(
-                "prediction.supervoxel_weight",
-                "a number in [0, 1000]",
-                found,
-                "change this key",
-            ));
+        for (key, weight) in [("supervoxel_weight", self.supervoxel_weight), ("place_weight", self.place_weight)] {
+            if !(0.0..=1e3).contains(&weight) {
+                let at = format!("prediction.{key}");
+                return Err(Error::invalid(at, "a number in [0, 1000]", weight.to_string(), "change this key"));
+            }
         }
         Ok(())
     }

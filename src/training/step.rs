@@ -190,6 +190,7 @@ mod tests {
                 test_classes: classes,
                 rounds: 0,
                 templates: 0,
+                place_weight: 0.0,
                 confidence: 0.5,
                 supervoxel_weight: 0.0,
                 one_piece: false,
