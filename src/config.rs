@@ -154,6 +154,10 @@ impl Config {
             let (expected, found) = ("0 beside a network of single slices", self.prediction.templates.to_string());
             return Err(Error::invalid("prediction.templates", expected, found, "set it to 0"));
         }
+        if self.prediction.learn_borders && is_sliced {
+            let expected = "false beside a network of single slices";
+            return Err(Error::invalid("prediction.learn_borders", expected, "true", "set it to false"));
+        }
         self.baseline.check()?;
         self.loss.check()?;
         self.training.check()
@@ -319,6 +323,11 @@ mod tests {
                 "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
                 &["prediction.templates=3"],
                 ["prediction.templates", "set it to 0"],
+            ),
+            (
+                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["prediction.learn_borders=true"],
+                ["prediction.learn_borders", "set it to false"],
             ),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {

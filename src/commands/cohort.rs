@@ -4,7 +4,9 @@ use crate::commands::progress::{Progress, warn};
 use crate::config::Config;
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
-use crate::model::Shot;
+use crate::model::{Model, Reference, Shot};
+use crate::prediction::{Borders, Example, Guess};
+use crate::prototypes::Classes;
 use crate::supervoxels::{self, keep_largest};
 use crate::tensor::{from_classes, from_voxels, to_channels};
 use crate::training::validation::Annotated;
@@ -16,7 +18,6 @@ use ndarray::{Array3, ArrayView3, ArrayView4};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
 
 /// Stands beside class indices for what is not annotated.
 const UNKNOWN: i32 = -1;
@@ -106,12 +107,6 @@ impl Subject {
         }
     }
 
-    /// The label map of scores (1, 1 + K, D, H, W) on the native grid, class i + 1 as `values[i]`; of `one_pieces` the
-    /// largest piece alone.
-    pub fn labels(&self, scores: &Tensor, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
-        named(&self.native_scores(to_channels(scores).view()), values, one_pieces)
-    }
-
     /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.
     pub fn classes(&self, native: ArrayView3<i32>, values: &[i32]) -> Array3<u8> {
         let index = |label: i32| values.iter().position(|&value| value == label).map_or(0, |i| i as i32 + 1);
@@ -138,8 +133,82 @@ impl Subject {
     }
 }
 
-/// As [`Subject::labels`], of scores that are on the native grid already.
-pub fn named(scores: &NativeScores, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
+/// What a network finds in a query, on its native grid.
+pub struct Found {
+    /// Label values.
+    pub labels: Array3<i32>,
+    /// Of each class, where borders were drawn anew.
+    pub probabilities: Option<Vec<Array3<f32>>>,
+}
+
+/// What is looked for, and how it is drawn.
+#[derive(Clone, Copy)]
+pub struct Drawing<'a> {
+    /// Label value of class 1, 2, ...
+    pub values: &'a [i32],
+    /// Of these the largest piece alone.
+    pub one_pieces: &'a BTreeSet<i32>,
+    pub classes: Classes,
+}
+
+impl Drawing<'_> {
+    /// Labels of scores on the native grid, the borders as they were learned.
+    pub fn draw(&self, scores: &NativeScores, spacing_mm: [f64; 3], borders: Option<&Borders>) -> Found {
+        let labels = named(scores, self.values, self.one_pieces);
+        let Some(borders) = borders else { return Found { labels, probabilities: None } };
+        let probabilities = self.probabilities(scores);
+        let guess = Guess { labels: labels.view(), probabilities: &probabilities, spacing_mm };
+        let (mut labels, probabilities) = borders.redraw(&guess, self.values);
+        if !self.one_pieces.is_empty() {
+            keep_largest(&mut labels, self.one_pieces);
+        }
+        Found { labels, probabilities: Some(probabilities) }
+    }
+
+    /// How the supports' borders are drawn, from what the network finds when each is asked of all; None of a network of
+    /// single slices.
+    pub fn learn(
+        &self,
+        model: &Model,
+        reference: &Reference,
+        supports: &[(&Subject, ArrayView3<i32>)],
+        ignore: Option<i32>,
+    ) -> Option<Borders> {
+        let asked = |(subject, _): &(&Subject, _)| {
+            let scores = to_channels(&model.ask_supports(&from_voxels(subject.working.view()), reference)?);
+            let scores = subject.native_scores(scores.view());
+            Some((named(&scores, self.values, self.one_pieces), self.probabilities(&scores)))
+        };
+        let found: Vec<_> = supports.iter().map(asked).collect::<Option<_>>()?;
+        let mut examples = Vec::new();
+        for ((subject, truth), (labels, probabilities)) in supports.iter().zip(&found) {
+            let spacing_mm = subject.image.geometry.spacing_mm();
+            let guess = Guess { labels: labels.view(), probabilities, spacing_mm };
+            examples.push(Example { guess, truth: truth.view(), ignore });
+        }
+        Some(Borders::learn(&examples, self.values))
+    }
+
+    fn probabilities(&self, scores: &NativeScores) -> Vec<Array3<f32>> {
+        (1..=self.values.len()).map(native_probabilities(scores, self.classes)).collect()
+    }
+}
+
+/// The probability of a class on the native grid, by its index from 1 (Eq. 3.4); 0 where the network saw nothing.
+pub fn native_probabilities<'a>(scores: &'a NativeScores, classes: Classes) -> impl Fn(usize) -> Array3<f32> + 'a {
+    let log_sum = (classes == Classes::Joint).then(|| scores.log_sum(0.0));
+    move |class| {
+        let mut score = scores.of(class, f32::NEG_INFINITY);
+        match &log_sum {
+            Some(log_sum) => score.zip_mut_with(log_sum, |score, log_sum| *score = (*score - log_sum).exp().min(1.0)),
+            None => score.mapv_inplace(|score| 1.0 / (1.0 + (-score).exp())),
+        }
+        score
+    }
+}
+
+/// Labels of scores on the native grid.
+fn named(scores: &NativeScores, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
     let mut labels = scores.classes().mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
     if !one_pieces.is_empty() {
         keep_largest(&mut labels, one_pieces);

@@ -7,21 +7,20 @@ mod summary;
 pub use classes::Wanted;
 
 use crate::artifact;
-use crate::commands::cohort::{Subject, named};
+use crate::commands::cohort::{Drawing, Subject, native_probabilities};
 use crate::commands::progress::{Progress, warn};
 use crate::commands::{memory, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
 use crate::model::{Model, Reference, Shot};
-use crate::prediction::hard;
-use crate::prototypes::Classes;
+use crate::prediction::{Borders, hard};
 use crate::report::overlay;
 use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
 use crate::training::{checkpoint, templates};
 use crate::volume::foreground::body_mask;
-use crate::volume::preprocess::{self, NativeScores};
+use crate::volume::preprocess;
 use crate::volume::{LabelMap, nifti};
 use ndarray::Array3;
 use queries::Query;
@@ -72,6 +71,8 @@ struct Segmenter {
     values: Vec<i32>,
     /// Those that are one piece in every support, where the configuration holds them to that.
     one_pieces: BTreeSet<i32>,
+    /// How the supports' annotators draw, where the configuration learns it.
+    borders: Option<Borders>,
     origin: Origin,
 }
 
@@ -193,8 +194,10 @@ fn preview_path(query: &Query, args: &Args) -> PathBuf {
 impl Segmenter {
     fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Args) -> Result<Self> {
         let (mut supports, mut maps) = (Vec::new(), Vec::new());
+        let learns = config.prediction.learn_borders;
         for (image, label) in &args.supports {
-            let subject = Subject::read(image, &config.preprocess)?;
+            let subject =
+                if learns { Subject::read_query(image, &config)? } else { Subject::read(image, &config.preprocess)? };
             maps.push(subject.read_labels(image, label)?);
             supports.push(subject);
         }
@@ -232,8 +235,11 @@ impl Segmenter {
         if args.largest_component {
             one_pieces.extend(&values);
         }
+        let drawing = Drawing { values: &values, one_pieces: &one_pieces, classes: config.prediction.test_classes };
+        let drawn: Vec<_> = supports.iter().zip(&maps).map(|(subject, map)| (subject, map.voxels.view())).collect();
+        let borders = if learns { drawing.learn(&model, &reference, &drawn, ignore) } else { None };
         let origin = origin(args)?;
-        Ok(Self { model, config, reference, supports, classes, values, one_pieces, origin })
+        Ok(Self { model, config, reference, supports, classes, values, one_pieces, borders, origin })
     }
 
     /// Segments one volume and writes the result; what was found.
@@ -251,9 +257,15 @@ impl Segmenter {
             to_channels(&self.model.predict(&from_voxels(subject.working.view()), &self.reference))
         });
         let native = subject.native_scores(scores.view());
-        let labels = named(&native, &self.values, &self.one_pieces);
+        let classes = self.config.prediction.test_classes;
+        let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, classes };
+        let drawn = drawing.draw(&native, subject.image.geometry.spacing_mm(), self.borders.as_ref());
+        let labels = drawn.labels;
         nifti::write_labels(&output, &labels, &subject.native)?;
-        let of_class = native_probabilities(&native, self.config.prediction.test_classes);
+        let of_class: Box<dyn Fn(usize) -> Array3<f32>> = match drawn.probabilities {
+            Some(maps) => Box::new(move |class| maps[class - 1].clone()),
+            None => Box::new(native_probabilities(&native, classes)),
+        };
         let mut found = Vec::new();
         for (index, class) in self.classes.iter().enumerate() {
             let probability = of_class(index + 1);
@@ -356,19 +368,6 @@ fn doubts(subject: &Subject, labels: &LabelMap, classes: &[Class]) -> Vec<String
         }
     }
     doubts
-}
-
-/// The probability of a class on the native grid, by its index from 1 (Eq. 3.4); 0 where the network saw nothing.
-fn native_probabilities<'a>(scores: &'a NativeScores, classes: Classes) -> impl Fn(usize) -> Array3<f32> + 'a {
-    let log_sum = (classes == Classes::Joint).then(|| scores.log_sum(0.0));
-    move |class| {
-        let mut score = scores.of(class, f32::NEG_INFINITY);
-        match &log_sum {
-            Some(log_sum) => score.zip_mut_with(log_sum, |score, log_sum| *score = (*score - log_sum).exp().min(1.0)),
-            None => score.mapv_inplace(|score| 1.0 / (1.0 + (-score).exp())),
-        }
-        score
-    }
 }
 
 #[cfg(test)]

@@ -244,6 +244,16 @@ impl Model {
         })
     }
 
+    /// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) by the supports alone, asked once; None of a network of single slices.
+    pub fn ask_supports(&self, image: &Tensor, reference: &Reference) -> Option<Tensor> {
+        let Reference::Voters(voters) = reference else { return None };
+        let size = image.size();
+        no_grad(|| {
+            let scores = self.asked(&self.features(&image.to_device(self.device())), &voters.support).scores();
+            Some(prediction::interpolate(&scores, [size[2], size[3], size[4]]))
+        })
+    }
+
     /// What the supports say, and the templates that are segmented from them.
     fn voters(&self, support: Prototypes, count: i64) -> Voters {
         let (mut templates, mut volumes_vox, mut scores) = (Vec::new(), Vec::new(), Vec::new());

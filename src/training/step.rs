@@ -193,6 +193,7 @@ mod tests {
                 place_weight: 0.0,
                 confidence: 0.5,
                 supervoxel_weight: 0.0,
+                learn_borders: false,
                 one_piece: false,
             },
         };

@@ -2,14 +2,14 @@
 //! networks see only what their protocol pairs.
 
 use crate::baseline;
-use crate::commands::cohort::Subject;
+use crate::commands::cohort::{Drawing, Subject};
 use crate::config::Config;
 use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
 use crate::model::{Model, Reference, Shot};
-use crate::prediction::ABSENT;
+use crate::prediction::{ABSENT, Borders};
 use crate::supervoxels::one_pieces;
-use crate::tensor::from_voxels;
+use crate::tensor::{from_voxels, to_channels};
 use crate::volume::LabelMap;
 use crate::volume::sparse::{annotate_slices, middle_slices};
 use ndarray::Array3;
@@ -98,7 +98,12 @@ impl Segmenter {
         };
         let one_pieces = held_to_one_piece(&labels, config);
         let by_slice = values.iter().map(|_| OnceCell::new()).collect();
-        Supported { segmenter: self, support, values, config, labels, dense, by_slice, one_pieces }
+        let mut supported =
+            Supported { segmenter: self, support, values, config, labels, dense, borders: None, by_slice, one_pieces };
+        if let (Self::Network(model), Some(reference)) = (self, &supported.dense) {
+            supported.borders = supported.learned(model, reference, &supported.labels, values, &supported.one_pieces);
+        }
+        supported
     }
 }
 
@@ -139,8 +144,10 @@ pub struct Supported<'a> {
     labels: LabelMap,
     /// What a network knows of that.
     dense: Option<Reference>,
+    /// How the support's annotator draws, where the configuration learns it.
+    borders: Option<Borders>,
     /// What it knows of each class from its middle slice, once that was asked for.
-    by_slice: Vec<OnceCell<Reference>>,
+    by_slice: Vec<OnceCell<(Reference, Option<Borders>)>>,
     one_pieces: BTreeSet<i32>,
 }
 
@@ -173,7 +180,7 @@ impl Supported<'_> {
             Protocol::Full | Protocol::Ep1 => {
                 let reference = self.dense.as_ref().expect("a network has one");
                 let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
-                Found::Joint(query.subject.labels(&scores, self.values, &self.one_pieces))
+                Found::Joint(self.drawn(query, &scores, self.values, &self.one_pieces, self.borders.as_ref()))
             }
         })
     }
@@ -190,8 +197,14 @@ impl Supported<'_> {
             let Some(&slice) = slices.first() else { return Array3::zeros(query.labels.voxels.dim()) };
             self.slice(slice, value)
         };
-        let scores = model.predict(&image, self.by_slice[class].get_or_init(|| model.reference(&[shot], 1)));
-        query.subject.labels(&scores, &[value], &held_to_one_piece(&labels, self.config))
+        let one_pieces = held_to_one_piece(&labels, self.config);
+        let (reference, borders) = self.by_slice[class].get_or_init(|| {
+            let reference = model.reference(&[shot], 1);
+            let borders = self.learned(model, &reference, &labels, &[value], &one_pieces);
+            (reference, borders)
+        });
+        let scores = model.predict(&image, reference);
+        self.drawn(query, &scores, &[value], &one_pieces, borders.as_ref())
     }
 
     /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one
@@ -217,7 +230,37 @@ impl Supported<'_> {
             scores.narrow(2, first, last - first + 1).copy_(&found.to_device(scores.device()));
         }
         let one_pieces = held_to_one_piece(&self.support.on_slices(&slices, self.config), self.config);
-        query.subject.labels(&scores, &[value], &one_pieces)
+        self.drawn(query, &scores, &[value], &one_pieces, None)
+    }
+
+    /// The label map of scores (1, 1 + K, D, H, W) on the native grid.
+    fn drawn(
+        &self,
+        query: &Annotated,
+        scores: &Tensor,
+        values: &[i32],
+        one_pieces: &BTreeSet<i32>,
+        borders: Option<&Borders>,
+    ) -> Array3<i32> {
+        let drawing = Drawing { values, one_pieces, classes: self.config.prediction.test_classes };
+        let (subject, scores) = (&query.subject, to_channels(scores));
+        let spacing_mm = subject.image.geometry.spacing_mm();
+        drawing.draw(&subject.native_scores(scores.view()), spacing_mm, borders).labels
+    }
+
+    /// How the annotator of these labels of the support draws, where the configuration learns it.
+    fn learned(
+        &self,
+        model: &Model,
+        reference: &Reference,
+        labels: &LabelMap,
+        values: &[i32],
+        one_pieces: &BTreeSet<i32>,
+    ) -> Option<Borders> {
+        let (learn_borders, classes) = (self.config.prediction.learn_borders, self.config.prediction.test_classes);
+        let drawing = Drawing { values, one_pieces, classes };
+        let support = [(&self.support.subject, labels.voxels.view())];
+        if learn_borders { drawing.learn(model, reference, &support, Some(UNKNOWN)) } else { None }
     }
 
     /// One slice of the support, as a volume of depth 1.
