@@ -22,6 +22,8 @@ pub mod rng;
 pub mod augment;
 /// Support labels -> query labels without a network.
 pub mod baseline;
+/// What a network finds -> borders as the support's annotator draws them.
+pub mod borders;
 /// Regions -> support and query.
 pub mod episode;
 /// Prediction + truth -> Dice.

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("supervoxels", &["error", "rng", "artifact", "volume"]),
     ("augment", &["error", "rng", "artifact", "volume"]),
     ("baseline", &["error", "volume"]),
+    ("borders", &["augment"]),
     ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
     ("metrics", &["error", "rng", "artifact", "volume"]),
     ("report", &["error", "rng", "artifact", "volume", "metrics"]),
@@ -45,11 +46,12 @@ const WITHOUT_TORCH: &[&str] = &[
     "episode",
     "augment",
     "baseline",
+    "borders",
     "metrics",
     "report",
     "phantom",
 ];
-const WITHOUT_FILES: &[&str] = &["baseline", "tensor", "features", "prototypes", "prediction", "loss"];
+const WITHOUT_FILES: &[&str] = &["baseline", "borders", "tensor", "features", "prototypes", "prediction", "loss"];
 /// Crates with one home: the paths below `src/` that start like this may name them, and tests may.
 const HOMES: &[(&str, &[&str])] = &[
     ("nifti", &["volume/nifti"]),

@@ -346,6 +346,41 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
     assert!(summary("--set prediction.templates=0").contains("annotation=dense|"));
 }
 
+/// Asked of the support itself, which is what it has learned from.
+#[test]
+fn borders_come_nearer_to_those_that_the_annotator_draws() {
+    let (trained, pair) = (&*TRAINED, pair());
+    let [image, label] = &pair.support;
+    let truth = read_labels(label).unwrap().0.voxels;
+    let segment = |learned: bool| {
+        let out = pair.folder.path().join(format!("learned {learned}"));
+        let more = "--classes 200 --probabilities --set prediction.templates=0 --set prediction.rounds=0";
+        let more = format!("{more} --set prediction.learn_borders={learned}");
+        succeed(&format!("{SEGMENT} {more}"), &[&trained.weights, image, label, image, &out]);
+        let found = read_labels(&out.join("a_seg.nii.gz")).unwrap().0.voxels;
+        let probability: Image = read_image(&out.join("a_probability_200.nii.gz")).unwrap().0;
+        assert!(found.iter().zip(&probability.voxels).all(|(&label, &p)| (label == 200) == (p > 0.5)), "{learned}");
+        let both = found.iter().zip(&truth).filter(|(a, b)| **a == 200 && **b == 200).count() as f64;
+        let of = |voxels: &Array3<i32>| voxels.iter().filter(|label| **label == 200).count() as f64;
+        2.0 * both / (of(&found) + of(&truth))
+    };
+    let (plain, learned) = (segment(false), segment(true));
+    assert!(plain > 0.1 && learned > plain + 0.02, "{plain} {learned}");
+
+    let scored = |learned: bool| {
+        let out = pair.folder.path().join("evaluation");
+        let eval = "eval --run {} --data {} --out {} --device cpu --force --set prediction.learn_borders=";
+        succeed(&format!("{eval}{learned}"), &[&trained.run, &trained.data, &out]);
+        scores(&out)
+    };
+    let (plain, learned) = (scored(false), scored(true));
+    let changed = |protocol: &str| {
+        let rows = plain.iter().zip(&learned).filter(|(row, _)| row.iter().any(|field| field == protocol));
+        rows.filter(|(plain, learned)| plain != learned).count()
+    };
+    assert!(changed("full") > 0 && changed("ep2") > 0, "{} {}", changed("full"), changed("ep2"));
+}
+
 #[test]
 fn segment_takes_several_supports_and_goes_on_after_a_bad_query() {
     let (trained, pair) = (&*TRAINED, pair());

@@ -1,11 +1,11 @@
 //! Scans from disk to the network's grid.
 
+use crate::borders::{self, Borders, Guess, Redrawn};
 use crate::commands::progress::{Progress, warn};
 use crate::config::Config;
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::model::{Model, Reference, Shot};
-use crate::prediction::{Borders, Example, Guess};
 use crate::prototypes::Classes;
 use crate::supervoxels::{self, keep_largest};
 use crate::tensor::{from_classes, from_voxels, to_channels};
@@ -138,7 +138,7 @@ pub struct Found {
     /// Label values.
     pub labels: Array3<i32>,
     /// Of each class, where borders were drawn anew.
-    pub probabilities: Option<Vec<Array3<f32>>>,
+    pub probabilities: Option<Vec<Redrawn>>,
 }
 
 /// What is looked for, and how it is drawn.
@@ -156,8 +156,9 @@ impl Drawing<'_> {
     pub fn draw(&self, scores: &NativeScores, spacing_mm: [f64; 3], borders: Option<&Borders>) -> Found {
         let labels = named(scores, self.values, self.one_pieces);
         let Some(borders) = borders else { return Found { labels, probabilities: None } };
-        let probabilities = self.probabilities(scores);
-        let guess = Guess { labels: labels.view(), probabilities: &probabilities, spacing_mm };
+        let of_class = native_probabilities(scores, self.classes);
+        let probability = |index: usize| of_class(index + 1);
+        let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm };
         let (mut labels, probabilities) = borders.redraw(&guess, self.values);
         if !self.one_pieces.is_empty() {
             keep_largest(&mut labels, self.one_pieces);
@@ -174,23 +175,19 @@ impl Drawing<'_> {
         supports: &[(&Subject, ArrayView3<i32>)],
         ignore: Option<i32>,
     ) -> Option<Borders> {
-        let asked = |(subject, _): &(&Subject, _)| {
+        let mut samples = vec![Vec::new(); self.values.len()];
+        for (subject, truth) in supports {
             let scores = to_channels(&model.ask_supports(&from_voxels(subject.working.view()), reference)?);
             let scores = subject.native_scores(scores.view());
-            Some((named(&scores, self.values, self.one_pieces), self.probabilities(&scores)))
-        };
-        let found: Vec<_> = supports.iter().map(asked).collect::<Option<_>>()?;
-        let mut examples = Vec::new();
-        for ((subject, truth), (labels, probabilities)) in supports.iter().zip(&found) {
+            let labels = named(&scores, self.values, self.one_pieces);
+            let of_class = native_probabilities(&scores, self.classes);
+            let probability = |index: usize| of_class(index + 1);
             let spacing_mm = subject.image.geometry.spacing_mm();
-            let guess = Guess { labels: labels.view(), probabilities, spacing_mm };
-            examples.push(Example { guess, truth: truth.view(), ignore });
+            let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm };
+            let of_support = borders::samples(&guess, truth.view(), self.values, ignore);
+            samples.iter_mut().zip(of_support).for_each(|(all, more)| all.extend(more));
         }
-        Some(Borders::learn(&examples, self.values))
-    }
-
-    fn probabilities(&self, scores: &NativeScores) -> Vec<Array3<f32>> {
-        (1..=self.values.len()).map(native_probabilities(scores, self.classes)).collect()
+        Some(Borders::learn(&samples))
     }
 }
 

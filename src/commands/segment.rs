@@ -7,6 +7,7 @@ mod summary;
 pub use classes::Wanted;
 
 use crate::artifact;
+use crate::borders::Borders;
 use crate::commands::cohort::{Drawing, Subject, native_probabilities};
 use crate::commands::progress::{Progress, warn};
 use crate::commands::{memory, stop};
@@ -14,7 +15,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
 use crate::model::{Model, Reference, Shot};
-use crate::prediction::{Borders, hard};
+use crate::prediction::hard;
 use crate::report::overlay;
 use crate::supervoxels;
 use crate::tensor::{from_voxels, to_channels};
@@ -262,8 +263,8 @@ impl Segmenter {
         let drawn = drawing.draw(&native, subject.image.geometry.spacing_mm(), self.borders.as_ref());
         let labels = drawn.labels;
         nifti::write_labels(&output, &labels, &subject.native)?;
-        let of_class: Box<dyn Fn(usize) -> Array3<f32>> = match drawn.probabilities {
-            Some(maps) => Box::new(move |class| maps[class - 1].clone()),
+        let of_class: Box<dyn Fn(usize) -> Array3<f32>> = match &drawn.probabilities {
+            Some(redrawn) => Box::new(|class| redrawn[class - 1].placed(labels.dim())),
             None => Box::new(native_probabilities(&native, classes)),
         };
         let mut found = Vec::new();

@@ -1,11 +1,9 @@
 //! Query features + prototypes -> scores, probabilities: paper, section 3.4, Eqs. 3.3-3.5.
 
-mod borders;
 mod similarity;
 mod tape;
 mod union;
 
-pub use borders::{Borders, Example, Guess};
 pub use similarity::ABSENT;
 pub use tape::Tape;
 pub use union::Similarity;
@@ -35,7 +33,7 @@ pub struct Config {
     pub place_weight: f64,
     /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
     pub supervoxel_weight: f64,
-    /// Whether borders are drawn as the annotators of the supports draw theirs: see [`Borders`].
+    /// Whether borders are drawn as the annotators of the supports draw theirs: see [`crate::borders`].
     pub learn_borders: bool,
     /// A class that is one piece in every support keeps its largest connected component alone.
     pub one_piece: bool,

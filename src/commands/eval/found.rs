@@ -2,12 +2,13 @@
 //! networks see only what their protocol pairs.
 
 use crate::baseline;
+use crate::borders::Borders;
 use crate::commands::cohort::{Drawing, Subject};
 use crate::config::Config;
 use crate::features::Network;
 use crate::metrics::{Protocol, z_range};
 use crate::model::{Model, Reference, Shot};
-use crate::prediction::{ABSENT, Borders};
+use crate::prediction::ABSENT;
 use crate::supervoxels::one_pieces;
 use crate::tensor::{from_voxels, to_channels};
 use crate::volume::LabelMap;

@@ -6,9 +6,8 @@
 //! annotator's label is there. A query's borders are drawn again by it.
 
 use crate::augment::intensity::Blur;
-use ndarray::{Array3, ArrayView3, ArrayViewMut3, Zip, s};
+use ndarray::{Array3, ArrayView3, Ix3, NdProducer, Zip, s};
 use std::ops::Range;
-use tch::Tensor;
 
 /// Standard deviation of the blur through which a voxel's surroundings are seen.
 const NEAR_MM: f32 = 4.0;
@@ -27,26 +26,37 @@ const RIDGE: f64 = 2.0;
 const NEWTON_STEPS: usize = 50;
 
 /// What a network found in a scan, on its native grid z y x.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Guess<'a> {
     /// Label values.
     pub labels: ArrayView3<'a, i32>,
-    /// Of each class, in the order of the values.
-    pub probabilities: &'a [Array3<f32>],
+    /// Of the class at an index of the values. Asked for one class at a time: a volume may be large.
+    pub probability: &'a dyn Fn(usize) -> Array3<f32>,
     pub spacing_mm: [f64; 3],
 }
 
-/// A support: what the network finds in it when it is asked of itself, and what its annotator drew.
-#[derive(Debug, Clone, Copy)]
-pub struct Example<'a> {
-    pub guess: Guess<'a>,
-    pub truth: ArrayView3<'a, i32>,
-    /// The label value of what is not annotated.
-    pub ignore: Option<i32>,
+/// The probability of a class whose borders were drawn again: 0 outside of a box.
+#[derive(Debug)]
+pub struct Redrawn {
+    within: [Range<usize>; 3],
+    probability: Array3<f32>,
+}
+
+impl Redrawn {
+    /// On the whole grid.
+    pub fn placed(&self, shape_vox: (usize, usize, usize)) -> Array3<f32> {
+        let mut whole = Array3::zeros(shape_vox);
+        let [zs, ys, xs] = self.within.clone();
+        whole.slice_mut(s![zs, ys, xs]).assign(&self.probability);
+        whole
+    }
 }
 
 /// One voxel as the regression sees it.
 type Row = [f64; FEATURES];
+
+/// A voxel, and whether the annotator labelled it.
+pub type Sample = (Row, bool);
 
 /// The regressions: p(class) = 1 / (1 + exp(-w . x)).
 #[derive(Debug, Clone, PartialEq)]
@@ -56,56 +66,58 @@ pub struct Borders {
 }
 
 impl Borders {
-    /// Learns from supports in which `values[i]` is class i + 1. A class that they do not show, or in which the network does not find
-    /// it, keeps the border that the network finds.
-    pub fn learn(supports: &[Example], values: &[i32]) -> Self {
-        let of_class = |(index, &value): (usize, &i32)| {
-            let shows = |support: &&Example| support.truth.iter().any(|&label| label == value);
-            let samples = supports.iter().filter(shows).flat_map(|support| support.samples(index, value));
-            fitted(&samples.collect::<Vec<_>>())
-        };
-        Self { weights: values.iter().enumerate().map(of_class).collect() }
+    /// Learns from the [`samples`] of supports, of each class. A class without any keeps the border that the network finds.
+    pub fn learn(samples: &[Vec<Sample>]) -> Self {
+        Self { weights: samples.iter().map(|samples| halved_by_dice(fitted(samples), samples)).collect() }
     }
 
     /// The labels of a query, its borders drawn again, and the probability of each class: above one half where it is labelled.
-    pub fn redraw(&self, guess: &Guess, values: &[i32]) -> (Array3<i32>, Vec<Array3<f32>>) {
+    pub fn redraw(&self, guess: &Guess, values: &[i32]) -> (Array3<i32>, Vec<Redrawn>) {
         let mut labels = Array3::zeros(guess.labels.dim());
         let mut highest = Array3::from_elem(guess.labels.dim(), 0.5f32);
-        let mut probabilities = Vec::new();
+        let mut all = Vec::new();
         for (index, &value) in values.iter().enumerate() {
-            let mut probability = Array3::zeros(guess.labels.dim());
-            if let Some(around) = Surroundings::of(guess, index, value) {
-                let [zs, ys, xs] = around.within.clone();
-                around.rows(probability.slice_mut(s![zs, ys, xs]), |row, probability| {
-                    *probability = logistic(dot(&self.weights[index], &row)) as f32;
-                });
-            }
-            Zip::from(&mut labels).and(&mut highest).and(&probability).for_each(|label, highest, &probability| {
-                if probability > *highest {
-                    (*label, *highest) = (value, probability);
-                }
+            let Some(around) = Surroundings::of(guess, index, value) else {
+                all.push(Redrawn { within: [0..0, 0..0, 0..0], probability: Array3::zeros([0; 3]) });
+                continue;
+            };
+            let mut probability = Array3::zeros(around.at.dim());
+            around.rows(probability.view_mut(), |row, probability| {
+                *probability = logistic(dot(&self.weights[index], &row)) as f32;
             });
-            probabilities.push(probability);
+            let [zs, ys, xs] = around.within.clone();
+            let here = s![zs, ys, xs];
+            Zip::from(labels.slice_mut(&here)).and(highest.slice_mut(&here)).and(&probability).for_each(
+                |label, highest, &probability| {
+                    if probability > *highest {
+                        (*label, *highest) = (value, probability);
+                    }
+                },
+            );
+            all.push(Redrawn { within: around.within, probability });
         }
-        (labels, probabilities)
+        (labels, all)
     }
 }
 
-impl Example<'_> {
-    /// Voxels around what was found of a class, evenly spread, and whether the annotator labelled them so.
-    fn samples(&self, index: usize, value: i32) -> Vec<(Row, bool)> {
-        let Some(around) = Surroundings::of(&self.guess, index, value) else { return vec![] };
+/// What a support teaches: for each class voxels around what the network finds of it when the support is asked of itself, evenly
+/// spread, and whether the annotator labelled them so. Voxels of value `ignore` are not annotated, and a class that the support does
+/// not show teaches nothing.
+pub fn samples(guess: &Guess, truth: ArrayView3<i32>, values: &[i32], ignore: Option<i32>) -> Vec<Vec<Sample>> {
+    let of_class = |(index, &value): (usize, &i32)| {
+        let is_shown = truth.iter().any(|&label| label == value);
+        let Some(around) = is_shown.then(|| Surroundings::of(guess, index, value)).flatten() else { return vec![] };
         let [zs, ys, xs] = around.within.clone();
         let mut samples = Vec::new();
-        let mut truth = self.truth.slice(s![zs, ys, xs]).to_owned();
-        around.rows(truth.view_mut(), |row, &mut label| {
-            if self.ignore != Some(label) {
+        around.rows(truth.slice(s![zs, ys, xs]), |row, &label| {
+            if ignore != Some(label) {
                 samples.push((row, label == value));
             }
         });
         let step = samples.len().div_ceil(SAMPLES).max(1);
         samples.into_iter().step_by(step).collect()
-    }
+    };
+    values.iter().enumerate().map(of_class).collect()
 }
 
 /// What the regression sees of one class, in the box around what was found of it.
@@ -124,7 +136,7 @@ impl Surroundings {
     fn of(guess: &Guess, index: usize, value: i32) -> Option<Self> {
         let within = around(guess.labels, value, guess.spacing_mm)?;
         let [zs, ys, xs] = within.clone();
-        let at = guess.probabilities[index].slice(s![zs.clone(), ys.clone(), xs.clone()]).to_owned();
+        let at = (guess.probability)(index).slice(s![zs.clone(), ys.clone(), xs.clone()]).to_owned();
         let mut found = guess.labels.slice(s![zs, ys, xs]).mapv(|label| f32::from(u8::from(label == value)));
         let blur = |map: &mut Array3<f32>, std_mm: f32| Blur { std_mm: [std_mm; 3] }.apply(map, guess.spacing_mm);
         let mut near = at.clone();
@@ -138,7 +150,7 @@ impl Surroundings {
     }
 
     /// Calls `f` for every voxel within reach with its row and its own of `beside`, a volume of the box.
-    fn rows<T>(&self, beside: ArrayViewMut3<T>, mut f: impl FnMut(Row, &mut T)) {
+    fn rows<P: NdProducer<Dim = Ix3>>(&self, beside: P, mut f: impl FnMut(Row, P::Item)) {
         Zip::from(beside).and(&self.at).and(&self.near).and(&self.found).for_each(|value, &at, &near, &found| {
             if found >= REACH {
                 f([f64::from(at), f64::from(near), 1.0], value);
@@ -173,10 +185,10 @@ fn logistic(x: f64) -> f64 {
 
 /// The weights w for which the negative log likelihood + ridge / 2 |w - as found|^2 is least: Newton's method, its steps halved
 /// where they lead upwards.
-fn fitted(samples: &[(Row, bool)]) -> Row {
+fn fitted(samples: &[Sample]) -> Row {
     let apart = |w: &Row| -> Row { std::array::from_fn(|i| w[i] - AS_FOUND[i]) };
     let loss = |w: &Row| {
-        let of_sample = |(row, label): &(Row, bool)| {
+        let of_sample = |(row, label): &Sample| {
             let x = if *label { -dot(w, row) } else { dot(w, row) };
             x.max(0.0) + (-x.abs()).exp().ln_1p() // ln(1 + e^x)
         };
@@ -195,9 +207,7 @@ fn fitted(samples: &[(Row, bool)]) -> Row {
                 (0..FEATURES).for_each(|j| curvature[i][j] += p * (1.0 - p) * row[i] * row[j]);
             }
         }
-        let square = Tensor::from_slice(curvature.as_flattened()).view([FEATURES as i64, FEATURES as i64]);
-        let step = Tensor::linalg_solve(&square, &Tensor::from_slice(&gradient), true);
-        let mut step: Row = std::array::from_fn(|i| step.double_value(&[i as i64]));
+        let mut step = solved(curvature, gradient);
         let longest = |step: &Row| step.iter().fold(0.0f64, |longest, s| longest.max(s.abs()));
         let next = |step: &Row| -> Row { std::array::from_fn(|i| weights[i] - step[i]) };
         while longest(&step) >= 1e-6 && loss(&next(&step)) > least {
@@ -212,6 +222,39 @@ fn fitted(samples: &[(Row, bool)]) -> Row {
     weights
 }
 
+/// The same weights with the constant for which one half is where the Dice of the samples is best: what is likely is labelled, and of a
+/// class that is nowhere likely what is likeliest (optimal cuts lie at half of the Dice that they reach: Lipton et al. 2014).
+fn halved_by_dice(mut weights: Row, samples: &[Sample]) -> Row {
+    let mut scored: Vec<(f64, bool)> = samples.iter().map(|(row, label)| (dot(&weights, row), *label)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let labelled = scored.iter().filter(|(_, label)| *label).count() as f64;
+    let (mut hits, mut best, mut cut) = (0.0, 0.0, 0.0);
+    for (above, pair) in scored.windows(2).enumerate() {
+        hits += f64::from(u8::from(pair[0].1));
+        let dice = 2.0 * hits / (labelled + above as f64 + 1.0);
+        if dice > best && pair[1].0 < pair[0].0 {
+            (best, cut) = (dice, (pair[0].0 + pair[1].0) / 2.0);
+        }
+    }
+    weights[FEATURES - 1] -= cut;
+    weights
+}
+
+/// x of A x = b by elimination; A is positive definite, so that no pivot is 0.
+fn solved(mut a: [Row; FEATURES], mut b: Row) -> Row {
+    for i in 0..FEATURES {
+        for j in i + 1..FEATURES {
+            let share = a[j][i] / a[i][i];
+            (i..FEATURES).for_each(|k| a[j][k] -= share * a[i][k]);
+            b[j] -= share * b[i];
+        }
+    }
+    for i in (0..FEATURES).rev() {
+        b[i] = (b[i] - (i + 1..FEATURES).map(|k| a[i][k] * b[k]).sum::<f64>()) / a[i][i];
+    }
+    b
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +263,7 @@ mod tests {
 
     const SPACING_MM: [f64; 3] = [6.0, 2.0, 2.0];
     const IGNORE: i32 = 255;
+    const VALUES: [i32; 2] = [1, 4];
 
     /// Distance from the border of a ball in mm, negative inside.
     fn ball(centre_mm: [f64; 3], radius_mm: f64) -> Array3<f64> {
@@ -255,12 +299,17 @@ mod tests {
             Self { truth, found, probabilities: vec![soft(&left, 4.0), soft(&right, -3.0)] }
         }
 
-        fn guess(&self) -> Guess<'_> {
-            Guess { labels: self.found.view(), probabilities: &self.probabilities, spacing_mm: SPACING_MM }
+        fn redrawn(&self, borders: &Borders) -> (Array3<i32>, Vec<Array3<f32>>) {
+            let probability = |class: usize| self.probabilities[class].clone();
+            let guess = Guess { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
+            let (labels, probabilities) = borders.redraw(&guess, &VALUES);
+            (labels, probabilities.iter().map(|of_class| of_class.placed(self.found.dim())).collect())
         }
 
-        fn example(&self) -> Example<'_> {
-            Example { guess: self.guess(), truth: self.truth.view(), ignore: Some(IGNORE) }
+        fn teaches(&self) -> Borders {
+            let probability = |class: usize| self.probabilities[class].clone();
+            let guess = Guess { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
+            Borders::learn(&samples(&guess, self.truth.view(), &VALUES, Some(IGNORE)))
         }
 
         fn dice(&self, labels: &Array3<i32>, value: i32) -> f64 {
@@ -274,8 +323,8 @@ mod tests {
     #[test]
     fn borders_are_drawn_as_the_annotator_of_another_scan_draws_them() {
         let (support, query) = (Scan::new(16.0, 12.0), Scan::new(13.0, 15.0));
-        let borders = Borders::learn(&[support.example()], &[1, 4]);
-        let (labels, probabilities) = borders.redraw(&query.guess(), &[1, 4]);
+        let borders = support.teaches();
+        let (labels, probabilities) = query.redrawn(&borders);
         for value in [1, 4] {
             let (before, after) = (query.dice(&query.found, value), query.dice(&labels, value));
             assert!(before < 0.8 && after > 0.93, "class {value}: {before} to {after}");
@@ -296,8 +345,8 @@ mod tests {
             slice.fill(if (4..7).contains(&z) { 0 } else { IGNORE });
         }
         support.truth.slice_mut(s![4..7, .., ..]).assign(&truth.slice(s![4..7, .., ..]));
-        let borders = Borders::learn(&[support.example()], &[1, 4]);
-        let (labels, _) = borders.redraw(&query.guess(), &[1, 4]);
+        let borders = support.teaches();
+        let (labels, _) = query.redrawn(&borders);
         for value in [1, 4] {
             let (before, after) = (query.dice(&query.found, value), query.dice(&labels, value));
             assert!(after > 0.9, "class {value}: {before} to {after}");
@@ -307,29 +356,42 @@ mod tests {
     #[test]
     fn what_no_support_shows_stays_as_it_is_and_what_is_not_found_stays_away() {
         let (support, mut query) = (Scan::new(16.0, 12.0), Scan::new(13.0, 15.0));
-        let nothing = Borders::learn(&[], &[1, 4]);
+        let nothing = Borders::learn(&[vec![], vec![]]);
         assert_eq!(nothing, Borders { weights: vec![AS_FOUND; 2] });
-        assert_eq!(nothing.redraw(&query.guess(), &[1, 4]).0, query.found);
+        assert_eq!(query.redrawn(&nothing).0, query.found);
         let mut lone = Scan::new(16.0, 12.0);
         lone.truth.mapv_inplace(|label| if label == 4 { 0 } else { label });
-        let weights = Borders::learn(&[lone.example()], &[1, 4]).weights;
+        let weights = lone.teaches().weights;
         assert!(weights[0] != AS_FOUND && weights[1] == AS_FOUND);
-        let borders = Borders::learn(&[support.example()], &[1, 4]);
+        let borders = support.teaches();
         query.found.mapv_inplace(|label| if label == 4 { 0 } else { label });
-        let (labels, probabilities) = borders.redraw(&query.guess(), &[1, 4]);
+        let (labels, probabilities) = query.redrawn(&borders);
         assert!(labels.iter().all(|&label| label != 4) && probabilities[1].iter().all(|&p| p == 0.0));
         assert!(query.dice(&labels, 1) > 0.9);
     }
 
+    /// A network that finds five times what there is: one voxel in five is right where it is surest, none elsewhere.
+    #[test]
+    fn a_class_that_is_nowhere_likely_is_drawn_where_it_is_likeliest() {
+        let samples: Vec<Sample> =
+            (0..1000).map(|i| ([if i < 500 { 4.0 } else { -4.0 }, 0.0, 1.0], i < 500 && i % 5 == 0)).collect();
+        let fit = fitted(&samples);
+        assert!(samples.iter().all(|(row, _)| dot(&fit, row) < 0.0), "the likelihood alone would draw nothing");
+        let weights = Borders::learn(&[samples.clone()]).weights[0];
+        assert!(samples.iter().enumerate().all(|(i, (row, _))| (dot(&weights, row) > 0.0) == (i < 500)));
+        // Nothing to learn from leaves all as it is.
+        assert_eq!(halved_by_dice(AS_FOUND, &[]), AS_FOUND);
+    }
+
     #[test]
     fn weights_follow_the_labels_as_far_as_there_are_samples() {
-        let samples = |yes: usize, no: usize| -> Vec<(Row, bool)> {
+        let repeated = |yes: usize, no: usize| -> Vec<(Row, bool)> {
             let row = [0.0, 0.0, 1.0];
             std::iter::repeat_n((row, true), yes).chain(std::iter::repeat_n((row, false), no)).collect()
         };
-        let many = fitted(&samples(3000, 1000));
+        let many = fitted(&repeated(3000, 1000));
         assert!((many[2] - 3f64.ln()).abs() < 0.01 && many[..2] == AS_FOUND[..2], "{many:?}");
-        assert!((0.2..0.6).contains(&fitted(&samples(3, 1))[2]), "four samples say little");
+        assert!((0.2..0.6).contains(&fitted(&repeated(3, 1))[2]), "four samples say little");
         // Labels that weights of three features have drawn.
         let (truth, mut rng) = ([0.8, -0.5, 0.3], rng::stream(0, "borders", 0));
         let drawn: Vec<(Row, bool)> = (0..50_000)
