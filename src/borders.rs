@@ -3,7 +3,7 @@
 //! A network and an annotator agree on where an organ is sooner than on where it ends: windows that hold a single class lie inside of
 //! it, so small organs come out too small, and some annotators draw a margin. The support shows both: it is asked of itself, and
 //! from what the network says of a class at and around a voxel a logistic regression, one for each class, learns whether the
-//! annotator's label is there. A query's borders are drawn again by it.
+//! annotator's label is there; it is cut where the Dice of the support is best. A query's borders are drawn again by it.
 
 use crate::augment::intensity::Blur;
 use ndarray::{Array3, ArrayView3, Ix3, NdProducer, Zip, s};
