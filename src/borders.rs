@@ -6,6 +6,7 @@
 //! annotator's label is there; it is cut where the Dice of the support is best. A query's borders are drawn again by it.
 
 use crate::augment::intensity::Blur;
+use crate::volume::foreground::bounding_box;
 use ndarray::{Array3, ArrayView3, Ix3, NdProducer, Zip, s};
 use std::ops::Range;
 
@@ -66,9 +67,14 @@ pub struct Borders {
 }
 
 impl Borders {
-    /// Learns from the [`samples`] of supports, of each class. A class without any keeps the border that the network finds.
+    /// Learns from the [`samples`] of supports, of each class. A class that the annotator drew nowhere near to where the network finds it, or
+    /// not at all, keeps the border that the network finds.
     pub fn learn(samples: &[Vec<Sample>]) -> Self {
-        Self { weights: samples.iter().map(|samples| halved_by_dice(fitted(samples), samples)).collect() }
+        let of_class = |samples: &Vec<Sample>| match samples.iter().any(|(_, label)| *label) {
+            true => halved_by_dice(fitted(samples), samples),
+            false => AS_FOUND,
+        };
+        Self { weights: samples.iter().map(of_class).collect() }
     }
 
     /// The labels of a query, its borders drawn again, and the probability of each class: above one half where it is labelled.
@@ -161,18 +167,11 @@ impl Surroundings {
 
 /// The box around a label and two of the wide blur's deviations beyond.
 fn around(labels: ArrayView3<i32>, value: i32, spacing_mm: [f64; 3]) -> Option<[Range<usize>; 3]> {
-    let (mut first, mut last) = ([usize::MAX; 3], [0; 3]);
-    for ((z, y, x), _) in labels.indexed_iter().filter(|(_, label)| **label == value) {
-        for (axis, at) in [z, y, x].into_iter().enumerate() {
-            (first[axis], last[axis]) = (first[axis].min(at), last[axis].max(at));
-        }
-    }
-    (first[0] != usize::MAX).then(|| {
-        std::array::from_fn(|axis| {
-            let margin = (2.0 * f64::from(FAR_MM) / spacing_mm[axis]).ceil() as usize;
-            first[axis].saturating_sub(margin)..(last[axis] + 1 + margin).min(labels.shape()[axis])
-        })
-    })
+    let (first, end) = bounding_box(labels.mapv(|label| label == value).view())?;
+    Some(std::array::from_fn(|axis| {
+        let margin = (2.0 * f64::from(FAR_MM) / spacing_mm[axis]).ceil() as usize;
+        first[axis].saturating_sub(margin)..(end[axis] + margin).min(labels.shape()[axis])
+    }))
 }
 
 fn dot(a: &Row, b: &Row) -> f64 {
@@ -377,10 +376,11 @@ mod tests {
             (0..1000).map(|i| ([if i < 500 { 4.0 } else { -4.0 }, 0.0, 1.0], i < 500 && i % 5 == 0)).collect();
         let fit = fitted(&samples);
         assert!(samples.iter().all(|(row, _)| dot(&fit, row) < 0.0), "the likelihood alone would draw nothing");
-        let weights = Borders::learn(&[samples.clone()]).weights[0];
+        let weights = Borders::learn(std::slice::from_ref(&samples)).weights[0];
         assert!(samples.iter().enumerate().all(|(i, (row, _))| (dot(&weights, row) > 0.0) == (i < 500)));
-        // Nothing to learn from leaves all as it is.
-        assert_eq!(halved_by_dice(AS_FOUND, &[]), AS_FOUND);
+        // Of a class that lies elsewhere there is nothing to learn.
+        let elsewhere = samples.iter().map(|(row, _)| (*row, false)).collect();
+        assert_eq!(Borders::learn(&[elsewhere, vec![]]).weights, [AS_FOUND; 2]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("supervoxels", &["error", "rng", "artifact", "volume"]),
     ("augment", &["error", "rng", "artifact", "volume"]),
     ("baseline", &["error", "volume"]),
-    ("borders", &["augment"]),
+    ("borders", &["augment", "volume"]),
     ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
     ("metrics", &["error", "rng", "artifact", "volume"]),
     ("report", &["error", "rng", "artifact", "volume", "metrics"]),
