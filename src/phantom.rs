@@ -13,7 +13,7 @@ use ndarray::Array3;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use std::path::Path;
-use texture::{Texture, normal_pair};
+use texture::Texture;
 
 /// The organs and their labels.
 pub const CLASSES: [(&str, i32); 4] = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
@@ -94,7 +94,7 @@ pub fn subject(config: &Config, index: usize) -> (Image, LabelMap) {
             let at_mm = position_mm(&geometry, [z as f32, (i / nx) as f32, (i % nx) as f32]);
             let shading = f32::exp(0.3 * bias.at(at_mm));
             // The magnitude of a complex signal with normal noise in both parts is Rician.
-            let [real, imaginary] = normal_pair(&mut noise).map(|n| sigma * n);
+            let [real, imaginary] = rng::normal_pair(&mut noise).map(|n| sigma * n);
             *s = (gain * (*s * shading + real).hypot(imaginary)).round();
         }
     });

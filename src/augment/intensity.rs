@@ -206,11 +206,9 @@ impl Noise {
             let mut spare = None;
             for value in &mut plane {
                 let normal = spare.take().unwrap_or_else(|| {
-                    // Box and Muller: two uniform numbers make two normal ones.
-                    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
-                    let (sin, cos) = (std::f32::consts::TAU * rng.random::<f32>()).sin_cos();
-                    spare = Some(radius * sin);
-                    radius * cos
+                    let [normal, other] = rng::normal_pair(&mut rng);
+                    spare = Some(other);
+                    normal
                 });
                 *value += self.mean + self.std * normal;
             }

@@ -3,7 +3,7 @@
 //! Drawing is split from applying: [`draw`] turns a [`Config`] into [`Params`], which say exactly what
 //! happens and can be kept and replayed; [`apply`] does it. The order is that of a TorchIO `Compose`:
 //! flip, affine, elastic (one resampling, [`spatial`]), then bias field, blur, contrast, gamma, noise ([`intensity`]);
-//! [`contrast`] is not TorchIO's.
+//! [`contrast`] is not TorchIO's. [`shifts`], which need the supervoxels of the image, come before all of these.
 //!
 //! Arrays are `[z, y, x]` in the canonical frame and triples are in z y x order; TorchIO's are x y z.
 
@@ -11,6 +11,7 @@ pub mod affine;
 pub mod contrast;
 pub mod elastic;
 pub mod intensity;
+pub mod shifts;
 pub mod spatial;
 
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ pub struct Config {
     pub bias_field: intensity::BiasFieldConfig,
     pub blur: intensity::BlurConfig,
     pub contrast: contrast::Config,
+    pub supervoxels: shifts::Config,
     pub flip: spatial::FlipConfig,
 }
 
@@ -54,6 +56,7 @@ impl Config {
         self.bias_field.check()?;
         self.blur.check()?;
         self.contrast.check()?;
+        self.supervoxels.check()?;
         self.flip.check()
     }
 }
@@ -200,6 +203,9 @@ mod tests {
         probability = 1.0
         knots = 6
         blend = [0.0, 0.7]
+        [supervoxels]
+        probability = 1.0
+        std = [0.0, 3.0]
         [flip]
         probability = 0.5
         axes = ["x", "y"]
@@ -224,6 +230,7 @@ mod tests {
             ("locked_borders = 2", "locked_borders = 3", "augment.elastic.locked_borders"),
             ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
             ("blend = [0.0, 0.7]", "blend = [0.0, 1.7]", "augment.contrast.blend"),
+            ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxels.std"),
             ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
         ] {
             let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();

@@ -11,7 +11,7 @@ pub use sampler::{Config, Draw, Windows, draw};
 pub use supervision::{Rules, Source};
 
 use crate::augment::{self, ApplyTo};
-use ndarray::Array3;
+use ndarray::{Array3, s};
 use rand::{Rng, RngExt};
 use sampler::{Slab, materialise};
 
@@ -48,9 +48,14 @@ impl Episode {
         };
         let mut side = |slab: &Slab, transformed: bool| {
             let scan = &scans[slab.scan];
-            let (image, labels) = materialise(scan, slab, draw);
+            let (mut image, labels) = materialise(scan, slab, draw);
             if !transformed {
                 return (image, labels);
+            }
+            let regions = scan.regions.slice(s![slab.slices.clone(), .., ..]);
+            let largest = regions.iter().copied().max().unwrap_or(0) as usize;
+            if let Some(shifts) = augment.supervoxels.draw(rng, largest) {
+                shifts.apply(&mut image, regions);
             }
             let mut params = augment::draw(rng, augment);
             if slab.slices.len() == 1 {
@@ -120,6 +125,7 @@ mod tests {
             bias_field = {{ probability = 0, coefficients = [-0.5, 0.5], order = 3 }}
             blur = {{ probability = 0, std_mm = [0, 2] }}
             contrast = {{ probability = 0, knots = 6, blend = [0, 0.7] }}
+            supervoxels = {{ probability = 0, std = [0, 3] }}
             flip = {{ probability = 0, axes = [] }}
             "#
         );
@@ -238,6 +244,28 @@ mod tests {
         let either = moved("either");
         assert!(either.iter().all(|&(support, query)| support != query));
         assert!(either.contains(&(true, false)) && either.contains(&(false, true)));
+    }
+
+    #[test]
+    fn each_supervoxel_of_the_transformed_side_has_an_intensity_of_its_own() {
+        let mut augment = augmentation("query", 0.0);
+        (augment.affine.probability, augment.elastic.probability, augment.gamma.probability) = (0.0, 0.0, 0.0);
+        augment.supervoxels = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0] };
+        let (scan, made) = (scan(), episode(0, &augment).unwrap());
+        assert_eq!(made.support_image, scan.image);
+        let darkest = scan.image.iter().copied().fold(f32::INFINITY, f32::min);
+        let mut shifts = std::collections::BTreeMap::new();
+        for ((at, &region), &value) in scan.regions.indexed_iter().zip(&made.query_image) {
+            if value > darkest {
+                let shift = value - scan.image[at];
+                let first = *shifts.entry(region).or_insert(shift);
+                assert!((shift - first).abs() < 1e-4, "region {region}: {shift} and {first}");
+            }
+        }
+        assert!(
+            shifts.len() > 2 && shifts.iter().all(|(&region, &shift)| (region == 0) == (shift == 0.0)),
+            "{shifts:?}"
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Smooth noise in space, for tissue, deformation and the coils' bias.
 
 use rand::{Rng, RngExt};
-use std::f32::consts::TAU;
 
 /// Nodes a side; the pattern repeats after that many cells.
 const NODES: usize = 16;
@@ -43,13 +42,6 @@ impl Texture {
     }
 }
 
-/// Two independent standard normal numbers (Box and Muller 1958).
-pub fn normal_pair(rng: &mut impl Rng) -> [f32; 2] {
-    let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
-    let (sin, cos) = (TAU * rng.random::<f32>()).sin_cos();
-    [radius * cos, radius * sin]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,15 +56,5 @@ mod tests {
             assert!(value.abs() <= 1.0 && (value - previous).abs() < 0.04);
             previous = value;
         }
-    }
-
-    #[test]
-    fn normal_numbers_have_mean_zero_and_variance_one() {
-        let mut rng = crate::rng::stream(1, "normal", 0);
-        let n = 20_000;
-        let draws: Vec<f32> = (0..n / 2).flat_map(|_| normal_pair(&mut rng)).collect();
-        let mean = draws.iter().sum::<f32>() / n as f32;
-        let variance = draws.iter().map(|d| (d - mean).powi(2)).sum::<f32>() / n as f32;
-        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
     }
 }

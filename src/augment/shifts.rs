@@ -1,0 +1,98 @@
+//! Other intensities of single supervoxels: each brighter or darker by a number of its own, as if it were another tissue. What
+//! SynthSeg (Billot et al. 2023) does with the labels of organs, to learn what does not hang on a contrast, is done here with
+//! supervoxels, and so without a label: a network that has seen this finds the dark spleen of one scan by the bright one
+//! of another.
+
+use super::{check_probability, check_range};
+use crate::error::Result;
+use crate::rng::normal_pair;
+use ndarray::{Array3, ArrayView3};
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+/// Section `[augment.supervoxels]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub probability: f64,
+    /// Range of the standard deviation of the shifts, in the unit of the image; on z-scored volumes standard deviations of the
+    /// scan. One is drawn for all supervoxels of an image.
+    pub std: [f64; 2],
+}
+
+impl Config {
+    pub fn check(&self) -> Result<()> {
+        check_probability("augment.supervoxels.probability", self.probability)?;
+        check_range("augment.supervoxels.std", self.std, 0.0)
+    }
+
+    /// For an image whose supervoxels have labels up to `largest`; None leaves it as it is. Nothing is drawn where the probability
+    /// is 0.
+    pub fn draw(&self, rng: &mut impl Rng, largest: usize) -> Option<Shifts> {
+        if self.probability == 0.0 || rng.random::<f32>() >= self.probability as f32 {
+            return None;
+        }
+        let [low, high] = self.std.map(|std| std as f32);
+        let std = low + (high - low) * rng.random::<f32>();
+        let mut shifts: Vec<f32> = (0..=largest).map(|_| std * normal_pair(rng)[0]).collect();
+        shifts[0] = 0.0;
+        Some(Shifts(shifts))
+    }
+}
+
+/// What is added to the voxels of each label; 0 to those of label 0, which is no supervoxel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shifts(Vec<f32>);
+
+impl Shifts {
+    /// Nothing becomes darker than the darkest voxel was, which is air.
+    ///
+    /// # Panics
+    /// The shapes differ, or a label of `regions` has no shift.
+    pub fn apply(&self, image: &mut Array3<f32>, regions: ArrayView3<i32>) {
+        let darkest = image.iter().copied().fold(f32::INFINITY, f32::min);
+        image.zip_mut_with(&regions, |value, &region| *value = (*value + self.0[region as usize]).max(darkest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    const CONFIG: Config = Config { probability: 0.5, std: [1.0, 3.0] };
+
+    #[test]
+    fn each_supervoxel_moves_as_a_whole_and_the_outside_stays() {
+        let regions = Array3::from_shape_fn((2, 4, 6), |(_, y, x)| if y == 0 { 0 } else { 1 + (x / 2) as i32 });
+        let before = Array3::from_shape_fn((2, 4, 6), |(z, y, x)| if y == 0 { -40.0 } else { (z + y * x) as f32 });
+        let shifts = Shifts(vec![0.0, 2.0, -3.0, 0.5]);
+        let mut after = before.clone();
+        shifts.apply(&mut after, regions.view());
+        for ((at, &region), &value) in regions.indexed_iter().zip(&after) {
+            assert_eq!(value, before[at] + shifts.0[region as usize]);
+        }
+        let mut after = before.mapv(|v| v.max(0.0));
+        shifts.apply(&mut after, regions.view());
+        assert!(after.iter().all(|&v| v >= 0.0) && after[[0, 1, 2]] == 0.0, "2 - 3 is darker than air");
+    }
+
+    #[test]
+    fn half_of_the_images_are_shifted_by_as_much_as_was_asked_for() {
+        let mut rng = rng::stream(2, "shifts", 0);
+        let drawn: Vec<Shifts> = (0..4000).filter_map(|_| CONFIG.draw(&mut rng, 20)).collect();
+        assert!((1850..2150).contains(&drawn.len()), "{}", drawn.len());
+        assert!(drawn.iter().all(|shifts| shifts.0.len() == 21 && shifts.0[0] == 0.0));
+        // s is uniform in 1..3, so the mean of s squared is 13 / 3.
+        let squares: f32 = drawn.iter().flat_map(|shifts| &shifts.0).map(|s| s * s).sum();
+        let variance = squares / (20 * drawn.len()) as f32;
+        assert!((variance - 13.0 / 3.0).abs() < 0.25, "{variance}");
+    }
+
+    #[test]
+    fn a_probability_of_0_draws_nothing() {
+        let (mut rng, mut untouched) = (rng::stream(2, "shifts", 1), rng::stream(2, "shifts", 1));
+        assert_eq!(Config { probability: 0.0, ..CONFIG }.draw(&mut rng, 5), None);
+        assert_eq!(rng.random::<u64>(), untouched.random::<u64>());
+    }
+}
