@@ -3,7 +3,10 @@
 //! A network and an annotator agree on where an organ is sooner than on where it ends: windows that hold a single class lie inside of
 //! it, so small organs come out too small, and some annotators draw a margin. The support shows both: it is asked of itself, and
 //! from what the network says of a class at and around a voxel a logistic regression, one for each class, learns whether the
-//! annotator's label is there; it is cut where the Dice of the support is best. A query's borders are drawn again by it.
+//! annotator's label is there; it is cut where the Dice of the support is best. A query's borders are drawn again by it, and
+//! then move to the edges of its image ([`edges`]).
+
+mod edges;
 
 use crate::augment::intensity::Blur;
 use crate::volume::foreground::bounding_box;
@@ -77,8 +80,14 @@ impl Borders {
         Self { weights: samples.iter().map(of_class).collect() }
     }
 
+    /// Of so many classes the borders that the network finds.
+    pub fn as_found(classes: usize) -> Self {
+        Self { weights: vec![AS_FOUND; classes] }
+    }
+
     /// The labels of a query, its borders drawn again, and the probability of each class: above one half where it is labelled.
-    pub fn redraw(&self, guess: &Guess, values: &[i32]) -> (Array3<i32>, Vec<Redrawn>) {
+    /// `image`: what has edges for the borders to follow.
+    pub fn redraw(&self, guess: &Guess, values: &[i32], image: Option<ArrayView3<f32>>) -> (Array3<i32>, Vec<Redrawn>) {
         let mut labels = Array3::zeros(guess.labels.dim());
         let mut highest = Array3::from_elem(guess.labels.dim(), 0.5f32);
         let mut all = Vec::new();
@@ -93,6 +102,9 @@ impl Borders {
             });
             let [zs, ys, xs] = around.within.clone();
             let here = s![zs, ys, xs];
+            if let Some(image) = image {
+                probability = edges::follow(probability, image.slice(&here), guess.spacing_mm);
+            }
             Zip::from(labels.slice_mut(&here)).and(highest.slice_mut(&here)).and(&probability).for_each(
                 |label, highest, &probability| {
                     if probability > *highest {
@@ -301,7 +313,7 @@ mod tests {
         fn redrawn(&self, borders: &Borders) -> (Array3<i32>, Vec<Array3<f32>>) {
             let probability = |class: usize| self.probabilities[class].clone();
             let guess = Guess { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
-            let (labels, probabilities) = borders.redraw(&guess, &VALUES);
+            let (labels, probabilities) = borders.redraw(&guess, &VALUES, None);
             (labels, probabilities.iter().map(|of_class| of_class.placed(self.found.dim())).collect())
         }
 
@@ -356,7 +368,7 @@ mod tests {
     fn what_no_support_shows_stays_as_it_is_and_what_is_not_found_stays_away() {
         let (support, mut query) = (Scan::new(16.0, 12.0), Scan::new(13.0, 15.0));
         let nothing = Borders::learn(&[vec![], vec![]]);
-        assert_eq!(nothing, Borders { weights: vec![AS_FOUND; 2] });
+        assert_eq!(nothing, Borders::as_found(2));
         assert_eq!(query.redrawn(&nothing).0, query.found);
         let mut lone = Scan::new(16.0, 12.0);
         lone.truth.mapv_inplace(|label| if label == 4 { 0 } else { label });

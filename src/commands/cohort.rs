@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::model::{Model, Reference, Shot};
+use crate::prediction;
 use crate::prototypes::Classes;
 use crate::supervoxels::{self, keep_largest};
 use crate::tensor::{from_classes, from_voxels, to_channels};
@@ -149,17 +150,26 @@ pub struct Drawing<'a> {
     /// Of these the largest piece alone.
     pub one_pieces: &'a BTreeSet<i32>,
     pub classes: Classes,
+    /// Whether borders follow the edges of the image.
+    pub edges: bool,
 }
 
-impl Drawing<'_> {
-    /// Labels of scores on the native grid, the borders as they were learned.
-    pub fn draw(&self, scores: &NativeScores, spacing_mm: [f64; 3], borders: Option<&Borders>) -> Found {
+impl<'a> Drawing<'a> {
+    /// As the configuration says.
+    pub fn new(values: &'a [i32], one_pieces: &'a BTreeSet<i32>, config: &prediction::Config) -> Self {
+        Self { values, one_pieces, classes: config.test_classes, edges: config.follow_edges }
+    }
+
+    /// Labels of the scores of an image on its native grid, the borders as they were learned.
+    pub fn draw(&self, scores: &NativeScores, image: &Image, borders: Option<&Borders>) -> Found {
         let labels = named(scores, self.values, self.one_pieces);
-        let Some(borders) = borders else { return Found { labels, probabilities: None } };
+        let as_found = self.edges.then(|| Borders::as_found(self.values.len()));
+        let Some(borders) = borders.or(as_found.as_ref()) else { return Found { labels, probabilities: None } };
         let of_class = native_probabilities(scores, self.classes);
         let probability = |index: usize| of_class(index + 1);
-        let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm };
-        let (mut labels, probabilities) = borders.redraw(&guess, self.values);
+        let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm: image.geometry.spacing_mm() };
+        let edges = self.edges.then(|| image.voxels.view());
+        let (mut labels, probabilities) = borders.redraw(&guess, self.values, edges);
         if !self.one_pieces.is_empty() {
             keep_largest(&mut labels, self.one_pieces);
         }

@@ -236,7 +236,7 @@ impl Segmenter {
         if args.largest_component {
             one_pieces.extend(&values);
         }
-        let drawing = Drawing { values: &values, one_pieces: &one_pieces, classes: config.prediction.test_classes };
+        let drawing = Drawing::new(&values, &one_pieces, &config.prediction);
         let drawn: Vec<_> = supports.iter().zip(&maps).map(|(subject, map)| (subject, map.voxels.view())).collect();
         let borders = if learns { drawing.learn(&model, &reference, &drawn, ignore) } else { None };
         let origin = origin(args)?;
@@ -259,8 +259,8 @@ impl Segmenter {
         });
         let native = subject.native_scores(scores.view());
         let classes = self.config.prediction.test_classes;
-        let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, classes };
-        let drawn = drawing.draw(&native, subject.image.geometry.spacing_mm(), self.borders.as_ref());
+        let drawing = Drawing::new(&self.values, &self.one_pieces, &self.config.prediction);
+        let drawn = drawing.draw(&native, &subject.image, self.borders.as_ref());
         let labels = drawn.labels;
         nifti::write_labels(&output, &labels, &subject.native)?;
         let of_class: Box<dyn Fn(usize) -> Array3<f32>> = match &drawn.probabilities {

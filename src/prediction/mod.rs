@@ -35,6 +35,8 @@ pub struct Config {
     pub supervoxel_weight: f64,
     /// Whether borders are drawn as the annotators of the supports draw theirs: see [`crate::borders`].
     pub learn_borders: bool,
+    /// Whether borders follow the edges of the query's image: see [`crate::borders`].
+    pub follow_edges: bool,
     /// A class that is one piece in every support keeps its largest connected component alone.
     pub one_piece: bool,
 }

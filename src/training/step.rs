@@ -194,6 +194,7 @@ mod tests {
                 confidence: 0.5,
                 supervoxel_weight: 0.0,
                 learn_borders: false,
+                follow_edges: false,
                 one_piece: false,
             },
         };

@@ -243,10 +243,9 @@ impl Supported<'_> {
         one_pieces: &BTreeSet<i32>,
         borders: Option<&Borders>,
     ) -> Array3<i32> {
-        let drawing = Drawing { values, one_pieces, classes: self.config.prediction.test_classes };
+        let drawing = Drawing::new(values, one_pieces, &self.config.prediction);
         let (subject, scores) = (&query.subject, to_channels(scores));
-        let spacing_mm = subject.image.geometry.spacing_mm();
-        drawing.draw(&subject.native_scores(scores.view()), spacing_mm, borders).labels
+        drawing.draw(&subject.native_scores(scores.view()), &subject.image, borders).labels
     }
 
     /// How the annotator of these labels of the support draws, where the configuration learns it.
@@ -258,10 +257,13 @@ impl Supported<'_> {
         values: &[i32],
         one_pieces: &BTreeSet<i32>,
     ) -> Option<Borders> {
-        let (learn_borders, classes) = (self.config.prediction.learn_borders, self.config.prediction.test_classes);
-        let drawing = Drawing { values, one_pieces, classes };
+        let drawing = Drawing::new(values, one_pieces, &self.config.prediction);
         let support = [(&self.support.subject, labels.voxels.view())];
-        if learn_borders { drawing.learn(model, reference, &support, Some(UNKNOWN)) } else { None }
+        if self.config.prediction.learn_borders {
+            drawing.learn(model, reference, &support, Some(UNKNOWN))
+        } else {
+            None
+        }
     }
 
     /// One slice of the support, as a volume of depth 1.
