@@ -21,6 +21,8 @@ const FEW: usize = 50;
 const LEAST: f32 = 1e-4;
 /// Finer grids are averaged to this first, and the change is what is brought back.
 const FINEST_MM: f64 = 1.25;
+/// A class keeps at least this share of its voxels: where the network was hardly sure of it, little is left of its say otherwise.
+const KEPT: f64 = 0.9;
 /// Steps of conjugate gradients, fewer where the mean squared residual falls below [`RESIDUAL`].
 const STEPS: usize = 60;
 const RESIDUAL: f64 = 1e-8;
@@ -48,8 +50,23 @@ fn walked(probability: &Array3<f32>, image: ArrayView3<f32>, spacing_mm: [f64; 3
     let Some(scale) = noise(probability, image, finest).map(|noise| EDGE * noise) else { return probability.clone() };
     let prior: Vec<f32> = probability.iter().copied().collect();
     let graph = Graph::new(image, scale, spacing_mm);
-    let x = graph.solved(&prior);
-    Array3::from_shape_vec(probability.dim(), x).expect("as many voxels").mapv_into(|x| x.clamp(0.0, 1.0))
+    let mut x = graph.solved(&prior);
+    x.iter_mut().for_each(|x| *x = x.clamp(0.0, 1.0));
+    keep_most(&mut x, &prior);
+    Array3::from_shape_vec(probability.dim(), x).expect("as many voxels")
+}
+
+/// Raises the odds throughout where fewer than [`KEPT`] of the voxels above one half before are left there.
+fn keep_most(x: &mut [f32], before: &[f32]) {
+    let count = |of: &[f32]| of.iter().filter(|&&p| p > 0.5).count();
+    let least = (KEPT * count(before) as f64) as usize;
+    if count(x) >= least {
+        return;
+    }
+    let mut sorted = x.to_vec();
+    let (_, &mut cut, _) = sorted.select_nth_unstable_by(least, |a, b| b.total_cmp(a));
+    // p / (1 - p) divided by those of the cut, which becomes one half.
+    x.iter_mut().for_each(|x| *x = *x * (1.0 - cut) / (*x * (1.0 - cut) + (1.0 - *x) * cut).max(f32::MIN_POSITIVE));
 }
 
 /// The median difference between neighbours along an axis within the class; None where there is too little of it.
@@ -235,6 +252,19 @@ mod tests {
         // A class of which there is hardly anything has no noise to measure an edge by.
         let little = Array3::from_shape_fn(distance.dim(), |at| if at == (3, 4, 5) { 0.9 } else { 0.1 });
         assert_eq!(follow(little.clone(), image.view(), SPACING_MM), little);
+    }
+
+    #[test]
+    fn a_class_of_which_the_network_is_hardly_sure_keeps_most_of_its_voxels() {
+        let (distance, _) = scan();
+        let mut rng = rng::stream(4, "edges", 3);
+        let image = distance.mapv(|_| 100.0 + 15.0 * rng::normal_pair(&mut rng)[0]);
+        let before = distance.mapv(|mm| if mm < 0.0 { 0.55 } else { 0.0 });
+        let after = follow(before.clone(), image.view(), SPACING_MM);
+        let count = |of: &Array3<f32>| of.iter().filter(|&&p| p > 0.5).count() as f64;
+        let kept = count(&after) / count(&before);
+        assert!((0.88..0.93).contains(&kept), "{kept}");
+        assert!(after.iter().all(|p| (0.0..=1.0).contains(p)));
     }
 
     #[test]
