@@ -352,10 +352,10 @@ fn borders_come_nearer_to_those_that_the_annotator_draws() {
     let (trained, pair) = (&*TRAINED, pair());
     let [image, label] = &pair.support;
     let truth = read_labels(label).unwrap().0.voxels;
-    let segment = |learned: bool| {
-        let out = pair.folder.path().join(format!("learned {learned}"));
+    let segment = |learned: bool, edges: bool| {
+        let out = pair.folder.path().join(format!("learned {learned} {edges}"));
         let more = "--classes 200 --probabilities --set prediction.templates=0 --set prediction.rounds=0";
-        let more = format!("{more} --set prediction.learn_borders={learned}");
+        let more = format!("{more} --set prediction.learn_borders={learned} --set prediction.follow_edges={edges}");
         succeed(&format!("{SEGMENT} {more}"), &[&trained.weights, image, label, image, &out]);
         let found = read_labels(&out.join("a_seg.nii.gz")).unwrap().0.voxels;
         let probability: Image = read_image(&out.join("a_probability_200.nii.gz")).unwrap().0;
@@ -364,21 +364,28 @@ fn borders_come_nearer_to_those_that_the_annotator_draws() {
         let of = |voxels: &Array3<i32>| voxels.iter().filter(|label| **label == 200).count() as f64;
         2.0 * both / (of(&found) + of(&truth))
     };
-    let (plain, learned) = (segment(false), segment(true));
+    let [plain, learned, edges, both] =
+        [(false, false), (true, false), (false, true), (true, true)].map(|(learned, edges)| segment(learned, edges));
     assert!(plain > 0.1 && learned > plain + 0.02, "{plain} {learned}");
+    assert!(edges > plain - 0.05 && edges != plain && both > plain + 0.02 && both != learned, "{edges} {both}");
 
-    let scored = |learned: bool| {
+    let scored = |on: &str| {
         let out = pair.folder.path().join("evaluation");
-        let eval = "eval --run {} --data {} --out {} --device cpu --force --set prediction.learn_borders=";
-        succeed(&format!("{eval}{learned}"), &[&trained.run, &trained.data, &out]);
+        let is = |key: &str| format!("--set prediction.{key}={}", key == on);
+        let [borders, edges] = ["learn_borders", "follow_edges"].map(is);
+        let eval = format!("eval --run {{}} --data {{}} --out {{}} --device cpu --force {borders} {edges}");
+        succeed(&eval, &[&trained.run, &trained.data, &out]);
         scores(&out)
     };
-    let (plain, learned) = (scored(false), scored(true));
-    let changed = |protocol: &str| {
-        let rows = plain.iter().zip(&learned).filter(|(row, _)| row.iter().any(|field| field == protocol));
-        rows.filter(|(plain, learned)| plain != learned).count()
-    };
-    assert!(changed("full") > 0 && changed("ep2") > 0, "{} {}", changed("full"), changed("ep2"));
+    let plain = scored("");
+    for key in ["learn_borders", "follow_edges"] {
+        let redrawn = scored(key);
+        let changed = |protocol: &str| {
+            let rows = plain.iter().zip(&redrawn).filter(|(row, _)| row.iter().any(|field| field == protocol));
+            rows.filter(|(plain, redrawn)| plain != redrawn).count()
+        };
+        assert!(changed("full") > 0 && changed("ep2") > 0, "{key}: {} {}", changed("full"), changed("ep2"));
+    }
 }
 
 #[test]
