@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use ndarray::Array3;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Section `[augment]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,17 @@ impl Config {
         self.contrast.check()?;
         self.supervoxels.check()?;
         self.flip.check()
+    }
+
+    /// What is drawn from once this share of the training lies behind.
+    pub fn after(&self, share: f64) -> Cow<'_, Self> {
+        if share < self.supervoxels.until || self.supervoxels.probability == 0.0 {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Self {
+            supervoxels: shifts::Config { probability: 0.0, ..self.supervoxels.clone() },
+            ..self.clone()
+        })
     }
 }
 
@@ -206,6 +218,7 @@ mod tests {
         [supervoxels]
         probability = 1.0
         std = [0.0, 3.0]
+        until = 0.7
         [flip]
         probability = 0.5
         axes = ["x", "y"]
@@ -231,6 +244,7 @@ mod tests {
             ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
             ("blend = [0.0, 0.7]", "blend = [0.0, 1.7]", "augment.contrast.blend"),
             ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxels.std"),
+            ("until = 0.7", "until = 1.1", "augment.supervoxels.until"),
             ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
         ] {
             let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();
@@ -238,6 +252,19 @@ mod tests {
             assert!(error.starts_with(named), "{error}");
             assert!(!error.contains('\n'));
         }
+    }
+
+    #[test]
+    fn after_their_share_of_the_training_supervoxels_keep_their_brightness_and_all_else_stays() {
+        let mut config = config();
+        config.supervoxels.probability = 0.5;
+        assert_eq!(*config.after(0.0), config);
+        assert_eq!(*config.after(0.69), config);
+        let late = config.after(0.7).into_owned();
+        assert_eq!(late.supervoxels.probability, 0.0);
+        assert_ne!(late, config);
+        config.supervoxels.probability = 0.0;
+        assert_eq!(late, config);
     }
 
     #[test]

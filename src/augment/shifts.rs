@@ -4,7 +4,7 @@
 //! of another.
 
 use super::{check_probability, check_range};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::normal_pair;
 use ndarray::{Array3, ArrayView3};
 use rand::{Rng, RngExt};
@@ -18,12 +18,20 @@ pub struct Config {
     /// Range of the standard deviation of the shifts, in the unit of the image; on z-scored volumes standard deviations of the
     /// scan. One is drawn for all supervoxels of an image.
     pub std: [f64; 2],
+    /// Share of the training after which no supervoxel is shifted any more: first what does not hang on brightness is learned,
+    /// then what brightness tells besides.
+    pub until: f64,
 }
 
 impl Config {
     pub fn check(&self) -> Result<()> {
         check_probability("augment.supervoxels.probability", self.probability)?;
-        check_range("augment.supervoxels.std", self.std, 0.0)
+        check_range("augment.supervoxels.std", self.std, 0.0)?;
+        if !(0.0..=1.0).contains(&self.until) {
+            let (found, remedy) = (self.until.to_string(), "1 shifts to the end of the training");
+            return Err(Error::invalid("augment.supervoxels.until", "a fraction from 0 to 1", found, remedy));
+        }
+        Ok(())
     }
 
     /// For an image whose supervoxels have labels up to `largest`; None leaves it as it is. Nothing is drawn where the probability
@@ -60,7 +68,7 @@ mod tests {
     use super::*;
     use crate::rng;
 
-    const CONFIG: Config = Config { probability: 0.5, std: [1.0, 3.0] };
+    const CONFIG: Config = Config { probability: 0.5, std: [1.0, 3.0], until: 1.0 };
 
     #[test]
     fn each_supervoxel_moves_as_a_whole_and_the_outside_stays() {

@@ -250,7 +250,7 @@ mod tests {
     fn each_supervoxel_of_the_transformed_side_has_an_intensity_of_its_own() {
         let mut augment = augmentation("query", 0.0);
         (augment.affine.probability, augment.elastic.probability, augment.gamma.probability) = (0.0, 0.0, 0.0);
-        augment.supervoxels = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0] };
+        augment.supervoxels = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0], until: 1.0 };
         let (scan, made) = (scan(), episode(0, &augment).unwrap());
         assert_eq!(made.support_image, scan.image);
         let darkest = scan.image.iter().copied().fold(f32::INFINITY, f32::min);

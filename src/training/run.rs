@@ -144,8 +144,9 @@ fn prepare(
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
+        let augment = augment.after(step as f64 / training.steps() as f64);
         let drawn = episode::draw(&mut rng, candidates, episode)
-            .and_then(|draw| Episode::make(train, &draw, episode, augment, &mut rng));
+            .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng));
         if episodes.send(drawn).is_err() {
             return;
         }
