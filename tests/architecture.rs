@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Where the halves meet.
     ("device", &["error"]),
     ("weights", &["error", "artifact", "tensor"]),
-    ("model", &["error", "rng", "tensor", "weights", "features", "prototypes", "prediction"]),
+    ("model", &["error", "rng", "supervoxels", "tensor", "weights", "features", "prototypes", "prediction"]),
     ("training", ANY_ABOVE),
     ("config", ANY_ABOVE),
     ("cli", &["error"]),

@@ -2,10 +2,12 @@
 //! asked as one by joining their features: the cosine of two joined features is the mean of the networks' cosines.
 
 mod memory;
+mod pieces;
 mod place;
 pub mod slices;
 
 pub use memory::MemoryEstimate;
+use pieces::Held;
 
 use crate::error::Result;
 use crate::features::{self, SeNet, UNet};
@@ -58,6 +60,8 @@ pub struct Voters {
     templates: Vec<Prototypes>,
     /// Voxels of each class in a template, the median over them, at the resolution of the features.
     usual_vox: Vec<f64>,
+    /// Which classes are one piece in the supports, and so in what is found.
+    held: Vec<Held>,
     /// Added to the scores in all rounds but the last: what the templates say of where a class lies, (1, 1 + K, d, h, w).
     place: Option<Tensor>,
 }
@@ -219,8 +223,12 @@ impl Model {
         };
         no_grad(|| match &self.network {
             Network::UNets(_) => {
+                let held = match self.config.prediction.one_piece {
+                    true => pieces::held_to_one(supports, count),
+                    false => vec![None; count as usize],
+                };
                 let supports: Vec<Support> = supports.iter().map(support).collect();
-                Reference::Voters(self.voters(self.test_prototypes(&supports), count))
+                Reference::Voters(self.voters(self.test_prototypes(&supports), held))
             }
             Network::SeNet(network) => {
                 let supports: Vec<(Tensor, Tensor)> = supports.iter().map(slices).collect();
@@ -255,12 +263,13 @@ impl Model {
     }
 
     /// What the supports say, and the templates that are segmented from them.
-    fn voters(&self, support: Prototypes, count: i64) -> Voters {
+    fn voters(&self, support: Prototypes, held: Vec<Held>) -> Voters {
         let (mut templates, mut volumes_vox, mut scores) = (Vec::new(), Vec::new(), Vec::new());
         for features in &self.templates {
-            let found = self.refined(features, &[self.asked(features, &support)], None);
+            let found = self.refined(features, &[self.asked(features, &support)], &held, None);
+            templates.push(self.beyond_doubt(features, &found, &held));
+            let found = pieces::settled(&found, &held);
             volumes_vox.push(volumes(&found));
-            templates.push(self.beyond_doubt(features, &found));
             scores.push(found);
         }
         let weight = self.config.prediction.place_weight;
@@ -270,19 +279,20 @@ impl Model {
             of_class.sort_by(f64::total_cmp);
             of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
         };
-        let usual_vox = (0..count as usize).map(usual).collect();
-        Voters { support, templates, usual_vox, place }
+        let usual_vox = (0..held.len()).map(usual).collect();
+        Voters { support, templates, usual_vox, held, place }
     }
 
     /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
     fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
-        let Voters { support, templates, usual_vox, place } = voters;
+        let Voters { support, templates, usual_vox, held, place } = voters;
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(features, voter)).collect();
-        let found = self.refined(features, &all, place.as_ref());
+        let refined = |voters| pieces::settled(&self.refined(features, voters, held, place.as_ref()), held);
+        let found = refined(&all);
         let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
         if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
-            return self.refined(features, &all[..1], place.as_ref());
+            return refined(&all[..1]);
         }
         found
     }
@@ -294,7 +304,7 @@ impl Model {
     /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w), the median over the voters. In each round of
     /// refinement the voxels of the query that are beyond doubt stand beside each voter. What is known of places helps to find the
     /// classes; in the last round appearance decides alone.
-    fn refined(&self, features: &Tensor, voters: &[Similarity], place: Option<&Tensor>) -> Tensor {
+    fn refined(&self, features: &Tensor, voters: &[Similarity], held: &[Held], place: Option<&Tensor>) -> Tensor {
         let rounds = self.config.prediction.rounds;
         let placed = |found: Tensor, round: u32| match place.filter(|_| round < rounds) {
             Some(place) => {
@@ -306,17 +316,18 @@ impl Model {
         let median = |scores: Vec<Tensor>| prediction::median(&scores);
         let mut found = placed(median(voters.iter().map(Similarity::scores).collect()), 0);
         for round in 1..=rounds {
-            let own = self.asked(features, &self.beyond_doubt(features, &found));
+            let own = self.asked(features, &self.beyond_doubt(features, &found, held));
             found = placed(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
         }
         found
     }
 
     /// The prototypes of a volume with these scores, as if it were annotated where its class is beyond doubt and nowhere
-    /// else.
-    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor) -> Prototypes {
+    /// else. A second piece of a class that is `held` to one is in doubt.
+    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, held: &[Held]) -> Prototypes {
         let prediction::Config { test_classes, confidence, .. } = self.config.prediction;
         let (classes, known) = prediction::confident(scores, test_classes, confidence);
+        let known = known * pieces::agreement(scores, &pieces::settled(scores, held)).to_kind(scores.kind());
         let count = scores.size()[1] - 1;
         self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &known)])
     }
@@ -359,8 +370,13 @@ mod tests {
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
         let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
         let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters =
-            |support, templates, usual_vox: f64| Voters { support, templates, usual_vox: vec![usual_vox], place: None };
+        let voters = |support, templates, usual_vox: f64| Voters {
+            support,
+            templates,
+            usual_vox: vec![usual_vox],
+            held: vec![None],
+            place: None,
+        };
         assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
         assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
         // Templates that find nothing in this query are passed over if they find something in each other.
@@ -389,7 +405,7 @@ mod tests {
         let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
-            let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], place };
+            let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], held: vec![], place };
             let hard = prediction::hard(&model.elected(&features, &voters));
             [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
         };

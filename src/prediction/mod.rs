@@ -37,7 +37,8 @@ pub struct Config {
     pub learn_borders: bool,
     /// Whether borders follow the edges of the query's image: see [`crate::borders`].
     pub follow_edges: bool,
-    /// A class that is one piece in every support keeps its largest connected component alone.
+    /// A class that is one piece in every support is one in a query: see [`crate::model`]. What is left at last on the native grid
+    /// is its largest connected component.
     pub one_piece: bool,
 }
 
