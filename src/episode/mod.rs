@@ -125,7 +125,7 @@ mod tests {
             bias_field = {{ probability = 0, coefficients = [-0.5, 0.5], order = 3 }}
             blur = {{ probability = 0, std_mm = [0, 2] }}
             contrast = {{ probability = 0, knots = 6, blend = [0, 0.7] }}
-            supervoxels = {{ probability = 0, std = [0, 3] }}
+            supervoxels = {{ probability = 0, std = [0, 3], until = 1 }}
             flip = {{ probability = 0, axes = [] }}
             "#
         );
