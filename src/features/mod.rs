@@ -21,11 +21,12 @@ pub struct Config {
     pub networks: usize,
     /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
     pub f_maps: i64,
+    /// After each convolution.
+    pub norm: Norm,
     /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
     pub levels: usize,
     /// Channels of the feature map.
     pub output_channels: i64,
-    pub norm: Norm,
     /// Max-pooling factors z y x in front of levels 2, 3, ...: one fewer than `levels`.
     pub pooling: Vec<[i64; 3]>,
     /// The level whose resolution the feature map has: 0 is the input's, 1 that after the first pooling, ...

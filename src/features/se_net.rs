@@ -5,7 +5,8 @@
 //! (abhi4ssj/few-shot-segmentation) the segmenter has four times as many channels as the conditioner (64 and 16), pooling
 //! is undone at the places of the maxima, and only the segmenter's deepest decoder sees its encoder's map: with skips at
 //! finer levels too, the paper says, the network copies the support's mask. Unlike there, the conditioner's fourth encoder
-//! is its own and not the third once more.
+//! is its own and not the third once more, and the norm is a choice: batch norm, which the paper has, learns from batches of
+//! slices and asks by their mean statistics, which an episode of one slice is far from.
 
 use super::blocks::{Norm, NormLayer, convolution_bound, uniform};
 use crate::rng::Rng;
@@ -53,15 +54,15 @@ impl Excitation {
 }
 
 impl SeNet {
-    /// `channels`: of each block of the segmenter.
-    pub fn new(path: &Path, channels: i64, rng: &mut Rng) -> Self {
+    /// `channels`: of each block of the segmenter; `norm`: after each convolution.
+    pub fn new(path: &Path, channels: i64, norm: Norm, rng: &mut Rng) -> Self {
         let few = (channels / SHARE).max(1);
         let of_conditioner = path / "conditioner";
-        let conditioner = Arm::new(&of_conditioner, [2, few], Skip::None, rng);
+        let conditioner = Arm::new(&of_conditioner, [2, few], Skip::None, norm, rng);
         let squeezes =
             (0..=2 * LEVELS).map(|block| Conv::new(&(&of_conditioner / "squeezes" / block), few, 1, 1, rng)).collect();
         let of_segmenter = path / "segmenter";
-        let segmenter = Arm::new(&of_segmenter, [1, channels], Skip::Deepest, rng);
+        let segmenter = Arm::new(&of_segmenter, [1, channels], Skip::Deepest, norm, rng);
         let classifier = Conv::new(&(&of_segmenter / "classifier"), channels, 2, 1, rng);
         Self { conditioner, squeezes, segmenter, classifier }
     }
@@ -112,8 +113,8 @@ struct Arm {
 }
 
 impl Arm {
-    fn new(path: &Path, [inputs, channels]: [i64; 2], skip: Skip, rng: &mut Rng) -> Self {
-        let mut block = |path: Path, inputs: i64| Block::new(&path, inputs, channels, rng);
+    fn new(path: &Path, [inputs, channels]: [i64; 2], skip: Skip, norm: Norm, rng: &mut Rng) -> Self {
+        let mut block = |path: Path, inputs: i64| Block::new(&path, [inputs, channels], norm, rng);
         let encoders =
             (0..LEVELS).map(|level| block(path / "encoders" / level, if level == 0 { inputs } else { channels }));
         let encoders = encoders.collect();
@@ -150,7 +151,7 @@ impl Arm {
     }
 }
 
-/// 5x5 convolution, parametric ReLU, batch norm.
+/// 5x5 convolution, parametric ReLU, norm.
 #[derive(Debug)]
 struct Block {
     conv: Conv,
@@ -159,10 +160,10 @@ struct Block {
 }
 
 impl Block {
-    fn new(path: &Path, inputs: i64, outputs: i64, rng: &mut Rng) -> Self {
+    fn new(path: &Path, [inputs, outputs]: [i64; 2], norm: Norm, rng: &mut Rng) -> Self {
         let conv = Conv::new(&(path / "conv"), inputs, outputs, KERNEL_VOX, rng);
         let slope = (path / "prelu").var("weight", &[1], Init::Const(SLOPE));
-        Self { conv, slope, norm: NormLayer::new(path, outputs, Norm::Batch) }
+        Self { conv, slope, norm: NormLayer::new(path, outputs, norm) }
     }
 
     /// (n, inputs, h, w) -> (n, outputs, h, w)
@@ -200,9 +201,11 @@ mod tests {
     use crate::rng;
     use tch::{Device, nn::VarStore};
 
-    fn build(channels: i64) -> (VarStore, SeNet) {
+    const NORMS: [Norm; 3] = [Norm::Batch, Norm::Group, Norm::Instance];
+
+    fn build(channels: i64, norm: Norm) -> (VarStore, SeNet) {
         let vs = VarStore::new(Device::Cpu);
-        let net = SeNet::new(&vs.root(), channels, &mut rng::stream(0, "weights", 0));
+        let net = SeNet::new(&vs.root(), channels, norm, &mut rng::stream(0, "weights", 0));
         (vs, net)
     }
 
@@ -221,49 +224,56 @@ mod tests {
         let block = |inputs: usize, outputs: usize| outputs * (25 * inputs + 1) + 1 + 2 * outputs;
         let conditioner = block(2, 16) + 8 * block(16, 16) + 9 * 17;
         let segmenter = block(1, 64) + 7 * block(64, 64) + block(128, 64) + 2 * 65;
-        let (vs, _net) = build(64);
+        let (vs, _net) = build(64, Norm::Batch);
         let count: usize = vs.trainable_variables().iter().map(Tensor::numel).sum();
         assert_eq!(count, conditioner + segmenter);
     }
 
     #[test]
     fn scores_have_the_size_of_the_slices_whatever_it_is() {
-        let (_vs, net) = build(4);
-        for size in [[32, 32], [17, 23], [1, 5]] {
+        let sizes = [[32, 32], [17, 23], [1, 5]];
+        for (norm, size) in NORMS.into_iter().flat_map(|norm| sizes.map(|size| (norm, size))) {
+            let (_vs, net) = build(4, norm);
             let ((support, masks), (query, _)) = (slices(2, size, 0.0), slices(2, size, 7.0));
             let scores = net.forward(&query, &net.excitation(&support, &masks, true), true);
             assert_eq!(scores.size(), [2, 2, size[0], size[1]]);
+            assert!(scores.isfinite().all().int64_value(&[]) == 1, "{norm:?}, {size:?}");
         }
     }
 
     #[test]
     fn every_parameter_gets_a_gradient() {
-        let (vs, net) = build(8);
-        let ((support, masks), (query, _)) = (slices(3, [32, 48], 0.0), slices(3, [32, 48], 7.0));
-        let scores = net.forward(&query, &net.excitation(&support, &masks, true), true);
-        (&scores * slices(6, [32, 48], 3.0).0.view_as(&scores)).sum(Kind::Float).backward();
-        for (name, variable) in vs.variables() {
-            if variable.requires_grad() {
-                assert!(variable.grad().defined(), "{name} has no gradient");
-                assert!(variable.grad().abs().max().double_value(&[]) > 0.0, "{name} has a zero gradient");
+        for norm in NORMS {
+            let (vs, net) = build(8, norm);
+            let ((support, masks), (query, _)) = (slices(3, [32, 48], 0.0), slices(3, [32, 48], 7.0));
+            let scores = net.forward(&query, &net.excitation(&support, &masks, true), true);
+            (&scores * slices(6, [32, 48], 3.0).0.view_as(&scores)).sum(Kind::Float).backward();
+            for (name, variable) in vs.variables() {
+                if variable.requires_grad() {
+                    assert!(variable.grad().defined(), "{name} has no gradient with {norm:?} norm");
+                    let largest = variable.grad().abs().max().double_value(&[]);
+                    assert!(largest > 0.0, "{name} has a zero gradient with {norm:?} norm");
+                }
             }
         }
     }
 
     #[test]
     fn each_slice_is_segmented_by_itself_as_its_own_support_says() {
-        let (_vs, net) = build(8);
-        let ((support, masks), (query, _)) = (slices(4, [32, 32], 0.0), slices(4, [32, 32], 7.0));
-        let excitation = net.excitation(&support, &masks, false);
-        let all = net.forward(&query, &excitation, false);
-        let order = Tensor::from_slice(&[2i64, 0, 3]);
-        let some = net.forward(&query.index_select(0, &order), &excitation.select(&order), false);
-        let difference = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
-        assert!(difference(&some, &all.index_select(0, &order)) < 1e-5);
-        let parts = [excitation.select(&order.narrow(0, 0, 1)), excitation.select(&order.narrow(0, 1, 2))];
-        let again = net.forward(&query.index_select(0, &order), &Excitation::cat(&parts), false);
-        assert!(difference(&some, &again) < 1e-5);
-        let inverted = net.forward(&query, &net.excitation(&support, &(1.0 - masks), false), false);
-        assert!(difference(&all, &inverted) > 1e-4, "the mask has to matter");
+        for norm in NORMS {
+            let (_vs, net) = build(8, norm);
+            let ((support, masks), (query, _)) = (slices(4, [32, 32], 0.0), slices(4, [32, 32], 7.0));
+            let excitation = net.excitation(&support, &masks, false);
+            let all = net.forward(&query, &excitation, false);
+            let order = Tensor::from_slice(&[2i64, 0, 3]);
+            let some = net.forward(&query.index_select(0, &order), &excitation.select(&order), false);
+            let difference = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            assert!(difference(&some, &all.index_select(0, &order)) < 1e-5, "{norm:?}");
+            let parts = [excitation.select(&order.narrow(0, 0, 1)), excitation.select(&order.narrow(0, 1, 2))];
+            let again = net.forward(&query.index_select(0, &order), &Excitation::cat(&parts), false);
+            assert!(difference(&some, &again) < 1e-5, "{norm:?}");
+            let inverted = net.forward(&query, &net.excitation(&support, &(1.0 - masks), false), false);
+            assert!(difference(&all, &inverted) > 1e-4, "the mask has to matter, {norm:?}");
+        }
     }
 }

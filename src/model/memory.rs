@@ -80,8 +80,8 @@ fn floats_of_se_net(features: &Config, size_vox: [usize; 3], regions: usize, cla
     let [depth, slice_vox] = [size_vox[0], size_vox[1] * size_vox[2]].map(|n| n as u64);
     let largest = features.f_maps as u64 * slice_vox;
     let scores = |classes: usize| depth * slice_vox * (classes as u64 + 1) * 8;
-    // The maps are kept for each region; gradients of the largest map, and copies of it in the convolution's own layout.
-    let training = depth * (regions as u64 * SeNet::kept(features.f_maps, slice_vox) + 4 * largest) + scores(regions);
+    // Regions are one batch: gradients of the largest map, and copies of it in the convolution's own layout.
+    let training = depth * regions as u64 * (SeNet::kept(features.f_maps, slice_vox) + 4 * largest) + scores(regions);
     // The encoders' maps with their places, and three more; one channel of each block for each class.
     (training, AT_ONCE as u64 * 6 * largest + depth * slice_vox * 2 * classes as u64 + scores(classes))
 }

@@ -130,7 +130,8 @@ impl Model {
                 Network::UNets((0..count).map(unet).collect())
             }
             features::Network::SeNet => {
-                Network::SeNet(Box::new(SeNet::new(&root, config.features.f_maps, &mut rng(0))))
+                let features::Config { f_maps, norm, .. } = config.features;
+                Network::SeNet(Box::new(SeNet::new(&root, f_maps, norm, &mut rng(0))))
             }
         };
         variables.set_device(device);

@@ -115,13 +115,14 @@ pub fn absent(scores: &Tensor) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::features::blocks::Norm;
     use crate::prediction::hard;
     use crate::rng;
     use tch::{Device, nn::VarStore, no_grad};
 
     fn network() -> (VarStore, SeNet) {
         let vs = VarStore::new(Device::Cpu);
-        let network = SeNet::new(&vs.root(), 4, &mut rng::stream(0, "weights", 0));
+        let network = SeNet::new(&vs.root(), 4, Norm::Batch, &mut rng::stream(0, "weights", 0));
         (vs, network)
     }
 

@@ -116,27 +116,31 @@ fn by_prototypes(
 }
 
 /// Each slice of the query with the support's slice of the same index, where that shows the class: the loss of one class
-/// against the rest, mean over the classes.
+/// against the rest, mean over the classes. Those of all classes are one batch, so that a batch norm's mean statistics,
+/// by which it is asked later, are those that it learns by.
 fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: bool) -> Outcome {
     let Tensors { images, support, query, count } = episode;
     let [of_support, of_query] = [0, 1].map(|side| of_volume(&images.narrow(0, side, 1))); // (D, 1, H, W) each
+    let masks: Vec<Tensor> = (1..=*count).map(|class| support.eq(class)).collect(); // (D, H, W) each
+    let slices: Vec<Tensor> =
+        masks.iter().map(|mask| Tensor::from_slice(&showing(mask)).to_device(images.device())).collect();
+    let asked = masks.iter().zip(&slices).map(|(mask, slices)| mask.index_select(0, slices)).collect::<Vec<_>>();
+    let asked = Tensor::cat(&asked, 0).unsqueeze(1).to_kind(Kind::Float); // (n, 1, H, W), class after class
+    let all = Tensor::cat(&slices, 0);
+    let excitation = network.excitation(&of_support.index_select(0, &all), &asked, train);
+    let found = network.forward(&of_query.index_select(0, &all), &excitation, train); // (n, 2, H, W)
+
     let mut scores = vec![of_query.squeeze_dim(1).zeros_like()]; // (D, H, W)
     let mut losses = Vec::new();
-    for class in 1..=*count {
-        let mask = support.eq(class);
-        let slices = showing(&mask);
-        if slices.is_empty() {
-            scores.push(absent(&scores[0]));
-            continue;
+    let counts: Vec<i64> = slices.iter().map(|slices| slices.size()[0]).collect();
+    for ((class, slices), found) in (1..).zip(&slices).zip(found.split_with_sizes(&counts, 0)) {
+        let mut of_class = absent(&scores[0]);
+        if found.size()[0] > 0 {
+            let truth = query.eq(class).index_select(0, slices).to_kind(Kind::Int64);
+            losses.push(loss::segmentation(&found.transpose(0, 1).unsqueeze(0), &truth, Classes::Joint, config));
+            of_class = of_class.index_copy(0, slices, &against_background(&found.detach()));
         }
-        let slices = Tensor::from_slice(&slices).to_device(images.device());
-        let of_slices = |volume: &Tensor| volume.index_select(0, &slices);
-        let mask = of_slices(&mask).unsqueeze(1).to_kind(Kind::Float); // (n, 1, H, W)
-        let excitation = network.excitation(&of_slices(&of_support), &mask, train);
-        let found = network.forward(&of_slices(&of_query), &excitation, train); // (n, 2, H, W)
-        let truth = of_slices(&query.eq(class)).to_kind(Kind::Int64);
-        losses.push(loss::segmentation(&found.transpose(0, 1).unsqueeze(0), &truth, Classes::Joint, config));
-        scores.push(absent(&scores[0]).index_copy(0, &slices, &against_background(&found.detach())));
+        scores.push(of_class);
     }
     let loss = Tensor::stack(&losses, 0).mean(Kind::Float);
     let scores = Tensor::stack(&scores, 0).unsqueeze(0); // (1, 1 + K, D, H, W)
