@@ -154,6 +154,11 @@ impl Config {
             let (expected, found) = ("0 beside a network of single slices", self.prediction.templates.to_string());
             return Err(Error::invalid("prediction.templates", expected, found, "set it to 0"));
         }
+        if self.prediction.round_supervoxel_weight > 0.0 && is_sliced {
+            let (expected, found) = ("0 beside a network of single slices", self.prediction.round_supervoxel_weight);
+            let (key, remedy) = ("prediction.round_supervoxel_weight", "set it to 0");
+            return Err(Error::invalid(key, expected, found.to_string(), remedy));
+        }
         if self.prediction.learn_borders && is_sliced {
             let expected = "false beside a network of single slices";
             return Err(Error::invalid("prediction.learn_borders", expected, "true", "set it to false"));
@@ -329,6 +334,14 @@ mod tests {
                 &["prediction.learn_borders=true"],
                 ["prediction.learn_borders", "set it to false"],
             ),
+            (
+                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["prediction.round_supervoxel_weight=0.3"],
+                ["prediction.round_supervoxel_weight", "set it to 0"],
+            ),
+            ("", &["prediction.balance=0.6"], ["prediction.balance", "test_classes"]),
+            ("", &["prediction.balance=1"], ["prediction.balance", "[0, 1)"]),
+            ("", &["prediction.generations=0"], ["prediction.generations", "1 to 10"]),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {
             let message = load_text(text, overrides).unwrap_err().to_string();

@@ -136,7 +136,7 @@ impl Scoring {
 /// Scores of one class, forward and backward: <scores, gradient>, and the lengths of both gradients.
 pub fn score(scoring: &Scoring) -> Vec<f64> {
     let Scoring { features, prototypes, gradient } = scoring;
-    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![] };
+    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![], sizes: vec![] };
     [features, prototypes].into_iter().for_each(|leaf| leaf.shallow_clone().zero_grad());
     let mut tape = Tape::default();
     let outcome = (prediction::scores(features, &rows, 20.0, &mut tape) * gradient).sum(tch::Kind::Float);

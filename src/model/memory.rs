@@ -66,13 +66,14 @@ fn floats_of_unet(features: &Config, size_vox: [usize; 3], regions: usize, class
     (training, 2 * largest + joined + scores(classes))
 }
 
-/// Features of every template; scores of every voter, side by side and sorted, with the places of 8 bytes that they came from.
+/// Features, supervoxels and scores of every template; scores of every voter, side by side and sorted, with the places of 8
+/// bytes that they came from.
 fn floats_of_templates(config: &super::Config, size_vox: [usize; 3], classes: usize) -> u64 {
     let (features, templates) = (&config.features, config.prediction.templates as u64);
     let shape = features.level_shapes(size_vox.map(|n| n as i64))[features.output_level];
     let feature_vox = shape.iter().product::<i64>() as u64;
     let joined = features.networks as u64 * features.output_channels as u64;
-    feature_vox * templates * (joined + 5 * (classes as u64 + 1))
+    feature_vox * templates * (joined + 2 + 6 * (classes as u64 + 1))
 }
 
 /// The same, where every slice shows every region.

@@ -4,6 +4,7 @@
 mod memory;
 mod pieces;
 mod place;
+mod regions;
 pub mod slices;
 
 pub use memory::MemoryEstimate;
@@ -33,8 +34,17 @@ pub struct Model {
     pub variables: VarStore,
     pub network: Network,
     pub config: Config,
-    /// Features (1, C, d, h, w) of each scan without labels that votes at test: see [`Model::reference`].
-    templates: Vec<Tensor>,
+    /// Each scan without labels that votes at test: see [`Model::reference`].
+    templates: Vec<Seen>,
+}
+
+/// A volume as it is asked.
+#[derive(Debug)]
+struct Seen {
+    /// (1, C, d, h, w)
+    features: Tensor,
+    /// The supervoxel of each voxel, (d h w), where they have a say.
+    regions: Option<Tensor>,
 }
 
 /// What compares a query with its supports: prototypes of features, or a network made for it.
@@ -64,6 +74,14 @@ pub struct Voters {
     held: Vec<Held>,
     /// Added to the scores in all rounds but the last: what the templates say of where a class lies, (1, 1 + K, d, h, w).
     place: Option<Tensor>,
+}
+
+/// A scan without labels, segmented.
+#[derive(Debug)]
+struct Template {
+    prototypes: Prototypes,
+    /// (1, 1 + K, d, h, w)
+    scores: Tensor,
 }
 
 /// A class with less than this share of its usual volume has been lost in the vote.
@@ -148,8 +166,19 @@ impl Model {
         self.templates.clear();
         for pair in templates.chunk_by(|a, b| a.size() == b.size()).flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
             let features = no_grad(|| self.features(&Tensor::cat(pair, 0).to_device(self.device())));
-            self.templates.extend((0..pair.len()).map(|index| features.narrow(0, index as i64, 1)));
+            for (index, image) in (0..).zip(pair) {
+                let seen = self.seen(image, features.narrow(0, index, 1));
+                self.templates.push(seen);
+            }
         }
+    }
+
+    /// A volume (1, 1, D, H, W) with its features.
+    fn seen(&self, image: &Tensor, features: Tensor) -> Seen {
+        let size = features.size();
+        let is_asked = self.config.prediction.round_supervoxel_weight > 0.0;
+        let regions = is_asked.then(|| regions::of(image, [size[2], size[3], size[4]]).to_device(features.device()));
+        Seen { features, regions }
     }
 
     pub fn device(&self) -> Device {
@@ -203,8 +232,8 @@ impl Model {
     /// At test: annotated volumes with classes 1 ..= `count` -> what [`Model::predict`] compares with, under the test
     /// window and the test competition.
     ///
-    /// Each template is segmented from the supports and becomes a support by itself, annotated where it was beyond doubt;
-    /// a query is then asked of every one, and the median of the scores counts (labels that pass through scans without
+    /// Each template is segmented from the supports and becomes a support by itself, annotated where it was beyond doubt; in a
+    /// further generation the supports and all other templates segment it anew. A query is then asked of every one, and the median of the scores counts (labels that pass through scans without
     /// labels and vote: MAGeT-Brain, Chakravarty et al. 2013). Where that vote loses a class, the supports decide alone.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
@@ -245,7 +274,7 @@ impl Model {
         no_grad(|| match (&self.network, reference) {
             (Network::UNets(_), Reference::Voters(voters)) => {
                 let size = query.size();
-                let scores = self.elected(&self.features(&query), voters);
+                let scores = self.elected(&self.seen(&query, self.features(&query)), voters);
                 prediction::interpolate(&scores, [size[2], size[3], size[4]])
             }
             (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
@@ -265,31 +294,55 @@ impl Model {
 
     /// What the supports say, and the templates that are segmented from them.
     fn voters(&self, support: Prototypes, held: Vec<Held>) -> Voters {
-        let (mut templates, mut volumes_vox, mut scores) = (Vec::new(), Vec::new(), Vec::new());
-        for features in &self.templates {
-            let found = self.refined(features, &[self.asked(features, &support)], &held, None);
-            templates.push(self.beyond_doubt(features, &found, &held));
-            let found = pieces::settled(&found, &held);
-            volumes_vox.push(volumes(&found));
-            scores.push(found);
+        let held = held.as_slice();
+        let mut found = self.by_voters(&support, &[], held, None);
+        for _ in 1..self.config.prediction.generations {
+            found = self.by_voters(&support, &found, held, self.place(&found).as_ref());
         }
-        let weight = self.config.prediction.place_weight;
-        let place = if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None };
+        let place = self.place(&found);
+        let volumes_vox: Vec<Vec<f64>> = found.iter().map(|template| volumes(&template.scores)).collect();
+        let templates = found.into_iter().map(|template| template.prototypes).collect();
         let usual = |class: usize| {
             let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
             of_class.sort_by(f64::total_cmp);
             of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
         };
         let usual_vox = (0..held.len()).map(usual).collect();
-        Voters { support, templates, usual_vox, held, place }
+        Voters { support, templates, usual_vox, held: held.to_vec(), place }
     }
 
-    /// Scores of query features by the supports and templates together, or by the supports alone where a class is lost.
-    fn elected(&self, features: &Tensor, voters: &Voters) -> Tensor {
+    /// The templates as the supports and the others among `before` see them.
+    fn by_voters(
+        &self,
+        support: &Prototypes,
+        before: &[Template],
+        held: &[Held],
+        place: Option<&Tensor>,
+    ) -> Vec<Template> {
+        let of_template = |(index, seen): (usize, &Seen)| {
+            let others = before.iter().enumerate().filter(|(other, _)| *other != index);
+            let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
+            let voters: Vec<Similarity> = voters.map(|voter| self.asked(&seen.features, voter)).collect();
+            let scores = self.refined(seen, &voters, held, place);
+            let prototypes = self.beyond_doubt(&seen.features, &scores, held);
+            Template { prototypes, scores: pieces::settled(&scores, held) }
+        };
+        self.templates.iter().enumerate().map(of_template).collect()
+    }
+
+    /// What templates tell of places, with its weight.
+    fn place(&self, templates: &[Template]) -> Option<Tensor> {
+        let weight = self.config.prediction.place_weight;
+        let scores: Vec<&Tensor> = templates.iter().map(|template| &template.scores).collect();
+        if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None }
+    }
+
+    /// Scores of a query by the supports and templates together, or by the supports alone where a class is lost.
+    fn elected(&self, query: &Seen, voters: &Voters) -> Tensor {
         let Voters { support, templates, usual_vox, held, place } = voters;
         let all: Vec<Similarity> =
-            std::iter::once(support).chain(templates).map(|voter| self.asked(features, voter)).collect();
-        let refined = |voters| pieces::settled(&self.refined(features, voters, held, place.as_ref()), held);
+            std::iter::once(support).chain(templates).map(|voter| self.asked(&query.features, voter)).collect();
+        let refined = |voters| pieces::settled(&self.refined(query, voters, held, place.as_ref()), held);
         let found = refined(&all);
         let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
         if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
@@ -299,26 +352,35 @@ impl Model {
     }
 
     fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
-        Similarity::of(features, prototypes, self.config.prediction.alpha)
+        let prediction::Config { alpha, balance, .. } = self.config.prediction;
+        Similarity::balanced(features, prototypes, alpha, balance)
     }
 
-    /// Scores (1, 1 + K, d, h, w) of query features (1, C, d, h, w), the median over the voters. In each round of
-    /// refinement the voxels of the query that are beyond doubt stand beside each voter. What is known of places helps to find the
-    /// classes; in the last round appearance decides alone.
-    fn refined(&self, features: &Tensor, voters: &[Similarity], held: &[Held], place: Option<&Tensor>) -> Tensor {
-        let rounds = self.config.prediction.rounds;
-        let placed = |found: Tensor, round: u32| match place.filter(|_| round < rounds) {
-            Some(place) => {
-                let size = found.size();
-                prediction::interpolate(place, [size[2], size[3], size[4]]) + found
+    /// Scores (1, 1 + K, d, h, w) of a query, the median over the voters. In each round of refinement the voxels of the query that
+    /// are beyond doubt stand beside each voter. Supervoxels and what is known of places help to find the classes; in the last
+    /// round the appearance of each voxel decides alone.
+    fn refined(&self, query: &Seen, voters: &[Similarity], held: &[Held], place: Option<&Tensor>) -> Tensor {
+        let prediction::Config { alpha, rounds, round_supervoxel_weight: weight, .. } = self.config.prediction;
+        let helped = |found: Tensor, round: u32| {
+            if round == rounds {
+                return found;
             }
-            None => found,
+            let found = match &query.regions {
+                Some(regions) => regions::pooled(&found, regions, weight),
+                None => found,
+            };
+            let size = found.size();
+            match place {
+                Some(place) => prediction::interpolate(place, [size[2], size[3], size[4]]) + found,
+                None => found,
+            }
         };
         let median = |scores: Vec<Tensor>| prediction::median(&scores);
-        let mut found = placed(median(voters.iter().map(Similarity::scores).collect()), 0);
+        let mut found = helped(median(voters.iter().map(Similarity::scores).collect()), 0);
         for round in 1..=rounds {
-            let own = self.asked(features, &self.beyond_doubt(features, &found, held));
-            found = placed(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
+            let own = self.beyond_doubt(&query.features, &found, held);
+            let own = Similarity::of(&query.features, &own, alpha);
+            found = helped(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
         }
         found
     }
@@ -357,7 +419,7 @@ mod tests {
 
     fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
         let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 2])];
-        Prototypes { background: rows(background), foreground: rows(foreground) }
+        Prototypes { background: rows(background), foreground: rows(foreground), sizes: vec![] }
     }
 
     #[test]
@@ -365,7 +427,7 @@ mod tests {
         let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
         let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
         let left_is_found = |voters: &Voters| {
-            let found = prediction::hard(&model.elected(&halves(), voters));
+            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters));
             (found.int64_value(&[0, 0, 0]) == 1, found.int64_value(&[0, 0, 3]) == 1)
         };
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
@@ -385,6 +447,32 @@ mod tests {
         assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
     }
 
+    /// Of three templates two look enough like the support to be found in, and the third looks like those two.
+    #[test]
+    fn in_a_second_generation_templates_find_the_class_in_each_other() {
+        let found = |generations: u32| {
+            let mut set =
+                ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"]
+                    .map(str::to_owned)
+                    .to_vec();
+            set.push(format!("prediction.generations={generations}"));
+            let mut model = Model::new(&config::load(None, &set).unwrap().model(), Device::Cpu, 0);
+            let unit = |degrees: f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
+            let (class, rest) = (unit(0.0), unit(125.0));
+            // The class on the left, at so many degrees from the support's.
+            let seen = |degrees: f32| {
+                let of_channel = |c: usize| [unit(degrees)[c], unit(degrees)[c], rest[c], rest[c]].repeat(4);
+                let features = Tensor::from_slice(&[of_channel(0), of_channel(1)].concat()).view([1, 2, 1, 4, 4]);
+                Seen { features, regions: None }
+            };
+            model.templates = [40.0, 40.0, 80.0].map(seen).into();
+            let voters = model.voters(prototypes(&rest, &class), vec![None]);
+            voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
+        };
+        assert_eq!(found(1), [true, true, false]);
+        assert_eq!(found(2), [true, true, true]);
+    }
+
     /// Two places look alike to the support, and the templates have seen the class on the left alone.
     #[test]
     fn the_place_decides_between_equals_and_appearance_has_the_last_word() {
@@ -401,17 +489,46 @@ mod tests {
         let channel = |c: usize| columns.map(|column| column[c]).repeat(4);
         let features = Tensor::from_slice(&[channel(0), channel(1), channel(2)].concat()).view([1, 3, 1, 4, 8]);
         let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 3])];
-        let support =
-            || Prototypes { background: rows(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.05]), foreground: rows(&[1.0, 0.0, 0.0]) };
+        let support = || {
+            let (background, foreground) = (rows(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.05]), rows(&[1.0, 0.0, 0.0]));
+            Prototypes { background, foreground, sizes: vec![] }
+        };
         let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
             let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], held: vec![], place };
-            let hard = prediction::hard(&model.elected(&features, &voters));
+            let hard =
+                prediction::hard(&model.elected(&Seen { features: features.shallow_clone(), regions: None }, &voters));
             [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
         };
         assert_eq!(found(None), [1, 0, 1]);
         assert_eq!(found(Some(place)), [1, 0, 0]);
+    }
+
+    /// A column of the class that looks a little more like the background than like the class.
+    #[test]
+    fn a_supervoxel_brings_its_doubtful_voxels_along() {
+        let set = [
+            "features.f_maps=4",
+            "prediction.test_classes=joint",
+            "prototypes.test_window={size=[1, 2, 2]}",
+            "prediction.rounds=1",
+            "prediction.round_supervoxel_weight=1",
+        ];
+        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        let columns = [0.0f32, 0.0, 0.0, 47.0, 90.0, 90.0, 90.0, 90.0].map(|degrees| degrees.to_radians().sin_cos());
+        let channels = [columns.map(|(_, cos)| cos).repeat(4), columns.map(|(sin, _)| sin).repeat(4)];
+        let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
+        let found = |regions: Option<Tensor>| {
+            let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
+            let voters = Voters { support, templates: vec![], usual_vox: vec![], held: vec![None], place: None };
+            let query = Seen { features: features.shallow_clone(), regions };
+            let hard = prediction::hard(&model.elected(&query, &voters));
+            [0, 3, 4].map(|column| hard.int64_value(&[0, 2, column]))
+        };
+        assert_eq!(found(None), [1, 0, 0]);
+        let halves = Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1].repeat(4));
+        assert_eq!(found(Some(halves)), [1, 1, 0]);
     }
 
     #[test]

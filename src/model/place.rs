@@ -10,14 +10,14 @@ const SMOOTHINGS: usize = 2;
 
 /// ln p(class | place) (1, 1 + K, d, h, w) from the scores (1, 1 + K, ...) of several volumes: the share of them that show the class
 /// there, smoothed. With `preprocess.crop = "body"` a place is one in the body's box. None of no volumes.
-pub fn log_prior(found: &[Tensor]) -> Option<Tensor> {
+pub fn log_prior(found: &[&Tensor]) -> Option<Tensor> {
     let size = found.first()?.size();
     let [d, h, w] = [2, 3, 4].map(|axis| size[axis]);
     let map = |scores: &Tensor| {
         let shown = prediction::hard(scores).one_hot(size[1]).permute([3, 0, 1, 2]); // (1 + K, d, h, w)
         prediction::interpolate(&shown.unsqueeze(0).to_kind(Kind::Float), [d, h, w])
     };
-    let maps: Vec<Tensor> = found.iter().map(map).collect();
+    let maps: Vec<Tensor> = found.iter().map(|scores| map(scores)).collect();
     let mut share = Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float);
     let side = [d, h, w].map(|n| (n / 10) | 1);
     for _ in 0..SMOOTHINGS {
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn the_prior_is_the_share_of_volumes_that_show_the_class_there() {
-        let prior = log_prior(&[right_of(20), right_of(20), right_of(20), right_of(30)]).unwrap().exp();
+        let prior = log_prior(&[20, 20, 20, 30].map(right_of).each_ref()).unwrap().exp();
         assert_eq!(prior.size(), [1, 2, 4, 40, 40]);
         // Far from the borders nothing is smoothed away: two boxes of five columns reach four.
         for (column, share) in [(0, 0.0), (15, 0.0), (25, 0.75), (39, 1.0)] {

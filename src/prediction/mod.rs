@@ -1,5 +1,6 @@
 //! Query features + prototypes -> scores, probabilities: paper, section 3.4, Eqs. 3.3-3.5.
 
+pub mod balance;
 mod similarity;
 mod tape;
 mod union;
@@ -29,8 +30,16 @@ pub struct Config {
     pub confidence: f64,
     /// Scans without labels, of those trained on, that vote at test beside the supports: at most so many.
     pub templates: usize,
+    /// So many times the templates are segmented: from the supports, and then from the supports and all other templates.
+    pub generations: u32,
+    /// How far each prototype of a support or template is held to claim as much of a volume as it stands for: see
+    /// [`balance::potentials`]; 0 is not at all.
+    pub balance: f64,
     /// Weight of the logarithm of how often the templates show a class at a voxel's place, in all rounds but the last.
     pub place_weight: f64,
+    /// Weight of the mean score of a voxel's supervoxel on the network's grid beside the voxel's own, in all rounds but the last and
+    /// also in templates: see [`crate::model`]; 0 computes none.
+    pub round_supervoxel_weight: f64,
     /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
     pub supervoxel_weight: f64,
     /// Whether borders are drawn as the annotators of the supports draw theirs: see [`crate::borders`].
@@ -65,7 +74,24 @@ impl Config {
             let found = self.confidence.to_string();
             return Err(Error::invalid("prediction.confidence", "a probability in [0, 1)", found, "change this key"));
         }
-        for (key, weight) in [("supervoxel_weight", self.supervoxel_weight), ("place_weight", self.place_weight)] {
+        if !(1..=10).contains(&self.generations) {
+            let found = self.generations.to_string();
+            return Err(Error::invalid("prediction.generations", "1 to 10", found, "1 asks the supports alone"));
+        }
+        if !(0.0..1.0).contains(&self.balance) {
+            let found = self.balance.to_string();
+            return Err(Error::invalid("prediction.balance", "a share in [0, 1)", found, "0 leaves prototypes free"));
+        }
+        if self.balance > 0.0 && self.test_classes != Classes::Joint {
+            let (expected, remedy) = ("0 where classes do not compete", "set prediction.test_classes to \"joint\"");
+            return Err(Error::invalid("prediction.balance", expected, self.balance.to_string(), remedy));
+        }
+        let weights = [
+            ("round_supervoxel_weight", self.round_supervoxel_weight),
+            ("supervoxel_weight", self.supervoxel_weight),
+            ("place_weight", self.place_weight),
+        ];
+        for (key, weight) in weights {
             if !(0.0..=1e3).contains(&weight) {
                 let at = format!("prediction.{key}");
                 return Err(Error::invalid(at, "a number in [0, 1000]", weight.to_string(), "change this key"));
@@ -91,7 +117,7 @@ const BLOCKS: i64 = 16;
 pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64, tape: &mut Tape) -> Tensor {
     let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
     let voxels = rows(features); // (N, C), N = d h w
-    let Prototypes { background, foreground } = prototypes;
+    let Prototypes { background, foreground, .. } = prototypes;
     let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
     let by_class = match (features.kind(), features.device()) {
         (Kind::Float, Device::Cpu) => tape.similarity(&voxels, &classes, alpha),
@@ -207,7 +233,7 @@ mod tests {
         let mut rng = crate::rng::stream(0, "example", 0);
         let features = random(&mut rng, &[1, 4, 2, 3, 5]);
         let [a, b, c] = [7, 3, 1].map(|count| random(&mut rng, &[count, 4]));
-        (features, Prototypes { background: vec![a], foreground: vec![b, c] })
+        (features, Prototypes { background: vec![a], foreground: vec![b, c], sizes: vec![] })
     }
 
     fn plain_scores(features: &Tensor, prototypes: &Prototypes) -> Tensor {
@@ -232,7 +258,8 @@ mod tests {
                 let leaf = |t: &Tensor| t.to_kind(kind).detach().copy().set_requires_grad(true);
                 let (features, rows) = (leaf(&features), rows.iter().map(leaf).collect::<Vec<_>>());
                 let copies = |of: &[Tensor]| of.iter().map(Tensor::shallow_clone).collect();
-                let prototypes = Prototypes { background: copies(&rows[..1]), foreground: copies(&rows[1..]) };
+                let (background, foreground) = (copies(&rows[..1]), copies(&rows[1..]));
+                let prototypes = Prototypes { background, foreground, sizes: vec![] };
                 let mut tape = Tape::default();
                 let scores = scores(&features, &prototypes, alpha, &mut tape);
                 (&scores * (weights.to_kind(kind) + &scores * 0.1)).sum(kind).backward();

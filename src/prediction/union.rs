@@ -2,7 +2,7 @@
 
 use super::similarity::{self, NONE};
 use super::tape::Inputs;
-use super::{as_volume, normalised};
+use super::{as_volume, balance, normalised};
 use crate::prototypes::Prototypes;
 use crate::tensor::{filled, floats, rows};
 use tch::{Device, Kind, Tensor};
@@ -24,10 +24,27 @@ pub struct Similarity {
 impl Similarity {
     /// Of features (1, C, d, h, w).
     pub fn of(features: &Tensor, prototypes: &Prototypes, alpha: f64) -> Self {
+        Self::balanced(features, prototypes, alpha, 0.0)
+    }
+
+    /// The same where prototypes are held by `weight` to claim as much as they stand for: see [`balance::potentials`], which are
+    /// added to the d_k.
+    pub fn balanced(features: &Tensor, prototypes: &Prototypes, alpha: f64, weight: f64) -> Self {
         let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
-        let voxels = rows(features); // (N, C)
-        let Prototypes { background, foreground } = prototypes;
-        let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
+        let mut voxels = rows(features); // (N, C)
+        let Prototypes { background, foreground, sizes } = prototypes;
+        let mut classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
+        let mut alpha = alpha;
+        if weight > 0.0 {
+            // A channel more, in which each voxel has a 1: voxels of length sqrt 2 are made unit ones again below.
+            let added = balance::potentials(&voxels, &classes, sizes, alpha, weight) / alpha;
+            let counts: Vec<i64> = classes.iter().map(|rows| rows.size()[0]).collect();
+            let added = added.unsqueeze(1).split_with_sizes(&counts, 0);
+            classes = classes.iter().zip(added).map(|(rows, added)| Tensor::cat(&[rows, &added], 1)).collect();
+            let unit = normalised(&voxels);
+            voxels = Tensor::cat(&[&unit, &unit.narrow(1, 0, 1).ones_like()], 1);
+            alpha *= std::f64::consts::SQRT_2;
+        }
         let (scores, logs) = match (features.kind(), features.device()) {
             (Kind::Float, Device::Cpu) => by_us(&voxels, &classes, alpha),
             _ => by_libtorch(&voxels, &classes, alpha),
@@ -102,6 +119,7 @@ mod tests {
                 let mut set = |sizes: [i64; 3], background: i64| Prototypes {
                     background: (0..backgrounds).map(|_| random(&[background, 5])).collect(),
                     foreground: sizes.map(|size| random(&[size, 5])).into(),
+                    sizes: vec![],
                 };
                 let (a, b) = (set([4, 0, 0], 30), set([1, 6, 0], 2));
                 let joined =
@@ -109,6 +127,7 @@ mod tests {
                 let both = Prototypes {
                     background: joined(&a.background, &b.background),
                     foreground: joined(&a.foreground, &b.foreground),
+                    sizes: vec![],
                 };
                 let of = |set: &Prototypes| Similarity::of(&features, set, 20.0);
                 let expected = crate::prediction::scores(&features, &both, 20.0, &mut Tape::default());
@@ -123,6 +142,29 @@ mod tests {
                 let off = (thrice - other).abs().max().double_value(&[]);
                 assert!(off < tolerance, "{kind:?}: {off}");
             }
+        }
+    }
+    /// In single precision by us and in double precision by libtorch.
+    #[test]
+    fn balance_adds_to_each_similarity_what_its_prototype_lacks() {
+        let mut rng = crate::rng::stream(0, "balanced union", 0);
+        for (kind, tolerance) in [(Kind::Float, 2e-4), (Kind::Double, 1e-9)] {
+            let mut random = |shape: &[i64]| crate::prediction::tests::random(&mut rng, shape).to_kind(kind);
+            let features = random(&[1, 5, 3, 4, 7]);
+            let (background, foreground) = (vec![random(&[9, 5])], vec![random(&[2, 5]), random(&[1, 5])]);
+            let set = Prototypes { background, foreground, sizes: vec![70.0, 10.0, 4.0] };
+            let found = Similarity::balanced(&features, &set, 20.0, 0.6).scores();
+            let classes: Vec<Tensor> = set.background.iter().chain(&set.foreground).map(normalised).collect();
+            let voxels = rows(&features);
+            let added = balance::potentials(&voxels, &classes, &set.sizes, 20.0, 0.6);
+            let d = normalised(&voxels).matmul(&Tensor::cat(&classes, 0).tr()) * 20.0 + &added;
+            for (class, (from, count)) in [(0, 9), (9, 2), (11, 1)].into_iter().enumerate() {
+                let of_class = d.narrow(1, from, count);
+                let expected = (of_class.softmax(1, kind) * &of_class).sum_dim_intlist([1i64].as_slice(), false, kind);
+                let off = (found.select(1, class as i64).flatten(0, -1) - expected).abs().max().double_value(&[]);
+                assert!(off < tolerance, "{kind:?}, class {class}: {off}");
+            }
+            assert!(added.abs().max().double_value(&[]) > 0.1);
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct Prototypes {
     pub background: Vec<Tensor>,
     /// One entry a class: (P, C) each.
     pub foreground: Vec<Tensor>,
+    /// Voxels of the supports that each entry stands for: the backgrounds, then the classes.
+    pub sizes: Vec<f64>,
 }
 
 /// Which classes compete with each other.
@@ -140,6 +142,7 @@ pub fn extract(supports: &[Support], window: Window, config: &Config, classes: C
     Prototypes {
         background: (0..first_class).map(of_background).collect(),
         foreground: (first_class..roles).map(of_class).collect(),
+        sizes: (0..roles).map(|role| means.iter().map(|means| means.sizes[role]).sum()).collect(),
     }
 }
 
@@ -149,6 +152,8 @@ struct Means {
     local: Vec<Tensor>,
     /// (1, C) each, (0, C) where the mask is empty.
     global: Vec<Tensor>,
+    /// Voxels of each.
+    sizes: Vec<f64>,
 }
 
 impl Means {
@@ -177,15 +182,16 @@ impl Means {
 
         // The only place where the host waits for the device.
         let numbers = to_vec(&Tensor::cat(&[&sizes, &filled.gt(config.threshold).to_kind(kind)], 1));
-        let (mut local, mut existing) = (Vec::new(), Vec::new());
+        let (mut local, mut existing, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         for (role, numbers) in numbers.chunks_exact(numbers.len() / roles as usize).enumerate() {
             let [size, filled @ ..] = numbers else { unreachable!("a size before the windows") };
             let windows = (0i64..).zip(filled).filter(|(_, filled)| **filled > 0.0).map(|(window, _)| window);
             let windows = Tensor::from_slice(&windows.collect::<Vec<i64>>()).to_device(device);
             local.push(pooled.index_select(0, &windows));
+            counts.push(f64::from(*size));
             existing.push(global.narrow(0, role as i64, i64::from(*size > 0.0)));
         }
-        Self { local, global: existing }
+        Self { local, global: existing, sizes: counts }
     }
 }
 
@@ -229,6 +235,7 @@ mod tests {
         assert_eq!(sizes(&one.foreground), [2, 1]);
         assert_eq!(sizes(&two.foreground), [4, 2]);
         assert_eq!(2 * one.background[0].size()[0], two.background[0].size()[0]);
+        assert_eq!((one.sizes, two.sizes), (vec![48.0, 12.0, 4.0], vec![96.0, 24.0, 8.0]));
         let first = two.foreground[0].narrow(0, 0, 2);
         assert!((first - &one.foreground[0]).abs().max().double_value(&[]) < 1e-15);
     }

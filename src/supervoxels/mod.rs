@@ -96,7 +96,7 @@ pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array
 
 /// Maps the smallest intensity to 0 and the given percentile to 1, and clips what is above. Constant images
 /// become 0; values that are not finite count as the smallest.
-fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> {
+pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> {
     let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
     if finite.is_empty() {
         return Array3::zeros(voxels.dim());
