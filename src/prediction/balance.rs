@@ -73,6 +73,14 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_nothing_is_known_of_has_nothing_to_add() {
+        let voxels = crate::prediction::tests::random(&mut rng::stream(2, "balance", 0), &[50, 4]);
+        let none = voxels.narrow(0, 0, 0);
+        let added = potentials(&voxels, &[none.shallow_clone(), none], &[0.0, 0.0], 20.0, 0.6);
+        assert_eq!(added.size(), [0]);
+    }
+
+    #[test]
     fn without_weight_nothing_is_added_and_with_it_the_mean_stays() {
         let mut rng = rng::stream(1, "balance", 0);
         let voxels = crate::prediction::tests::random(&mut rng, &[500, 4]);
