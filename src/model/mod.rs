@@ -6,19 +6,21 @@ mod pieces;
 mod place;
 mod regions;
 pub mod slices;
+mod vote;
 
 pub use memory::MemoryEstimate;
-use pieces::Held;
+pub use vote::Voters;
 
 use crate::error::Result;
 use crate::features::{self, SeNet, UNet};
-use crate::prediction::{self, Similarity, Tape};
+use crate::prediction::{self, Tape};
 use crate::prototypes::{self, Classes, Prototypes, Support, Window};
 use crate::{rng, weights};
 use slices::Slices;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor, nn::VarStore, no_grad};
+use vote::Seen;
 
 /// What decides the network's shape and how it compares.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,15 +40,6 @@ pub struct Model {
     templates: Vec<Seen>,
 }
 
-/// A volume as it is asked.
-#[derive(Debug)]
-struct Seen {
-    /// (1, C, d, h, w)
-    features: Tensor,
-    /// The supervoxel of each voxel, (d h w), where they have a say.
-    regions: Option<Tensor>,
-}
-
 /// What compares a query with its supports: prototypes of features, or a network made for it.
 #[derive(Debug)]
 pub enum Network {
@@ -61,31 +54,6 @@ pub enum Reference {
     Voters(Voters),
     Slices(Slices),
 }
-
-/// The supports and the templates, each with its say.
-#[derive(Debug)]
-pub struct Voters {
-    /// All supports together.
-    support: Prototypes,
-    templates: Vec<Prototypes>,
-    /// Voxels of each class in a template, the median over them, at the resolution of the features.
-    usual_vox: Vec<f64>,
-    /// Which classes are one piece in the supports, and so in what is found.
-    held: Vec<Held>,
-    /// Added to the scores in all rounds but the last: what the templates say of where a class lies, (1, 1 + K, d, h, w).
-    place: Option<Tensor>,
-}
-
-/// A scan without labels, segmented.
-#[derive(Debug)]
-struct Template {
-    prototypes: Prototypes,
-    /// (1, 1 + K, d, h, w)
-    scores: Tensor,
-}
-
-/// A class with less than this share of its usual volume has been lost in the vote.
-const LOST: f64 = 0.1;
 
 /// Templates that a network sees at once: convolutions of a single volume take a slower way in libtorch.
 const TEMPLATES_AT_ONCE: usize = 2;
@@ -293,248 +261,7 @@ impl Model {
         })
     }
 
-    /// What the supports say, and the templates that are segmented from them.
-    fn voters(&self, support: Prototypes, held: Vec<Held>) -> Voters {
-        let held = held.as_slice();
-        let mut found = self.by_voters(&support, &[], held, None);
-        for _ in 1..self.config.prediction.generations {
-            found = self.by_voters(&support, &found, held, self.place(&found).as_ref());
-        }
-        let place = self.place(&found);
-        let volumes_vox: Vec<Vec<f64>> = found.iter().map(|template| volumes(&template.scores)).collect();
-        let templates = found.into_iter().map(|template| template.prototypes).collect();
-        let usual = |class: usize| {
-            let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
-            of_class.sort_by(f64::total_cmp);
-            of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
-        };
-        let usual_vox = (0..held.len()).map(usual).collect();
-        Voters { support, templates, usual_vox, held: held.to_vec(), place }
-    }
-
-    /// The templates as the supports and the others among `before` see them.
-    fn by_voters(
-        &self,
-        support: &Prototypes,
-        before: &[Template],
-        held: &[Held],
-        place: Option<&Tensor>,
-    ) -> Vec<Template> {
-        let of_template = |(index, seen): (usize, &Seen)| {
-            let others = before.iter().enumerate().filter(|(other, _)| *other != index);
-            let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
-            let voters: Vec<Similarity> = voters.map(|voter| self.asked(&seen.features, voter)).collect();
-            let scores = self.refined(seen, &voters, held, place);
-            let prototypes = self.beyond_doubt(&seen.features, &scores, held);
-            Template { prototypes, scores: pieces::settled(&scores, held) }
-        };
-        self.templates.iter().enumerate().map(of_template).collect()
-    }
-
-    /// What templates tell of places, with its weight.
-    fn place(&self, templates: &[Template]) -> Option<Tensor> {
-        let weight = self.config.prediction.place_weight;
-        let scores: Vec<&Tensor> = templates.iter().map(|template| &template.scores).collect();
-        if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None }
-    }
-
-    /// Scores of a query by the supports and templates together, or by the supports alone where a class is lost.
-    fn elected(&self, query: &Seen, voters: &Voters) -> Tensor {
-        let Voters { support, templates, usual_vox, held, place } = voters;
-        let all: Vec<Similarity> =
-            std::iter::once(support).chain(templates).map(|voter| self.asked(&query.features, voter)).collect();
-        let refined = |voters| pieces::settled(&self.refined(query, voters, held, place.as_ref()), held);
-        let found = refined(&all);
-        let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
-        if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
-            return refined(&all[..1]);
-        }
-        found
-    }
-
-    fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
-        let prediction::Config { alpha, balance, .. } = self.config.prediction;
-        Similarity::balanced(features, prototypes, alpha, balance)
-    }
-
-    /// Scores (1, 1 + K, d, h, w) of a query, the median over the voters. In each round of refinement the voxels of the query that
-    /// are beyond doubt stand beside each voter. Supervoxels and what is known of places help to find the classes; in the last
-    /// round the appearance of each voxel decides alone.
-    fn refined(&self, query: &Seen, voters: &[Similarity], held: &[Held], place: Option<&Tensor>) -> Tensor {
-        let prediction::Config { alpha, rounds, round_supervoxel_weight: weight, .. } = self.config.prediction;
-        let helped = |found: Tensor, round: u32| {
-            if round == rounds {
-                return found;
-            }
-            let found = match &query.regions {
-                Some(regions) => regions::pooled(&found, regions, weight),
-                None => found,
-            };
-            let size = found.size();
-            match place {
-                Some(place) => prediction::interpolate(place, [size[2], size[3], size[4]]) + found,
-                None => found,
-            }
-        };
-        let median = |scores: Vec<Tensor>| prediction::median(&scores);
-        let mut found = helped(median(voters.iter().map(Similarity::scores).collect()), 0);
-        for round in 1..=rounds {
-            let own = self.beyond_doubt(&query.features, &found, held);
-            let own = Similarity::of(&query.features, &own, alpha);
-            found = helped(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
-        }
-        found
-    }
-
-    /// The prototypes of a volume with these scores, as if it were annotated where its class is beyond doubt and nowhere
-    /// else. A second piece of a class that is `held` to one is in doubt.
-    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, held: &[Held]) -> Prototypes {
-        let prediction::Config { test_classes, confidence, .. } = self.config.prediction;
-        let (classes, known) = prediction::confident(scores, test_classes, confidence);
-        let known = known * pieces::agreement(scores, &pieces::settled(scores, held)).to_kind(scores.kind());
-        let count = scores.size()[1] - 1;
-        self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &known)])
-    }
-
     fn test_prototypes(&self, supports: &[Support]) -> Prototypes {
         self.prototypes(supports, self.config.prototypes.test_window, self.config.prediction.test_classes)
-    }
-}
-
-/// Voxels of each of the K classes where scores (1, 1 + K, d, h, w) are greatest.
-fn volumes(scores: &Tensor) -> Vec<f64> {
-    let counts = prediction::hard(scores).flatten(0, -1).bincount(None::<Tensor>, scores.size()[1]);
-    Vec::<i64>::try_from(counts).expect("whole numbers").into_iter().skip(1).map(|count| count as f64).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    /// Features (1, 2, 1, 4, 4) whose left half is (0, 1) and whose right half is (1, 0).
-    fn halves() -> Tensor {
-        let of_channel = |left: f32| [left, left, 1.0 - left, 1.0 - left].repeat(4);
-        Tensor::from_slice(&[of_channel(0.0), of_channel(1.0)].concat()).view([1, 2, 1, 4, 4])
-    }
-
-    fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
-        let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 2])];
-        Prototypes { background: rows(background), foreground: rows(foreground), sizes: vec![] }
-    }
-
-    #[test]
-    fn templates_outvote_the_support_unless_they_lose_a_class() {
-        let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
-        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
-        let left_is_found = |voters: &Voters| {
-            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters));
-            (found.int64_value(&[0, 0, 0]) == 1, found.int64_value(&[0, 0, 3]) == 1)
-        };
-        let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
-        let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-        let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters = |support, templates, usual_vox: f64| Voters {
-            support,
-            templates,
-            usual_vox: vec![usual_vox],
-            held: vec![None],
-            place: None,
-        };
-        assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
-        assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
-        // Templates that find nothing in this query are passed over if they find something in each other.
-        assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 8.0)), (true, false));
-        assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
-    }
-
-    /// Of three templates two look enough like the support to be found in, and the third looks like those two.
-    #[test]
-    fn in_a_second_generation_templates_find_the_class_in_each_other() {
-        let found = |generations: u32| {
-            let mut set =
-                ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"]
-                    .map(str::to_owned)
-                    .to_vec();
-            set.push(format!("prediction.generations={generations}"));
-            let mut model = Model::new(&config::load(None, &set).unwrap().model(), Device::Cpu, 0);
-            let unit = |degrees: f32| [degrees.to_radians().cos(), degrees.to_radians().sin()];
-            let (class, rest) = (unit(0.0), unit(125.0));
-            // The class on the left, at so many degrees from the support's.
-            let seen = |degrees: f32| {
-                let of_channel = |c: usize| [unit(degrees)[c], unit(degrees)[c], rest[c], rest[c]].repeat(4);
-                let features = Tensor::from_slice(&[of_channel(0), of_channel(1)].concat()).view([1, 2, 1, 4, 4]);
-                Seen { features, regions: None }
-            };
-            model.templates = [40.0, 40.0, 80.0].map(seen).into();
-            let voters = model.voters(prototypes(&rest, &class), vec![None]);
-            voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
-        };
-        assert_eq!(found(1), [true, true, false]);
-        assert_eq!(found(2), [true, true, true]);
-    }
-
-    /// Two places look alike to the support, and the templates have seen the class on the left alone.
-    #[test]
-    fn the_place_decides_between_equals_and_appearance_has_the_last_word() {
-        let set = [
-            "features.f_maps=4",
-            "prediction.test_classes=joint",
-            "prototypes.test_window={size=[1, 2, 2]}",
-            "prediction.rounds=2",
-        ];
-        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
-        // Columns: two of one kind, four of background, two of nearly the same kind.
-        let [left, right, between] = [[1.0f32, 0.3, 0.0], [1.0, -0.3, 0.0], [0.0, 0.0, 1.0]];
-        let columns = [left, left, between, between, between, between, right, right];
-        let channel = |c: usize| columns.map(|column| column[c]).repeat(4);
-        let features = Tensor::from_slice(&[channel(0), channel(1), channel(2)].concat()).view([1, 3, 1, 4, 8]);
-        let rows = |values: &[f32]| vec![Tensor::from_slice(values).view([-1, 3])];
-        let support = || {
-            let (background, foreground) = (rows(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.05]), rows(&[1.0, 0.0, 0.0]));
-            Prototypes { background, foreground, sizes: vec![] }
-        };
-        let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
-        let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
-        let found = |place| {
-            let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], held: vec![], place };
-            let hard =
-                prediction::hard(&model.elected(&Seen { features: features.shallow_clone(), regions: None }, &voters));
-            [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
-        };
-        assert_eq!(found(None), [1, 0, 1]);
-        assert_eq!(found(Some(place)), [1, 0, 0]);
-    }
-
-    /// A column of the class that looks a little more like the background than like the class.
-    #[test]
-    fn a_supervoxel_brings_its_doubtful_voxels_along() {
-        let set = [
-            "features.f_maps=4",
-            "prediction.test_classes=joint",
-            "prototypes.test_window={size=[1, 2, 2]}",
-            "prediction.rounds=1",
-            "prediction.round_supervoxel_weight=1",
-        ];
-        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
-        let columns = [0.0f32, 0.0, 0.0, 47.0, 90.0, 90.0, 90.0, 90.0].map(|degrees| degrees.to_radians().sin_cos());
-        let channels = [columns.map(|(_, cos)| cos).repeat(4), columns.map(|(sin, _)| sin).repeat(4)];
-        let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
-        let found = |regions: Option<Tensor>| {
-            let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-            let voters = Voters { support, templates: vec![], usual_vox: vec![], held: vec![None], place: None };
-            let query = Seen { features: features.shallow_clone(), regions };
-            let hard = prediction::hard(&model.elected(&query, &voters));
-            [0, 3, 4].map(|column| hard.int64_value(&[0, 2, column]))
-        };
-        assert_eq!(found(None), [1, 0, 0]);
-        let halves = Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1].repeat(4));
-        assert_eq!(found(Some(halves)), [1, 1, 0]);
-    }
-
-    #[test]
-    fn volumes_count_the_greatest_scores_of_each_class() {
-        let scores = Tensor::from_slice(&[0.0f32, 5.0, 0.0, 0.0, 1.0, 1.0, 2.0, 0.0, 0.5, 0.0, 9.0, 0.0]);
-        assert_eq!(volumes(&scores.view([1, 3, 1, 1, 4])), [1.0, 1.0]);
     }
 }
