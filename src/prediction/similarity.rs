@@ -37,10 +37,11 @@ pub fn scores(voxels: &[f32], rows: Rows, alpha: f32, scores: &mut [f32]) {
     });
 }
 
-/// The same, and ln sum_k e^(d_k) of each (classes, N), [`NONE`] of a class without prototypes.
-pub fn with_logs(voxels: &[f32], rows: Rows, alpha: f32, scores: &mut [f32]) -> Vec<f32> {
+/// The same with `added` (P) to the d_k, or nothing if it is empty, and ln sum_k e^(d_k) of each (classes, N), [`NONE`] of a
+/// class without prototypes.
+pub fn with_logs(voxels: &[f32], rows: Rows, alpha: f32, added: &[f32], scores: &mut [f32]) -> Vec<f32> {
     let count = voxels.len() / rows.channels;
-    let rows = &Padded::new(rows);
+    let rows = &Padded::new(rows).with(added);
     let mut logs = vec![0f32; scores.len()];
     let chunks = voxels.par_chunks(CHUNK * rows.channels).zip(by_chunk(scores, count)).zip(by_chunk(&mut logs, count));
     chunks.for_each(|((voxels, mut scores), mut logs)| {
@@ -88,6 +89,8 @@ struct Padded<'a> {
     /// (padded P, `width`), and tile by tile (padded P / TILE, `width`, TILE)
     values: Vec<f32>,
     tiles: Vec<[f32; TILE]>,
+    /// (padded P)
+    added: Vec<f32>,
     width: usize,
     count: usize,
     channels: usize,
@@ -105,7 +108,15 @@ impl<'a> Padded<'a> {
         }
         let tile = |rows: &[f32], channel: usize| std::array::from_fn(|row| rows[row * width + channel]);
         let tiles = values.chunks_exact(TILE * width).flat_map(|rows| (0..width).map(move |c| tile(rows, c))).collect();
-        Self { values, tiles, width, count, channels: rows.channels, ends: rows.ends }
+        let added = vec![0f32; count.next_multiple_of(TILE)];
+        Self { values, tiles, added, width, count, channels: rows.channels, ends: rows.ends }
+    }
+
+    /// With `added` (P) to what the rows say, or nothing if it is empty.
+    fn with(mut self, added: &[f32]) -> Self {
+        assert!([0, self.count].contains(&added.len()), "a number a row (P)");
+        self.added[..added.len()].copy_from_slice(added);
+        self
     }
 
     fn classes(&self) -> impl Iterator<Item = Range<usize>> {
@@ -223,14 +234,14 @@ impl<'a, S: Simd> Block<'a, S> {
         }
     }
 
-    /// d = alpha p . q
+    /// d = alpha p . q, and what is added to it.
     #[inline(always)]
     fn products(&mut self, alpha: f32) {
         let simd = self.simd;
         let (lanes, _) = S::as_simd_f32s(&self.transposed);
         let alpha = simd.splat_f32s(alpha);
-        let tiles = self.rows.tiles.chunks_exact(self.rows.width).zip(self.products.chunks_exact_mut(TILE));
-        for (values, products) in tiles {
+        let tiles = self.rows.tiles.chunks_exact(self.rows.width).zip(self.rows.added.chunks_exact(TILE));
+        for ((values, added), products) in tiles.zip(self.products.chunks_exact_mut(TILE)) {
             let mut sums = [simd.splat_f32s(0.0); TILE];
             for (values, &lanes) in values.iter().zip(lanes) {
                 for row in 0..TILE {
@@ -238,7 +249,7 @@ impl<'a, S: Simd> Block<'a, S> {
                 }
             }
             for row in 0..TILE {
-                products[row] = simd.mul_f32s(alpha, sums[row]);
+                products[row] = simd.mul_add_e_f32s(alpha, sums[row], simd.splat_f32s(added[row]));
             }
         }
     }

@@ -4,7 +4,7 @@ use super::similarity::{self, NONE};
 use super::tape::Inputs;
 use super::{as_volume, balance, normalised};
 use crate::prototypes::Prototypes;
-use crate::tensor::{filled, floats, rows};
+use crate::tensor::{filled, floats, rows, to_vec};
 use tch::{Device, Kind, Tensor};
 
 /// Rows of a volume that meet all prototypes at once where libtorch computes.
@@ -31,23 +31,13 @@ impl Similarity {
     /// added to the d_k.
     pub fn balanced(features: &Tensor, prototypes: &Prototypes, alpha: f64, weight: f64) -> Self {
         let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
-        let mut voxels = rows(features); // (N, C)
+        let voxels = rows(features); // (N, C)
         let Prototypes { background, foreground, sizes } = prototypes;
-        let mut classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
-        let mut alpha = alpha;
-        if weight > 0.0 {
-            // A channel more, in which each voxel has a 1: voxels of length sqrt 2 are made unit ones again below.
-            let added = balance::potentials(&voxels, &classes, sizes, alpha, weight) / alpha;
-            let counts: Vec<i64> = classes.iter().map(|rows| rows.size()[0]).collect();
-            let added = added.unsqueeze(1).split_with_sizes(&counts, 0);
-            classes = classes.iter().zip(added).map(|(rows, added)| Tensor::cat(&[rows, &added], 1)).collect();
-            let unit = normalised(&voxels);
-            voxels = Tensor::cat(&[&unit, &unit.narrow(1, 0, 1).ones_like()], 1);
-            alpha *= std::f64::consts::SQRT_2;
-        }
+        let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
+        let added = (weight > 0.0).then(|| balance::potentials(&voxels, &classes, sizes, alpha, weight));
         let (scores, logs) = match (features.kind(), features.device()) {
-            (Kind::Float, Device::Cpu) => by_us(&voxels, &classes, alpha),
-            _ => by_libtorch(&voxels, &classes, alpha),
+            (Kind::Float, Device::Cpu) => by_us(&voxels, &classes, alpha, added.as_ref()),
+            _ => by_libtorch(&voxels, &classes, alpha, added.as_ref()),
         };
         Self { scores, logs, background: background.len(), size_vox: [d, h, w] }
     }
@@ -68,26 +58,35 @@ impl Similarity {
     }
 }
 
-fn by_us(voxels: &Tensor, classes: &[Tensor], alpha: f64) -> (Tensor, Tensor) {
+/// With `added` (P) to the d_k.
+fn by_us(voxels: &Tensor, classes: &[Tensor], alpha: f64, added: Option<&Tensor>) -> (Tensor, Tensor) {
     let inputs = Inputs::new(voxels, classes, alpha);
+    let added = added.map(to_vec).unwrap_or_default();
     let shape = [classes.len() as i64, voxels.size()[0]];
     let mut logs = Vec::new();
     let scores = filled(&shape, |scores| {
-        logs = similarity::with_logs(floats(&inputs.voxels), inputs.rows(), inputs.alpha, scores);
+        logs = similarity::with_logs(floats(&inputs.voxels), inputs.rows(), inputs.alpha, &added, scores);
     });
     (scores, filled(&shape, |to| to.copy_from_slice(&logs)))
 }
 
-/// For any device and kind.
-fn by_libtorch(voxels: &Tensor, classes: &[Tensor], alpha: f64) -> (Tensor, Tensor) {
+/// The same for any device and kind.
+fn by_libtorch(voxels: &Tensor, classes: &[Tensor], alpha: f64, added: Option<&Tensor>) -> (Tensor, Tensor) {
+    let mut first = 0;
     let of_class = |rows: &Tensor| {
-        if rows.size()[0] == 0 {
+        let count = rows.size()[0];
+        let added = added.map(|added| added.narrow(0, first, count));
+        first += count;
+        if count == 0 {
             let constant =
                 |value: f32| Tensor::full([voxels.size()[0]], f64::from(value), (voxels.kind(), voxels.device()));
             return (constant(similarity::ABSENT), constant(NONE));
         }
         let of_part = |part: Tensor| {
-            let products = normalised(&part).matmul(&rows.tr()) * alpha; // (n, P)
+            let mut products = normalised(&part).matmul(&rows.tr()) * alpha; // (n, P)
+            if let Some(added) = &added {
+                products += added;
+            }
             let score = (products.softmax(1, voxels.kind()) * &products).sum_dim_intlist(
                 [1i64].as_slice(),
                 false,
