@@ -184,6 +184,28 @@ fn networks_learn_in_turn_and_their_joined_features_have_the_mean_of_their_cosin
     assert!(off < 1e-5 && apart > 100.0 * off, "{off} off the mean, {apart} apart");
 }
 
+/// Episodes hang on the step alone, so each network is what it would be among others of its kind.
+#[test]
+fn the_first_networks_learn_from_whole_volumes_and_the_others_from_slabs() {
+    let _turn = torch(1);
+    let learned = |set: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let set = [&["features.networks=2"], set].concat();
+        Bench::new(&set).train(folder.path(), |_| ()).unwrap();
+        checkpoint::read_weights(&folder.path().join("weights.safetensors")).unwrap().1
+    };
+    let slabs = ["episode.depth_vox=4", "episode.windows=different"];
+    let whole_networks = |count| learned(&[&slabs[..], &[&*format!("episode.whole_networks={count}")]].concat());
+    let (whole, slabs, mixed) = (learned(&[]), learned(&slabs), whole_networks(1));
+    for (name, now) in &mixed {
+        let like = if name.starts_with("network_0.") { &whole } else { &slabs };
+        assert_eq!(*now, like[name], "{name}");
+    }
+    let apart = |network: &str| whole.iter().any(|(name, of)| name.starts_with(network) && *of != slabs[name]);
+    assert!(apart("network_0.") && apart("network_1."));
+    assert!(whole_networks(0) == slabs && whole_networks(2) == whole);
+}
+
 #[test]
 fn weights_that_were_written_give_the_features_of_the_model_that_wrote_them() {
     let _turn = torch(1);

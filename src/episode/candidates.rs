@@ -224,6 +224,7 @@ mod tests {
             max_border_fraction: 0.5,
             depth_vox: 0,
             windows: Windows::Same,
+            whole_networks: 0,
         }
     }
 

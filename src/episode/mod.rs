@@ -141,6 +141,7 @@ mod tests {
             max_border_fraction: 1.0,
             depth_vox: 0,
             windows: Windows::Same,
+            whole_networks: 0,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Config {
     /// Consecutive slices of an episode, drawn; 0: the whole volume.
     pub depth_vox: usize,
     pub windows: Windows,
+    /// The first so many networks (`features.networks`) learn from whole volumes, whatever the two keys above say.
+    pub whole_networks: usize,
 }
 
 /// Whether support and query show a supervoxel on the same slices.
@@ -38,6 +40,15 @@ pub enum Windows {
 }
 
 impl Config {
+    /// As the network of this number learns.
+    pub fn of_network(&self, network: usize) -> Self {
+        if network < self.whole_networks {
+            Self { depth_vox: 0, windows: Windows::Same, ..self.clone() }
+        } else {
+            self.clone()
+        }
+    }
+
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String, remedy: &str| {
             Err(Error::invalid(format!("episode.{key}"), expected, found, remedy))

@@ -47,7 +47,7 @@ impl Config {
             let remedy = "tested organs are never learned from: name in split.groups which are tested together";
             return refuse("organs that are not tested", "split.groups = [], which tests all", remedy);
         }
-        if episode.depth_vox == 0 && preprocess.size_vox[0] == 0 {
+        if episode.of_network(0).depth_vox == 0 && preprocess.size_vox[0] == 0 {
             let remedy = "set preprocess.size_vox[0] or episode.depth_vox: support and query are two scans";
             return refuse("scans of equal depth", "preprocess.size_vox[0] = 0", remedy);
         }

@@ -38,7 +38,7 @@ struct Template {
 }
 
 /// A class with less than this share of its usual volume has been lost in the vote.
-const LOST: f64 = 0.1;
+const LOST: f64 = 0.5;
 
 impl Model {
     /// What the supports say, and the templates that are segmented from them.
@@ -86,18 +86,29 @@ impl Model {
         if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None }
     }
 
-    /// Scores of a query by the supports and templates together, or by the supports alone where a class is lost.
+    /// Scores of a query by the supports and templates together. A class that they lose is taken from what each of them says with
+    /// the supports beside it, or from the supports alone, whichever finds more of it.
     pub(super) fn elected(&self, query: &Seen, voters: &Voters) -> Tensor {
         let Voters { support, templates, usual_vox, held, place } = voters;
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(&query.features, voter)).collect();
-        let refined = |voters| pieces::settled(&self.refined(query, voters, held, place.as_ref()), held);
-        let found = refined(&all);
-        let is_lost = |(volume, usual): (&f64, &f64)| *volume < LOST * usual;
-        if !templates.is_empty() && volumes(&found).iter().zip(usual_vox).any(is_lost) {
-            return refined(&all[..1]);
+        let refined = |voters: &[Similarity]| pieces::settled(&self.refined(query, voters, held, place.as_ref()), held);
+        let mut found = refined(&all);
+        let volumes_vox = volumes(&found);
+        let is_lost = |class: &usize| volumes_vox[*class] < LOST * usual_vox[*class];
+        let lost: Vec<usize> = (0..usual_vox.len()).filter(is_lost).collect();
+        if templates.is_empty() || lost.is_empty() {
+            return found;
         }
-        found
+        let beside: Vec<Similarity> = all.iter().map(|voter| voter.beside(&all[0])).collect();
+        let others = [refined(&beside), refined(&all[..1])].map(|other| (volumes(&other), other));
+        for class in lost {
+            let (volumes, other) = others.iter().max_by(|a, b| a.0[class].total_cmp(&b.0[class])).expect("two of them");
+            if volumes[class] > volumes_vox[class] {
+                found = with_class(&found, other, class);
+            }
+        }
+        pieces::settled(&found, held)
     }
 
     pub(super) fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
@@ -151,6 +162,16 @@ fn volumes(scores: &Tensor) -> Vec<f64> {
     Vec::<i64>::try_from(counts).expect("whole numbers").into_iter().skip(1).map(|count| count as f64).collect()
 }
 
+/// Scores (1, 1 + K, d, h, w) in which `class` is as far above the background as it is above all else in `other`.
+fn with_class(scores: &Tensor, other: &Tensor, class: usize) -> Tensor {
+    let channel = class as i64 + 1;
+    let rest = other.index_fill(1, &Tensor::from(channel).view(1).to_device(other.device()), f64::NEG_INFINITY);
+    let margin = other.narrow(1, channel, 1) - rest.amax([1i64].as_slice(), true);
+    let found = scores.copy();
+    found.narrow(1, channel, 1).copy_(&(scores.narrow(1, 0, 1) + margin));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +212,41 @@ mod tests {
         // Templates that find nothing in this query are passed over if they find something in each other.
         assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 8.0)), (true, false));
         assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
+    }
+
+    #[test]
+    fn a_class_that_the_vote_loses_comes_from_the_support_and_the_others_stay_as_voted() {
+        let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
+        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        let axis = |hot: usize| (0..3).map(move |c| if c == hot { 1.0f32 } else { 0.0 });
+        let rows = |of: &[usize]| {
+            let values: Vec<f32> = of.iter().flat_map(|&hot| axis(hot)).collect();
+            Tensor::from_slice(&values).view([-1, 3])
+        };
+        let nowhere = || Tensor::from_slice(&[-1.0f32; 3]).view([1, 3]);
+        let set = |background: Tensor, foreground: [Tensor; 2]| Prototypes {
+            background: vec![background],
+            foreground: foreground.into(),
+            sizes: vec![],
+        };
+        let columns = [0, 1, 2, 2]; // of the axis that a column's features lie on
+        let channels: Vec<f32> =
+            (0..3).flat_map(|c| columns.map(|hot| if hot == c { 1.0f32 } else { 0.0 }).repeat(4)).collect();
+        let query = Seen { features: Tensor::from_slice(&channels).view([1, 3, 1, 4, 4]), regions: None };
+        let found = |usual_vox: [f64; 2]| {
+            let template = || set(rows(&[0, 1]), [rows(&[2]), nowhere()]);
+            let voters = Voters {
+                support: set(rows(&[2]), [rows(&[0]), rows(&[1])]),
+                templates: vec![template(), template()],
+                usual_vox: usual_vox.into(),
+                held: vec![None; 2],
+                place: None,
+            };
+            let hard = prediction::hard(&model.elected(&query, &voters));
+            [0, 1, 2].map(|column| hard.int64_value(&[0, 1, column]))
+        };
+        assert_eq!(found([8.0, 0.0]), [0, 0, 1]);
+        assert_eq!(found([8.0, 4.0]), [0, 2, 1]);
     }
 
     /// Of three templates two look enough like the support to be found in, and the third looks like those two.

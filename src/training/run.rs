@@ -80,7 +80,7 @@ pub enum Event<'e> {
 /// stay); checkpoints that are all damaged, or of a training with other scans.
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
-    let candidates = Candidates::new(run.train, &recipe.episode, &recipe.rules);
+    let lessons: Vec<Lesson> = lessons(run);
     let position = checkpoint::newest(folder)?;
     let about = run.about(position.as_ref().map_or(run.seen, |position| &position.about.trained_on));
     templates::write(folder, run.train, model.config.prediction.templates, &about)?;
@@ -91,7 +91,7 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
             return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about);
         }
     };
-    if candidates.is_empty() {
+    if lessons.iter().any(|lesson| lesson.candidates.is_empty()) {
         let expected = format!("at least {expected} within the limits of [episode]");
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
@@ -120,8 +120,8 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let (sender, episodes) = sync_channel(PREFETCH);
     std::thread::scope(|scope| {
         let first = state.step;
-        let (train, fold, candidates) = (run.train, run.fold, &candidates);
-        scope.spawn(move || prepare(train, recipe, fold, candidates, first, &sender));
+        let (train, fold, lessons) = (run.train, run.fold, &lessons);
+        scope.spawn(move || prepare(train, recipe, fold, lessons, first, &sender));
         let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
@@ -131,19 +131,41 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     })
 }
 
+/// What a network learns from.
+#[derive(Clone)]
+struct Lesson {
+    episode: episode::Config,
+    candidates: Candidates,
+}
+
+/// One a network.
+fn lessons(run: &Run) -> Vec<Lesson> {
+    let mut lessons: Vec<Lesson> = vec![];
+    for network in 0..run.model.config.features.networks {
+        let episode = run.recipe.episode.of_network(network);
+        let lesson = match lessons.last() {
+            Some(last) if last.episode == episode => last.clone(),
+            _ => Lesson { candidates: Candidates::new(run.train, &episode, &run.recipe.rules), episode },
+        };
+        lessons.push(lesson);
+    }
+    lessons
+}
+
 /// Makes the episodes of steps `first`, `first` + 1, ... until nobody wants them any more.
 fn prepare(
     train: &[Scan],
     recipe: &Recipe,
     fold: &str,
-    candidates: &Candidates,
+    lessons: &[Lesson],
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let Recipe { training, episode, augment, .. } = recipe;
+    let Recipe { training, augment, .. } = recipe;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
+        let Lesson { episode, candidates } = &lessons[learner(step, lessons.len())];
         let augment = augment.after(step as f64 / training.steps() as f64);
         let drawn = episode::draw(&mut rng, candidates, episode)
             .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng));
@@ -151,6 +173,11 @@ fn prepare(
             return;
         }
     }
+}
+
+/// The network that a step teaches: they take turns.
+fn learner(step: u64, networks: usize) -> usize {
+    (step % networks as u64) as usize
 }
 
 struct Trainer<'a> {
@@ -224,8 +251,7 @@ impl Trainer<'_> {
         let steps = recipe.training.steps();
         let alignment = self.state.step as f64 >= recipe.loss.alignment_start * steps as f64;
         let (rate, beta_1) = self.rate(self.state.step);
-        let networks = self.optimisers.len() as u64;
-        let learner = (self.state.step % networks) as usize;
+        let learner = learner(self.state.step, self.optimisers.len());
         let adamw = &mut self.optimisers[learner];
         adamw.zero_gradients();
         let before: Vec<Tensor> = self.statistics.iter().map(Tensor::copy).collect();

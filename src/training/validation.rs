@@ -42,13 +42,14 @@ pub fn on_supervoxels(
     recipe: &Recipe,
     stop: &AtomicBool,
 ) -> Result<Option<(f64, f64)>, BrokenOff> {
-    let candidates = episode::Candidates::new(scans, &recipe.episode, &Rules::unlabelled());
+    let config = recipe.episode.of_network(0); // all networks are asked of one kind of episode
+    let candidates = episode::Candidates::new(scans, &config, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
         go_on(stop)?;
         let mut rng = rng::stream(recipe.training.seed, "validation", index);
-        let Some(draw) = episode::draw(&mut rng, &candidates, &recipe.episode) else { continue };
-        let Some(episode) = Episode::make(scans, &draw, &recipe.episode, &recipe.augment, &mut rng) else { continue };
+        let Some(draw) = episode::draw(&mut rng, &candidates, &config) else { continue };
+        let Some(episode) = Episode::make(scans, &draw, &config, &recipe.augment, &mut rng) else { continue };
         let tensors = Tensors::new(&episode, model.device());
         let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, None));
         losses.push(outcome.segmentation.double_value(&[]));

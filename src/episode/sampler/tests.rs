@@ -11,6 +11,7 @@ fn config() -> Config {
         max_border_fraction: 1.0,
         depth_vox: 0,
         windows: Windows::Same,
+        whole_networks: 0,
     }
 }
 
