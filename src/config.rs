@@ -136,6 +136,11 @@ impl Config {
         self.supervoxels.check()?;
         self.split.check()?;
         self.episode.check()?;
+        let (depth, slab) = (self.preprocess.size_vox[0], self.episode.depth_vox);
+        if depth > 0 && slab > depth {
+            let expected = format!("a slab within the {depth} slices of preprocess.size_vox");
+            return Err(Error::invalid("episode.depth_vox", expected, slab.to_string(), "change one of the two keys"));
+        }
         self.supervision.check(&self.split, &self.episode, &self.preprocess)?;
         self.augment.check()?;
         self.features.check()?;

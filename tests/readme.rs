@@ -24,11 +24,12 @@ fn commands(readme: &str) -> Vec<String> {
 }
 
 /// A smaller training: the same code paths in seconds.
-const SMALLER: [&str; 6] = [
+const SMALLER: [&str; 7] = [
     "training.epochs=1",
     "training.iterations_per_epoch=2",
     "training.validation_episodes=1",
     "preprocess.size_vox=[8,32,32]",
+    "episode.depth_vox=4",
     "features.f_maps=4",
     "supervoxels.felzenszwalb.min_size_vox=20000",
 ];

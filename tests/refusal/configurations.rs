@@ -60,6 +60,11 @@ fn configurations_that_say_what_nobody_means_are_refused_with_their_place() {
         toml("[features]\nf_maps = 0", "2:1: features.f_maps", &["1 to 1024 channels, found 0"]),
         toml("[features]\nlevels = 2", "", &["features.", "found"]),
         toml("[preprocess]\nsize_vox = [8, 0, 8]", "2:1: preprocess.size_vox", &["found [8, 0, 8]"]),
+        toml(
+            "[episode]\ndepth_vox = 12\n[preprocess]\nsize_vox = [8, 32, 32]",
+            "2:1: episode.depth_vox",
+            &["within the 8 slices", "found 12"],
+        ),
         toml("[loss]\ndice_weight = -1.0", "2:1: loss.dice_weight", &["from 0 to 1000, found -1"]),
         toml("[training]\nlearning_rate = nan", "2:1: training.learning_rate", &["found NaN"]),
         toml("[augment.flip]\nprobability = 1.5", "2:1: augment.flip.probability", &["from 0 to 1, found 1.5"]),
