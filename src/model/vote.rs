@@ -176,7 +176,7 @@ fn with_class(scores: &Tensor, other: &Tensor, class: usize) -> Tensor {
 mod tests {
     use super::*;
     use crate::config;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     /// Features (1, 2, 1, 4, 4) whose left half is (0, 1) and whose right half is (1, 0).
     fn halves() -> Tensor {
