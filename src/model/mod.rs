@@ -203,7 +203,7 @@ impl Model {
     /// Each template is segmented from the supports and becomes a support by itself, annotated where it was beyond doubt; in a
     /// further generation the supports and all other templates segment it anew. A query is then asked of every one, and the
     /// median of the scores counts (labels that pass through scans without labels and vote: MAGeT-Brain, Chakravarty et al.
-    /// 2013). Where that vote loses a class, the supports decide alone.
+    /// 2013). A class that the vote loses comes from the supports, alone or beside each template; the others stay as voted.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
         let support = |shot: &Shot| {
