@@ -100,12 +100,20 @@ impl Subject {
     }
 
     /// Scores of background and the classes on the native grid, from those on the network's (1 + K, D, H, W).
-    pub fn native_scores<'a>(&'a self, scores: ArrayView4<'a, f32>) -> NativeScores<'a> {
-        let native = NativeScores::new(&self.grid, scores);
-        match &self.regions {
-            None => native,
-            Some((regions, weight)) => native.pooled(regions.view(), *weight),
+    pub fn native_scores<'a>(&'a self, scores: ArrayView4<'a, f32>, config: &prediction::Config) -> NativeScores<'a> {
+        let mut native = NativeScores::new(&self.grid, scores);
+        if let Some((regions, weight)) = &self.regions {
+            native = native.pooled(regions.view(), *weight);
         }
+        if config.brightness_weight > 0.0 {
+            let brightness = native.brightness(self.image.voxels.view());
+            let of_class = native_probabilities(&native, config.test_classes);
+            let evidence: Vec<Vec<f32>> =
+                (1..scores.shape()[0]).map(|class| brightness.evidence(of_class(class).view())).collect();
+            drop(of_class);
+            native = native.lit(brightness, &evidence, config.brightness_weight);
+        }
+        native
     }
 
     /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.
@@ -149,26 +157,20 @@ pub struct Drawing<'a> {
     pub values: &'a [i32],
     /// Of these the largest piece alone.
     pub one_pieces: &'a BTreeSet<i32>,
-    pub classes: Classes,
-    /// Whether borders follow the edges of the image.
-    pub edges: bool,
+    pub config: &'a prediction::Config,
 }
 
-impl<'a> Drawing<'a> {
-    /// As the configuration says.
-    pub fn new(values: &'a [i32], one_pieces: &'a BTreeSet<i32>, config: &prediction::Config) -> Self {
-        Self { values, one_pieces, classes: config.test_classes, edges: config.follow_edges }
-    }
-
+impl Drawing<'_> {
     /// Labels of the scores of an image on its native grid, the borders as they were learned.
     pub fn draw(&self, scores: &NativeScores, image: &Image, borders: Option<&Borders>) -> Found {
         let labels = named(scores, self.values, self.one_pieces);
-        let as_found = self.edges.then(|| Borders::as_found(self.values.len()));
+        let edges = self.config.follow_edges;
+        let as_found = edges.then(|| Borders::as_found(self.values.len()));
         let Some(borders) = borders.or(as_found.as_ref()) else { return Found { labels, probabilities: None } };
-        let of_class = native_probabilities(scores, self.classes);
+        let of_class = native_probabilities(scores, self.config.test_classes);
         let probability = |index: usize| of_class(index + 1);
         let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm: image.geometry.spacing_mm() };
-        let edges = self.edges.then(|| image.voxels.view());
+        let edges = edges.then(|| image.voxels.view());
         let (mut labels, probabilities) = borders.redraw(&guess, self.values, edges);
         if !self.one_pieces.is_empty() {
             keep_largest(&mut labels, self.one_pieces);
@@ -188,9 +190,9 @@ impl<'a> Drawing<'a> {
         let mut samples = vec![Vec::new(); self.values.len()];
         for (subject, truth) in supports {
             let scores = to_channels(&model.ask_supports(&from_voxels(subject.working.view()), reference)?);
-            let scores = subject.native_scores(scores.view());
+            let scores = subject.native_scores(scores.view(), self.config);
             let labels = named(&scores, self.values, self.one_pieces);
-            let of_class = native_probabilities(&scores, self.classes);
+            let of_class = native_probabilities(&scores, self.config.test_classes);
             let probability = |index: usize| of_class(index + 1);
             let spacing_mm = subject.image.geometry.spacing_mm();
             let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm };

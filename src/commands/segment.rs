@@ -236,7 +236,7 @@ impl Segmenter {
         if args.largest_component {
             one_pieces.extend(&values);
         }
-        let drawing = Drawing::new(&values, &one_pieces, &config.prediction);
+        let drawing = Drawing { values: &values, one_pieces: &one_pieces, config: &config.prediction };
         let drawn: Vec<_> = supports.iter().zip(&maps).map(|(subject, map)| (subject, map.voxels.view())).collect();
         let borders = if learns { drawing.learn(&model, &reference, &drawn, ignore) } else { None };
         let origin = origin(args)?;
@@ -257,9 +257,9 @@ impl Segmenter {
         let scores = subject.find_regions_beside(&self.config, |subject| {
             to_channels(&self.model.predict(&from_voxels(subject.working.view()), &self.reference))
         });
-        let native = subject.native_scores(scores.view());
+        let native = subject.native_scores(scores.view(), &self.config.prediction);
         let classes = self.config.prediction.test_classes;
-        let drawing = Drawing::new(&self.values, &self.one_pieces, &self.config.prediction);
+        let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, config: &self.config.prediction };
         let drawn = drawing.draw(&native, &subject.image, self.borders.as_ref());
         let labels = drawn.labels;
         nifti::write_labels(&output, &labels, &subject.native)?;

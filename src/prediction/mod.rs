@@ -42,6 +42,9 @@ pub struct Config {
     pub round_supervoxel_weight: f64,
     /// Weight of the mean score of a voxel's supervoxel in the query beside the voxel's own; 0 computes no supervoxels.
     pub supervoxel_weight: f64,
+    /// Weight of what a voxel's brightness says of each class, learned in every query from the voxels that surely are the class: see
+    /// [`crate::volume::preprocess::Brightness`]; 0 does not look.
+    pub brightness_weight: f64,
     /// Whether borders are drawn as the annotators of the supports draw theirs: see [`crate::borders`].
     pub learn_borders: bool,
     /// Whether borders follow the edges of the query's image: see [`crate::borders`].
@@ -90,6 +93,7 @@ impl Config {
             ("round_supervoxel_weight", self.round_supervoxel_weight),
             ("supervoxel_weight", self.supervoxel_weight),
             ("place_weight", self.place_weight),
+            ("brightness_weight", self.brightness_weight),
         ];
         for (key, weight) in weights {
             if !(0.0..=1e3).contains(&weight) {

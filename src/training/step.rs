@@ -200,6 +200,7 @@ mod tests {
                 place_weight: 0.0,
                 confidence: 0.5,
                 supervoxel_weight: 0.0,
+                brightness_weight: 0.0,
                 learn_borders: false,
                 follow_edges: false,
                 one_piece: false,

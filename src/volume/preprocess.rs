@@ -1,7 +1,9 @@
 //! A scan to the network's array, and the network's answer back to the scan.
 
+mod brightness;
 mod native;
 
+pub use brightness::Brightness;
 pub use native::NativeScores;
 
 use super::foreground::{body_mask, bounding_box};

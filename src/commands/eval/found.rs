@@ -243,9 +243,9 @@ impl Supported<'_> {
         one_pieces: &BTreeSet<i32>,
         borders: Option<&Borders>,
     ) -> Array3<i32> {
-        let drawing = Drawing::new(values, one_pieces, &self.config.prediction);
+        let drawing = Drawing { values, one_pieces, config: &self.config.prediction };
         let (subject, scores) = (&query.subject, to_channels(scores));
-        drawing.draw(&subject.native_scores(scores.view()), &subject.image, borders).labels
+        drawing.draw(&subject.native_scores(scores.view(), drawing.config), &subject.image, borders).labels
     }
 
     /// How the annotator of these labels of the support draws, where the configuration learns it.
@@ -257,7 +257,7 @@ impl Supported<'_> {
         values: &[i32],
         one_pieces: &BTreeSet<i32>,
     ) -> Option<Borders> {
-        let drawing = Drawing::new(values, one_pieces, &self.config.prediction);
+        let drawing = Drawing { values, one_pieces, config: &self.config.prediction };
         let support = [(&self.support.subject, labels.voxels.view())];
         if self.config.prediction.learn_borders {
             drawing.learn(model, reference, &support, Some(UNKNOWN))

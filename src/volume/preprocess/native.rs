@@ -1,6 +1,7 @@
 //! The network's answer on the voxels of the scan: scores are interpolated, never labels.
 
 use super::WorkingGrid;
+use super::brightness::Brightness;
 use crate::volume::resample::{Weights, resize_columns, resize_rows};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
@@ -11,15 +12,37 @@ use std::ops::Range;
 pub struct NativeScores<'a> {
     grid: &'a WorkingGrid,
     channels: Vec<ArrayView3<'a, f32>>,
-    regions: Option<Regions<'a>>,
+    tables: Vec<Table<'a>>,
 }
 
-/// What the voxels of a region tell each other.
-struct Regions<'a> {
-    /// Native labels 0 ..= n.
-    labels: ArrayView3<'a, i32>,
-    /// Added to the scores of each voxel of the region: [class, region].
+/// What voxels of a kind get added to their scores.
+struct Table<'a> {
+    kinds: Kinds<'a>,
+    /// [class, kind]
     added: Array2<f32>,
+}
+
+/// The kind of each native voxel.
+enum Kinds<'a> {
+    /// Labels 0 ..= n.
+    Regions(ArrayView3<'a, i32>),
+    Bins(Brightness<'a>),
+}
+
+impl Table<'_> {
+    /// Adds to the scores of a class on a part of slice `z`.
+    fn add(&self, scores: &mut Array2<f32>, class: usize, z: usize, [ys, xs]: [Range<usize>; 2]) {
+        let (added, part) = (self.added.row(class), s![z, ys, xs]);
+        match &self.kinds {
+            Kinds::Regions(labels) => {
+                scores.zip_mut_with(&labels.slice(part), |score, &region| *score += added[region as usize]);
+            }
+            Kinds::Bins(brightness) => {
+                let image = brightness.image();
+                scores.zip_mut_with(&image.slice(part), |score, &v| *score += added[brightness.bin(v)]);
+            }
+        }
+    }
 }
 
 /// One channel's values on a slice, [seen y, seen x].
@@ -30,7 +53,7 @@ impl<'a> NativeScores<'a> {
     /// `scores` (classes, z, y, x) on the working grid.
     pub fn new(grid: &'a WorkingGrid, scores: ArrayView4<'a, f32>) -> Self {
         let channels: Vec<_> = (0..scores.shape()[0]).map(|c| scores.index_axis_move(Axis(0), c)).collect();
-        Self { grid, channels, regions: None }
+        Self { grid, channels, tables: vec![] }
     }
 
     /// Adds to each voxel's score `weight` times the mean score of its region, so that a region's voxels decide together.
@@ -51,14 +74,41 @@ impl<'a> NativeScores<'a> {
                 slice.iter().zip(&resized(class)).for_each(|(&region, &v)| sums[region as usize] += f64::from(v));
                 sums
             };
-            let slices = self.grid.map_slices(seen.outer_iter().collect(), &self.channels, of_slice);
+            let slices = self.map_slices(seen.outer_iter().collect(), of_slice);
             for (region, added) in added.iter_mut().enumerate() {
                 let sum: f64 = slices.iter().map(|sums| sums[region]).sum();
                 *added = (weight * sum / sizes[region].max(1) as f64) as f32;
             }
         }
-        self.regions = Some(Regions { labels, added });
+        self.tables.push(Table { kinds: Kinds::Regions(labels), added });
         self
+    }
+
+    /// The scan whose scores these are, as its brightness is looked at.
+    pub fn brightness(&self, image: ArrayView3<'a, f32>) -> Brightness<'a> {
+        let [zs, ys, xs] = self.grid.seen_native_vox();
+        Brightness::new(image, image.slice(s![zs, ys, xs]))
+    }
+
+    /// Adds to each voxel's score of class 1, 2, ... `weight` times the evidence of its brightness: see [`Brightness::evidence`].
+    pub fn lit(mut self, brightness: Brightness<'a>, evidence: &[Vec<f32>], weight: f64) -> Self {
+        let bins = evidence.first().map_or(0, Vec::len);
+        let of = |(class, bin): (usize, usize)| if class == 0 { 0.0 } else { weight as f32 * evidence[class - 1][bin] };
+        let added = Array2::from_shape_fn((self.channels.len(), bins), of);
+        self.tables.push(Table { kinds: Kinds::Bins(brightness), added });
+        self
+    }
+
+    /// Calls `f` for every axial slice of what the network saw in parallel, as [`WorkingGrid::map_slices`].
+    fn map_slices<P: Send, R: Send>(&self, slices: Vec<P>, f: impl Fn(P, Resized) -> R + Sync) -> Vec<R> {
+        let [zs, ys, xs] = self.grid.seen_native_vox();
+        self.grid.map_slices(zs.zip(slices).collect(), &self.channels, |(z, slice), resized| {
+            f(slice, &|class| {
+                let mut scores = resized(class);
+                self.tables.iter().for_each(|table| table.add(&mut scores, class, z, [ys.clone(), xs.clone()]));
+                scores
+            })
+        })
     }
 
     /// The class of the greatest score; of equal ones the first, and 0 where the network saw nothing.
@@ -98,21 +148,8 @@ impl<'a> NativeScores<'a> {
     fn filled<T: Clone + Send + Sync>(&self, outside: T, fill: impl Fn(ArrayViewMut2<T>, Resized) + Sync) -> Array3<T> {
         let mut native = Array3::from_elem(self.grid.native_shape_vox, outside);
         let [zs, ys, xs] = self.grid.seen_native_vox();
-        let mut seen = native.slice_mut(s![zs.clone(), ys.clone(), xs.clone()]);
-        let slices = zs.zip(seen.outer_iter_mut()).collect();
-        self.grid.map_slices(slices, &self.channels, |(z, slice): (usize, _), resized| {
-            let regions = self.regions.as_ref().map(|regions| {
-                (regions.labels.index_axis(Axis(0), z).slice_move(s![ys.clone(), xs.clone()]), &regions.added)
-            });
-            fill(slice, &|class| {
-                let mut scores = resized(class);
-                if let Some((labels, added)) = &regions {
-                    let added = added.row(class);
-                    scores.zip_mut_with(labels, |score, &region| *score += added[region as usize]);
-                }
-                scores
-            });
-        });
+        let mut seen = native.slice_mut(s![zs, ys, xs]);
+        self.map_slices(seen.outer_iter_mut().collect(), fill);
         native
     }
 }
@@ -228,6 +265,34 @@ mod tests {
             let total: f32 = here.iter().map(|score| (score - log_sum[at]).exp()).sum();
             assert!((total - 1.0).abs() < 1e-5, "{total}");
         }
+    }
+
+    /// One class that the network is sure of in the dark half of a scan, and less sure of in the bright half.
+    #[test]
+    fn a_class_does_not_run_over_into_what_is_brighter_than_all_that_it_surely_is() {
+        let shape = [6, 10, 12];
+        let grid = WorkingGrid {
+            native_shape_vox: shape,
+            start_vox: [0; 3],
+            end_vox: shape,
+            resampled_vox: shape,
+            shape_vox: shape,
+        };
+        let image =
+            Array3::from_shape_fn(shape, |(z, y, x)| if x < 6 { 40.0 } else { 90.0 } + ((z + y + x) % 5) as f32);
+        let scores = Array4::from_shape_fn((2, 6, 10, 12), |(class, _, _, x)| match (class, x) {
+            (0, _) => 0.0,
+            (_, 0..6) => 4.0,
+            _ => 1.0,
+        });
+        let plain = NativeScores::new(&grid, scores.view());
+        assert!(plain.classes().iter().all(|&class| class == 1));
+        let brightness = plain.brightness(image.view());
+        let probability = plain.of(1, 0.0).mapv(|score| 1.0 / (1.0 + (-score).exp()));
+        let evidence = [brightness.evidence(probability.view())];
+        let lit = plain.lit(brightness, &evidence, 2.0);
+        assert!(lit.classes().indexed_iter().all(|((_, _, x), &class)| class == u8::from(x < 6)));
+        assert!(lit.of(0, 0.0).iter().all(|&score| score == 0.0), "the background stays as it was");
     }
 
     #[test]
