@@ -290,16 +290,19 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
     }
 
     let before = fs::read(&result).unwrap();
-    // With the query's supervoxels, another answer; by the same rule.
-    let pooled = out.join("pooled");
-    succeed(
-        &format!("{SEGMENT} --probabilities --set prediction.supervoxel_weight=2"),
-        &[&*trained.weights, image, label, &*pair.query, &*pooled],
-    );
-    let (together, _) = read_labels(&pooled.join("query.v2_seg.nii.gz")).unwrap();
-    assert!(together.voxels != found.voxels);
-    let (probability, _): (Image, _) = read_image(&pooled.join("query.v2_probability_200.nii.gz")).unwrap();
-    assert!(probability.voxels.iter().zip(&together.voxels).all(|(&p, &label)| p < 0.5001 || label == 200));
+    // With the query's supervoxels, or its brightness, another answer; by the same rule.
+    for help in ["supervoxel_weight=2", "brightness_weight=2"] {
+        let helped = out.join(help);
+        succeed(
+            &format!("{SEGMENT} --probabilities --set prediction.{help}"),
+            &[&*trained.weights, image, label, &*pair.query, &*helped],
+        );
+        let (labels, _) = read_labels(&helped.join("query.v2_seg.nii.gz")).unwrap();
+        assert!(labels.voxels != found.voxels, "{help}");
+        let (probability, _): (Image, _) = read_image(&helped.join("query.v2_probability_200.nii.gz")).unwrap();
+        let of_200 = probability.voxels.iter().zip(&labels.voxels);
+        assert!(of_200.clone().all(|(&p, &label)| p < 0.5001 || label == 200), "{help}");
+    }
     refuse(SEGMENT, &paths, &["query.v2_seg.nii.gz: expected no result yet", "--force"]);
     succeed(&format!("{SEGMENT} --force --classes 500,200"), &paths);
     assert!(values(&read_labels(&result).unwrap().0.voxels).is_subset(&[0, 200, 500].into()));
