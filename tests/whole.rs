@@ -105,9 +105,11 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
 
 #[test]
 fn a_stopped_training_that_goes_on_ends_with_the_bytes_of_the_straight_one() {
-    for (threads, networks) in [(1, 1), (2, 1), (1, 2)] {
+    let two = "features.networks=2";
+    let slabs_beside_whole = ["episode.whole_networks=1", "episode.depth_vox=4", "episode.windows=different"];
+    for (threads, set) in [(1, vec![]), (2, vec![]), (1, vec![two]), (1, [&[two], &slabs_beside_whole[..]].concat())] {
         let _turn = torch(threads);
-        let bench = Bench::new(&["training.clip_norm=1.0", &format!("features.networks={networks}")]);
+        let bench = Bench::new(&[&["training.clip_norm=1.0"], &set[..]].concat());
         let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let [straight, stopped] = [0, 1].map(|i| folders[i].path());
         bench.train(straight, |_| ()).unwrap();
