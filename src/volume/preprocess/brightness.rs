@@ -5,7 +5,7 @@
 //! histogram, and its logarithm is evidence for every voxel (mixture models of intensities beside a prior of anatomy: Van Leemput et
 //! al. 1999). The evidence is 0 on average over those voxels, so that it moves borders and does not favour a class.
 
-use crate::volume::preprocess::percentile;
+use super::percentile;
 use ndarray::{ArrayView3, Zip};
 
 const BINS: usize = 64;
