@@ -204,7 +204,8 @@ fn a_second_interrupt_ends_at_once_and_harms_nothing() {
     // Steps far longer than what lies between two interrupts, so that the first cannot end it.
     let slow = "--allow-changed --set preprocess.size_vox=[24,256,256]";
     let mut started = training.start(slow);
-    std::thread::sleep(Duration::from_millis(500));
+    while !started.said.contains("going on from step") && started.stderr.read_line(&mut started.said).unwrap() > 0 {}
+    std::thread::sleep(Duration::from_millis(500)); // the step has begun
     // Two that arrive before either is seen are one, so it is asked until it ends.
     let asked = Instant::now();
     while started.child.try_wait().unwrap().is_none() && asked.elapsed() < Duration::from_secs(10) {
