@@ -1,6 +1,7 @@
 //! Features, prototypes and prediction as one: a support and its classes in, scores of a query out. Several networks are
 //! asked as one by joining their features: the cosine of two joined features is the mean of the networks' cosines.
 
+mod lost;
 mod memory;
 mod pieces;
 mod place;
@@ -203,7 +204,7 @@ impl Model {
     /// Each template is segmented from the supports and becomes a support by itself, annotated where it was beyond doubt; in a
     /// further generation the supports and all other templates segment it anew. A query is then asked of every one, and the
     /// median of the scores counts (labels that pass through scans without labels and vote: MAGeT-Brain, Chakravarty et al.
-    /// 2013). A class that the vote loses comes from the supports, alone or beside each template; the others stay as voted.
+    /// 2013). A class that the vote loses comes from the supports alone; the others stay as voted.
     pub fn reference(&self, supports: &[Shot], count: i64) -> Reference {
         let device = self.device();
         let support = |shot: &Shot| {

@@ -3,10 +3,11 @@
 //! a spleen that is hardly less of a spleen.
 
 use super::Shot;
+use crate::prediction;
 use crate::supervoxels::connectivity::{Neighbourhood, components};
 use crate::supervoxels::one_pieces;
 use crate::tensor::{from_floats, to_channels, to_vec};
-use ndarray::{Array3, Array4, ArrayView1, ArrayView3, s};
+use ndarray::{Array3, Array4, ArrayView3, ArrayView4};
 use tch::{Device, Kind, Tensor};
 
 /// Stands for what is not annotated.
@@ -53,43 +54,45 @@ fn labels(support: &Shot) -> Array3<i32> {
 
 /// Scores (1, 1 + K, d, h, w) under which no class of `held` has more than one piece (faces touch), unless all are fragments.
 ///
-/// A piece is worth the sum over its voxels of how far the class's score is above the next. All but the most valuable piece of a class
-/// go to the class that is next there, until nothing changes; where a voxel's class has changed, its score and that of the
-/// one it had before change places.
-pub fn settled(scores: &Tensor, held: &[Held]) -> Tensor {
+/// A piece is worth the sum over its voxels of how far the class's score is above the next, each times p(class | place) where `place`,
+/// its logarithm (1, 1 + K, ...), is known. All but the most valuable piece of a class go to the class that is next there, until
+/// nothing changes; where a voxel's class has changed, its score and that of the one it had before change places.
+pub fn settled(scores: &Tensor, held: &[Held], place: Option<&Tensor>) -> Tensor {
     if held.iter().all(Option::is_none) {
         return scores.shallow_clone();
     }
     let mut values = to_channels(scores); // (1 + K, d, h, w)
     let (classes, d, h, w) = values.dim();
+    let likely = |place| to_channels(&prediction::interpolate(place, [d, h, w].map(|n| n as i64)).exp());
+    let likely: Option<Array4<f32>> = place.map(likely);
     let mut barred = Array4::from_elem((classes, d, h, w), false);
-    // The best class that is not barred, and by how much.
-    let best = |scores: ArrayView1<f32>, barred: ArrayView1<bool>| {
+    // The best class that is not barred, and what the voxel is worth to it.
+    let best = |(z, y, x), barred: ArrayView4<bool>| {
         let (mut class, mut first, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
-        for (index, (&score, _)) in scores.iter().zip(barred).enumerate().filter(|(_, (_, barred))| !**barred) {
+        for index in (0..classes).filter(|&index| !barred[[index, z, y, x]]) {
+            let score = values[[index, z, y, x]];
             if score > first {
-                (class, first, second) = (index as i32, score, first);
+                (class, first, second) = (index, score, first);
             } else {
                 second = second.max(score);
             }
         }
-        (class, f64::from(first - second))
+        let p = likely.as_ref().map_or(1.0, |likely| likely[[class, z, y, x]]);
+        (class as i32, f64::from(first - second) * f64::from(p))
     };
-    let (mut labels, mut margins) = (Array3::zeros((d, h, w)), Array3::zeros((d, h, w)));
-    for (z, y, x) in ndarray::indices((d, h, w)) {
-        let all = s![.., z, y, x];
-        (labels[[z, y, x]], margins[[z, y, x]]) = best(values.slice(all), barred.slice(all));
+    let (mut labels, mut worths) = (Array3::zeros((d, h, w)), Array3::zeros((d, h, w)));
+    for at in ndarray::indices((d, h, w)) {
+        (labels[at], worths[at]) = best(at, barred.view());
     }
     let before = labels.clone();
     loop {
-        let (pieces, kept) = pieces_to_keep(labels.view(), margins.view(), held);
+        let (pieces, kept) = pieces_to_keep(labels.view(), worths.view(), held);
         let mut has_changed = false;
         for (z, y, x) in ndarray::indices((d, h, w)) {
-            let label = labels[[z, y, x]];
-            if !kept[pieces[[z, y, x]] as usize] {
-                barred[[label as usize, z, y, x]] = true;
-                let all = s![.., z, y, x];
-                (labels[[z, y, x]], margins[[z, y, x]]) = best(values.slice(all), barred.slice(all));
+            let at = (z, y, x);
+            if !kept[pieces[at] as usize] {
+                barred[[labels[at] as usize, z, y, x]] = true;
+                (labels[at], worths[at]) = best(at, barred.view());
                 has_changed = true;
             }
         }
@@ -108,12 +111,12 @@ pub fn settled(scores: &Tensor, held: &[Held]) -> Tensor {
 }
 
 /// The piece of each voxel, 0 for label 0, and of each piece whether its class may keep it. Of equally valuable ones it is the first.
-fn pieces_to_keep(labels: ArrayView3<i32>, margins: ArrayView3<f64>, held: &[Held]) -> (Array3<i32>, Vec<bool>) {
+fn pieces_to_keep(labels: ArrayView3<i32>, worths: ArrayView3<f64>, held: &[Held]) -> (Array3<i32>, Vec<bool>) {
     let (pieces, count) = components(labels, Neighbourhood::Faces);
     let mut of_piece = vec![(0, 0, 0.0); count + 1]; // label, voxels and value
-    for ((&piece, &label), &margin) in pieces.iter().zip(&labels).zip(&margins) {
+    for ((&piece, &label), &worth) in pieces.iter().zip(&labels).zip(&worths) {
         let (of, size, value) = &mut of_piece[piece as usize];
-        (*of, *size, *value) = (label as usize, *size + 1, *value + margin);
+        (*of, *size, *value) = (label as usize, *size + 1, *value + worth);
     }
     let mut best: Vec<Option<usize>> = vec![None; held.len() + 1];
     for (piece, &(label, _, value)) in of_piece.iter().enumerate() {
@@ -158,7 +161,7 @@ mod tests {
             [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 0.0],
         ]);
         assert_eq!(classes(&scores), [1, 1, 0, 1, 1, 1, 0]);
-        let found = settled(&scores, &[ONE, ONE]);
+        let found = settled(&scores, &[ONE, ONE], None);
         assert_eq!(classes(&found), [1, 1, 0, 2, 2, 2, 0]);
         assert_eq!(
             Vec::<f64>::try_from(agreement(&scores, &found).flatten(0, -1)).unwrap(),
@@ -168,10 +171,22 @@ mod tests {
         assert_eq!(found.double_value(&[0, 1, 0, 0, 4]), 2.0);
         assert_eq!(found.double_value(&[0, 2, 0, 0, 4]), f64::from(2.1f32));
         assert_eq!(found.narrow(4, 0, 3), scores.narrow(4, 0, 3));
-        assert_eq!(settled(&scores, &[None, ONE]), scores);
+        assert_eq!(settled(&scores, &[None, ONE], None), scores);
         // Two of seven voxels are a fragment if the whole takes three.
-        assert_eq!(settled(&scores, &[Some(2.5 / 7.0), ONE]), scores);
-        assert_eq!(settled(&scores, &[Some(1.5 / 7.0), ONE]), found);
+        assert_eq!(settled(&scores, &[Some(2.5 / 7.0), ONE], None), scores);
+        assert_eq!(settled(&scores, &[Some(1.5 / 7.0), ONE], None), found);
+    }
+
+    #[test]
+    fn a_piece_where_the_class_is_likely_stays_beside_a_clearer_one_elsewhere() {
+        let scores = line(&[[0.0, 0.0, 0.0, 0.0, 0.0], [3.0, 3.0, -1.0, 2.0, 2.0]]);
+        assert_eq!(classes(&settled(&scores, &[ONE], None)), [1, 1, 0, 0, 0]);
+        let p = line(&[[1.0; 5], [0.1, 0.1, 0.5, 0.9, 0.9]]);
+        let place = p.log();
+        assert_eq!(classes(&settled(&scores, &[ONE], Some(&place))), [0, 0, 0, 1, 1]);
+        // It chooses between pieces: what is one piece stays wherever it is.
+        let alone = line(&[[0.0, 0.0, 0.0, 0.0, 0.0], [3.0, 3.0, -1.0, -1.0, -1.0]]);
+        assert_eq!(settled(&alone, &[ONE], Some(&place)), alone);
     }
 
     #[test]
@@ -179,10 +194,10 @@ mod tests {
         // The second piece of class 1 goes to class 2, whose own piece elsewhere is clearer.
         let scores =
             line(&[[0.0, 1.0, 0.0, 1.0, 0.0, 1.0], [9.0, 0.0, 3.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0, 9.0, 0.0]]);
-        let found = settled(&scores, &[ONE, ONE]);
+        let found = settled(&scores, &[ONE, ONE], None);
         assert_eq!(classes(&found), [1, 0, 0, 0, 2, 0]);
-        assert_eq!(classes(&settled(&scores, &[ONE, None])), [1, 0, 2, 0, 2, 0]);
-        assert_eq!(settled(&found, &[ONE, ONE]), found);
+        assert_eq!(classes(&settled(&scores, &[ONE, None], None)), [1, 0, 2, 0, 2, 0]);
+        assert_eq!(settled(&found, &[ONE, ONE], None), found);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How a query is decided: the supports and the scans without labels, segmented from them and from each other, vote.
 
+use super::lost::{self, Hold, Usual};
 use super::pieces::{self, Held};
 use super::{Model, place, regions};
 use crate::prediction::{self, Similarity};
@@ -21,11 +22,11 @@ pub struct Voters {
     /// All supports together.
     pub(super) support: Prototypes,
     templates: Vec<Prototypes>,
-    /// Voxels of each class in a template, the median over them, at the resolution of the features.
-    usual_vox: Vec<f64>,
+    /// Of each class.
+    usual: Vec<Usual>,
     /// Which classes are one piece in the supports, and so in what is found.
     held: Vec<Held>,
-    /// Added to the scores in all rounds but the last: what the templates say of where a class lies, (1, 1 + K, d, h, w).
+    /// What the templates say of where a class lies, ln p(class | place) (1, 1 + K, d, h, w), if that is asked.
     place: Option<Tensor>,
 }
 
@@ -37,9 +38,6 @@ struct Template {
     scores: Tensor,
 }
 
-/// A class with less than this share of its usual volume has been lost in the vote.
-const LOST: f64 = 0.5;
-
 impl Model {
     /// What the supports say, and the templates that are segmented from them.
     pub(super) fn voters(&self, support: Prototypes, held: Vec<Held>) -> Voters {
@@ -49,15 +47,10 @@ impl Model {
             found = self.by_voters(&support, &found, held, self.place(&found).as_ref());
         }
         let place = self.place(&found);
-        let volumes_vox: Vec<Vec<f64>> = found.iter().map(|template| volumes(&template.scores)).collect();
+        let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
+        let usual = lost::usual(&scores, place.as_ref(), held.len());
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        let usual = |class: usize| {
-            let mut of_class: Vec<f64> = volumes_vox.iter().map(|volumes| volumes[class]).collect();
-            of_class.sort_by(f64::total_cmp);
-            of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
-        };
-        let usual_vox = (0..held.len()).map(usual).collect();
-        Voters { support, templates, usual_vox, held: held.to_vec(), place }
+        Voters { support, templates, usual, held: held.to_vec(), place }
     }
 
     /// The templates as the supports and the others among `before` see them.
@@ -72,43 +65,37 @@ impl Model {
             let others = before.iter().enumerate().filter(|(other, _)| *other != index);
             let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.asked(&seen.features, voter)).collect();
-            let scores = self.refined(seen, &voters, held, place);
-            let prototypes = self.beyond_doubt(&seen.features, &scores, held);
-            Template { prototypes, scores: pieces::settled(&scores, held) }
+            let scores = self.refined(seen, &voters, held, place, &[]);
+            let prototypes = self.beyond_doubt(&seen.features, &scores, held, place);
+            Template { prototypes, scores: pieces::settled(&scores, held, place) }
         };
         self.templates.iter().enumerate().map(of_template).collect()
     }
 
-    /// What templates tell of places, with its weight.
+    /// What templates tell of places, if that is asked.
     fn place(&self, templates: &[Template]) -> Option<Tensor> {
-        let weight = self.config.prediction.place_weight;
         let scores: Vec<&Tensor> = templates.iter().map(|template| &template.scores).collect();
-        if weight > 0.0 { place::log_prior(&scores).map(|prior| prior * weight) } else { None }
+        if self.config.prediction.place_weight > 0.0 { place::log_prior(&scores) } else { None }
     }
 
-    /// Scores of a query by the supports and templates together. A class that they lose is taken from what each of them says with
-    /// the supports beside it, or from the supports alone, whichever finds more of it.
+    /// Scores of a query by the supports and templates together. A class that they lose is taken from what the supports say alone
+    /// when they have to find about as much of it as is usual.
     pub(super) fn elected(&self, query: &Seen, voters: &Voters) -> Tensor {
-        let Voters { support, templates, usual_vox, held, place } = voters;
+        let Voters { support, templates, usual, held, place } = voters;
+        let place = place.as_ref();
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(&query.features, voter)).collect();
-        let refined = |voters: &[Similarity]| pieces::settled(&self.refined(query, voters, held, place.as_ref()), held);
-        let mut found = refined(&all);
-        let volumes_vox = volumes(&found);
-        let is_lost = |class: &usize| volumes_vox[*class] < LOST * usual_vox[*class];
-        let lost: Vec<usize> = (0..usual_vox.len()).filter(is_lost).collect();
-        if templates.is_empty() || lost.is_empty() {
+        let refined = |voters: &[Similarity], holds: &[Hold]| {
+            pieces::settled(&self.refined(query, voters, held, place, holds), held, place)
+        };
+        let found = refined(&all, &[]);
+        let lost = lost::classes(&found, place, usual);
+        if lost.is_empty() {
             return found;
         }
-        let beside: Vec<Similarity> = all.iter().map(|voter| voter.beside(&all[0])).collect();
-        let others = [refined(&beside), refined(&all[..1])].map(|other| (volumes(&other), other));
-        for class in lost {
-            let (volumes, other) = others.iter().max_by(|a, b| a.0[class].total_cmp(&b.0[class])).expect("two of them");
-            if volumes[class] > volumes_vox[class] {
-                found = with_class(&found, other, class);
-            }
-        }
-        pieces::settled(&found, held)
+        let alone = refined(&all[..1], &lost);
+        let found = lost.iter().fold(found, |found, hold| lost::with_class(&found, &alone, hold.class));
+        pieces::settled(&found, held, place)
     }
 
     pub(super) fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
@@ -118,27 +105,35 @@ impl Model {
 
     /// Scores (1, 1 + K, d, h, w) of a query, the median over the voters. In each round of refinement the voxels of the query that
     /// are beyond doubt stand beside each voter. Supervoxels and what is known of places help to find the classes; in the last
-    /// round the appearance of each voxel decides alone.
-    fn refined(&self, query: &Seen, voters: &[Similarity], held: &[Held], place: Option<&Tensor>) -> Tensor {
-        let prediction::Config { alpha, rounds, round_supervoxel_weight: weight, .. } = self.config.prediction;
+    /// round the appearance of each voxel decides alone, but for how much there may be of a lost class.
+    fn refined(
+        &self,
+        query: &Seen,
+        voters: &[Similarity],
+        held: &[Held],
+        place: Option<&Tensor>,
+        lost: &[Hold],
+    ) -> Tensor {
+        let prediction::Config { alpha, rounds, round_supervoxel_weight, place_weight, .. } = self.config.prediction;
         let helped = |found: Tensor, round: u32| {
             if round == rounds {
-                return found;
+                return lost::held(found, lost, false);
             }
             let found = match &query.regions {
-                Some(regions) => regions::pooled(&found, regions, weight),
+                Some(regions) => regions::pooled(&found, regions, round_supervoxel_weight),
                 None => found,
             };
             let size = found.size();
-            match place {
-                Some(place) => prediction::interpolate(place, [size[2], size[3], size[4]]) + found,
+            let found = match place {
+                Some(place) => prediction::interpolate(place, [size[2], size[3], size[4]]) * place_weight + found,
                 None => found,
-            }
+            };
+            lost::held(found, lost, true)
         };
         let median = |scores: Vec<Tensor>| prediction::median(&scores);
         let mut found = helped(median(voters.iter().map(Similarity::scores).collect()), 0);
         for round in 1..=rounds {
-            let own = self.beyond_doubt(&query.features, &found, held);
+            let own = self.beyond_doubt(&query.features, &found, held, place);
             let own = Similarity::of(&query.features, &own, alpha);
             found = helped(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
         }
@@ -147,29 +142,13 @@ impl Model {
 
     /// The prototypes of a volume with these scores, as if it were annotated where its class is beyond doubt and nowhere
     /// else. A second piece of a class that is `held` to one is in doubt.
-    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, held: &[Held]) -> Prototypes {
+    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, held: &[Held], place: Option<&Tensor>) -> Prototypes {
         let prediction::Config { test_classes, confidence, .. } = self.config.prediction;
         let (classes, known) = prediction::confident(scores, test_classes, confidence);
-        let known = known * pieces::agreement(scores, &pieces::settled(scores, held)).to_kind(scores.kind());
+        let known = known * pieces::agreement(scores, &pieces::settled(scores, held, place)).to_kind(scores.kind());
         let count = scores.size()[1] - 1;
         self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &known)])
     }
-}
-
-/// Voxels of each of the K classes where scores (1, 1 + K, d, h, w) are greatest.
-fn volumes(scores: &Tensor) -> Vec<f64> {
-    let counts = prediction::hard(scores).flatten(0, -1).bincount(None::<Tensor>, scores.size()[1]);
-    Vec::<i64>::try_from(counts).expect("whole numbers").into_iter().skip(1).map(|count| count as f64).collect()
-}
-
-/// Scores (1, 1 + K, d, h, w) in which `class` is as far above the background as it is above all else in `other`.
-fn with_class(scores: &Tensor, other: &Tensor, class: usize) -> Tensor {
-    let channel = class as i64 + 1;
-    let rest = other.index_fill(1, &Tensor::from(channel).view(1).to_device(other.device()), f64::NEG_INFINITY);
-    let margin = other.narrow(1, channel, 1) - rest.amax([1i64].as_slice(), true);
-    let found = scores.copy();
-    found.narrow(1, channel, 1).copy_(&(scores.narrow(1, 0, 1) + margin));
-    found
 }
 
 #[cfg(test)]
@@ -200,10 +179,10 @@ mod tests {
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
         let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
         let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters = |support, templates, usual_vox: f64| Voters {
+        let voters = |support, templates, volume_vox: f64| Voters {
             support,
             templates,
-            usual_vox: vec![usual_vox],
+            usual: vec![Usual { volume_vox, worth: 20.0 * volume_vox }],
             held: vec![None],
             place: None,
         };
@@ -233,12 +212,12 @@ mod tests {
         let channels: Vec<f32> =
             (0..3).flat_map(|c| columns.map(|hot| if hot == c { 1.0f32 } else { 0.0 }).repeat(4)).collect();
         let query = Seen { features: Tensor::from_slice(&channels).view([1, 3, 1, 4, 4]), regions: None };
-        let found = |usual_vox: [f64; 2]| {
+        let found = |volumes_vox: [f64; 2]| {
             let template = || set(rows(&[0, 1]), [rows(&[2]), nowhere()]);
             let voters = Voters {
                 support: set(rows(&[2]), [rows(&[0]), rows(&[1])]),
                 templates: vec![template(), template()],
-                usual_vox: usual_vox.into(),
+                usual: volumes_vox.map(|volume_vox| Usual { volume_vox, worth: 20.0 * volume_vox }).into(),
                 held: vec![None; 2],
                 place: None,
             };
@@ -283,6 +262,7 @@ mod tests {
             "prediction.test_classes=joint",
             "prototypes.test_window={size=[1, 2, 2]}",
             "prediction.rounds=2",
+            "prediction.place_weight=1",
         ];
         let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
         // Columns: two of one kind, four of background, two of nearly the same kind.
@@ -298,7 +278,7 @@ mod tests {
         let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
-            let voters = Voters { support: support(), templates: vec![], usual_vox: vec![], held: vec![], place };
+            let voters = Voters { support: support(), templates: vec![], usual: vec![], held: vec![], place };
             let hard =
                 prediction::hard(&model.elected(&Seen { features: features.shallow_clone(), regions: None }, &voters));
             [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
@@ -323,7 +303,7 @@ mod tests {
         let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
         let found = |regions: Option<Tensor>| {
             let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-            let voters = Voters { support, templates: vec![], usual_vox: vec![], held: vec![None], place: None };
+            let voters = Voters { support, templates: vec![], usual: vec![], held: vec![None], place: None };
             let query = Seen { features: features.shallow_clone(), regions };
             let hard = prediction::hard(&model.elected(&query, &voters));
             [0, 3, 4].map(|column| hard.int64_value(&[0, 2, column]))
@@ -331,11 +311,5 @@ mod tests {
         assert_eq!(found(None), [1, 0, 0]);
         let halves = Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1].repeat(4));
         assert_eq!(found(Some(halves)), [1, 1, 0]);
-    }
-
-    #[test]
-    fn volumes_count_the_greatest_scores_of_each_class() {
-        let scores = Tensor::from_slice(&[0.0f32, 5.0, 0.0, 0.0, 1.0, 1.0, 2.0, 0.0, 0.5, 0.0, 9.0, 0.0]);
-        assert_eq!(volumes(&scores.view([1, 3, 1, 1, 4])), [1.0, 1.0]);
     }
 }
