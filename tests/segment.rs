@@ -8,7 +8,7 @@ use ndarray::s;
 use program::{command, said, succeed};
 use scanner::{AXIAL, PLAIN, Place, write_series};
 use ssl3d::phantom::{self, subject, write_cohort};
-use ssl3d::volume::nifti::{read_image, read_labels, write_new};
+use ssl3d::volume::nifti::{read_image, read_labels, write_image, write_new};
 use ssl3d::volume::{LabelMap, Volume};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,18 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With `more` for the training.
+    fn with(more: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let [data, run] = ["data", "run"].map(|name| folder.path().join(name));
         write_cohort(&data, &COHORT).unwrap();
         let names = r#"{"classes": {"liver": 1, "right kidney": 2, "left kidney": 3, "spleen": 4}}"#;
         fs::write(data.join("dataset.json"), names).unwrap();
         let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper.toml");
-        let train = format!("train --config {{}} --data {{}} --run {{}} --fold none --device cpu {SET}");
+        let train = format!("train --config {{}} --data {{}} --run {{}} --fold none --device cpu {SET} {more}");
         succeed(&train, &[&paper, &data, &run]);
         Self { weights: run.join("all_scans/weights.safetensors"), data, folder }
     }
@@ -96,6 +101,25 @@ fn a_folder_is_segmented_with_names_colours_volumes_and_pictures() {
     assert!(snap.contains("    4    86  180  233        1  1  1    \"spleen\"\n"), "{snap}");
     let slicer = fs::read_to_string(out.join("labels.ctbl")).unwrap();
     assert!(slicer.contains("\n1 liver 230 159 0 255\n"), "{slicer}");
+}
+
+#[test]
+fn a_class_that_nothing_in_a_query_looks_like_is_named() {
+    let bench = Bench::with("--set prediction.templates=3");
+    let label = bench.data.join("label_1.nii.gz");
+    let scan = bench.data.join("image_2.nii.gz");
+    let (mut image, native) = read_image(&scan).unwrap();
+    image.voxels.fill(100.0);
+    let blank = bench.at("blank.nii.gz");
+    write_image(&blank, &image.voxels, &native).unwrap();
+    let sentence = "hardly anything in it looks like spleen (label 4)";
+    let said = bench.segment(&label, &blank, "blank", "");
+    assert!(said.contains(sentence), "{said}");
+    let summary = fs::read_to_string(bench.at("blank/summary.json")).unwrap();
+    assert!(summary.contains(sentence), "{summary}");
+    // Without the scans of the training nobody knows how much there usually is.
+    let said = bench.segment(&label, &blank, "alone", "--set prediction.templates=0");
+    assert!(!said.contains("hardly anything"), "{said}");
 }
 
 #[test]

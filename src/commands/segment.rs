@@ -252,11 +252,13 @@ impl Segmenter {
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let mut subject = query.read(&self.config)?;
-        let warnings = summary::doubts(&subject, &self.supports);
-        warnings.iter().for_each(|text| warn(&format!("{}: {text}", query.path.display())));
-        let scores = subject.find_regions_beside(&self.config, |subject| {
-            to_channels(&self.model.predict(&from_voxels(subject.working.view()), &self.reference))
+        let mut warnings = summary::doubts(&subject, &self.supports);
+        let (scores, lost) = subject.find_regions_beside(&self.config, |subject| {
+            let (scores, lost) = self.model.ask(&from_voxels(subject.working.view()), &self.reference);
+            (to_channels(&scores), lost)
         });
+        warnings.extend(lost.iter().map(|&class| summary::hardly_found(&self.classes[class])));
+        warnings.iter().for_each(|text| warn(&format!("{}: {text}", query.path.display())));
         let native = subject.native_scores(scores.view(), &self.config.prediction);
         let classes = self.config.prediction.test_classes;
         let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, config: &self.config.prediction };

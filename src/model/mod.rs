@@ -240,14 +240,20 @@ impl Model {
     /// At test: scores (1, 1 + K, D, H, W) of a query volume (1, 1, D, H, W) at its own size. An SE-Net's are the logits of
     /// each class against the rest, beside 0 for the background.
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
+        self.ask(query, reference).0
+    }
+
+    /// The same, and the classes (from 0) of which next to nothing was found until the supports alone had to find them: they may not
+    /// be there.
+    pub fn ask(&self, query: &Tensor, reference: &Reference) -> (Tensor, Vec<usize>) {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
             (Network::UNets(_), Reference::Voters(voters)) => {
                 let size = query.size();
-                let scores = self.elected(&self.seen(&query, self.features(&query)), voters);
-                prediction::interpolate(&scores, [size[2], size[3], size[4]])
+                let (scores, lost) = self.elected(&self.seen(&query, self.features(&query)), voters);
+                (prediction::interpolate(&scores, [size[2], size[3], size[4]]), lost)
             }
-            (Network::SeNet(network), Reference::Slices(slices)) => slices.scores(network, &query),
+            (Network::SeNet(network), Reference::Slices(slices)) => (slices.scores(network, &query), vec![]),
             _ => unreachable!("a reference that this network made"),
         })
     }

@@ -78,9 +78,9 @@ impl Model {
         if self.config.prediction.place_weight > 0.0 { place::log_prior(&scores) } else { None }
     }
 
-    /// Scores of a query by the supports and templates together. A class that they lose is taken from what the supports say alone
-    /// when they have to find about as much of it as is usual.
-    pub(super) fn elected(&self, query: &Seen, voters: &Voters) -> Tensor {
+    /// Scores of a query by the supports and templates together, and the classes that they lose: such a one is taken from what the
+    /// supports say alone when they have to find about as much of it as is usual.
+    pub(super) fn elected(&self, query: &Seen, voters: &Voters) -> (Tensor, Vec<usize>) {
         let Voters { support, templates, usual, held, place } = voters;
         let place = place.as_ref();
         let all: Vec<Similarity> =
@@ -91,11 +91,11 @@ impl Model {
         let found = refined(&all, &[]);
         let lost = lost::classes(&found, place, usual);
         if lost.is_empty() {
-            return found;
+            return (found, vec![]);
         }
         let alone = refined(&all[..1], &lost);
         let found = lost.iter().fold(found, |found, hold| lost::with_class(&found, &alone, hold.class));
-        pieces::settled(&found, held, place)
+        (pieces::settled(&found, held, place), lost.iter().map(|hold| hold.class).collect())
     }
 
     pub(super) fn asked(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {
@@ -173,7 +173,7 @@ mod tests {
         let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
         let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
         let left_is_found = |voters: &Voters| {
-            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters));
+            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters).0);
             (found.int64_value(&[0, 0, 0]) == 1, found.int64_value(&[0, 0, 3]) == 1)
         };
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
@@ -221,11 +221,12 @@ mod tests {
                 held: vec![None; 2],
                 place: None,
             };
-            let hard = prediction::hard(&model.elected(&query, &voters));
-            [0, 1, 2].map(|column| hard.int64_value(&[0, 1, column]))
+            let (scores, lost) = model.elected(&query, &voters);
+            let hard = prediction::hard(&scores);
+            ([0, 1, 2].map(|column| hard.int64_value(&[0, 1, column])), lost)
         };
-        assert_eq!(found([8.0, 0.0]), [0, 0, 1]);
-        assert_eq!(found([8.0, 4.0]), [0, 2, 1]);
+        assert_eq!(found([8.0, 0.0]), ([0, 0, 1], vec![]));
+        assert_eq!(found([8.0, 4.0]), ([0, 2, 1], vec![1]));
     }
 
     /// Of three templates two look enough like the support to be found in, and the third looks like those two.
@@ -279,8 +280,8 @@ mod tests {
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
             let voters = Voters { support: support(), templates: vec![], usual: vec![], held: vec![], place };
-            let hard =
-                prediction::hard(&model.elected(&Seen { features: features.shallow_clone(), regions: None }, &voters));
+            let query = Seen { features: features.shallow_clone(), regions: None };
+            let hard = prediction::hard(&model.elected(&query, &voters).0);
             [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
         };
         assert_eq!(found(None), [1, 0, 1]);
@@ -305,7 +306,7 @@ mod tests {
             let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
             let voters = Voters { support, templates: vec![], usual: vec![], held: vec![None], place: None };
             let query = Seen { features: features.shallow_clone(), regions };
-            let hard = prediction::hard(&model.elected(&query, &voters));
+            let hard = prediction::hard(&model.elected(&query, &voters).0);
             [0, 3, 4].map(|column| hard.int64_value(&[0, 2, column]))
         };
         assert_eq!(found(None), [1, 0, 0]);

@@ -210,6 +210,15 @@ pub fn doubts(query: &Subject, supports: &[Subject]) -> Vec<String> {
     doubts
 }
 
+/// What to say of a class that the network lost in a query.
+pub fn hardly_found(class: &Class) -> String {
+    let label = format!("label {}", class.value);
+    let name = if class.name == label { label } else { format!("{} ({label})", class.name) };
+    format!(
+        "hardly anything in it looks like {name}; what is drawn is where that is the least unlikely: look whether it is there"
+    )
+}
+
 /// Percentiles 1 to 99 of the intensities as the network sees them.
 fn percentiles(subject: &Subject) -> Vec<f32> {
     let mut values: Vec<f32> = subject.working.iter().copied().collect();
