@@ -252,13 +252,16 @@ impl Segmenter {
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
         probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
         let mut subject = query.read(&self.config)?;
+        let say = |text: &String| warn(&format!("{}: {text}", query.path.display()));
         let mut warnings = summary::doubts(&subject, &self.supports);
+        warnings.iter().for_each(say);
         let (scores, lost) = subject.find_regions_beside(&self.config, |subject| {
             let (scores, lost) = self.model.ask(&from_voxels(subject.working.view()), &self.reference);
             (to_channels(&scores), lost)
         });
-        warnings.extend(lost.iter().map(|&class| summary::hardly_found(&self.classes[class])));
-        warnings.iter().for_each(|text| warn(&format!("{}: {text}", query.path.display())));
+        let lost: Vec<String> = lost.iter().map(|&class| summary::hardly_found(&self.classes[class])).collect();
+        lost.iter().for_each(say);
+        warnings.extend(lost);
         let native = subject.native_scores(scores.view(), &self.config.prediction);
         let classes = self.config.prediction.test_classes;
         let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, config: &self.config.prediction };
