@@ -3,7 +3,7 @@
 mod program;
 mod tiny;
 
-use program::{command, succeed};
+use program::{command, small_table, succeed};
 use ssl3d::device::{CudaStatus, cuda_status};
 use ssl3d::episode::{self, Candidates, Episode};
 use ssl3d::model::{Model, Shot};
@@ -84,7 +84,7 @@ fn losses_gradients_and_scores_are_those_of_the_cpu() {
 }
 
 #[test]
-#[ignore = "the child of losses_gradients_and_scores_are_those_of_the_cpu"]
+#[ignore = "the child of the test above: cargo test --release --test gpu runs it where there is a GPU"]
 fn in_full_precision_both_compute_the_same() {
     if std::env::var("NVIDIA_TF32_OVERRIDE").as_deref() != Ok("0") || !has_gpu() {
         return;
@@ -145,9 +145,7 @@ fn a_training_on_the_gpu_learns_as_one_on_the_cpu_and_either_goes_on_where_the_o
             copy(&folder.join(from).join(name), &run.join(name));
         }
         let checkpoints = run.join("fold_0/checkpoints");
-        for name in ["last", "previous"] {
-            let _ = fs::remove_file(checkpoints.join(format!("{name}.safetensors")));
-        }
+        let _ = fs::remove_file(checkpoints.join("previous.safetensors"));
         fs::copy(checkpoints.join("epoch_0001.safetensors"), checkpoints.join("last.safetensors")).unwrap();
         let ended = train(folder, run.file_name().unwrap().to_str().unwrap(), second, long);
         let (found, straight) = (column(&ended, "train_loss"), column(&folder.join(from).join("fold_0"), "train_loss"));
@@ -197,15 +195,7 @@ fn every_row_of_the_papers_table_is_trained_and_scored_on_the_gpu() {
         return;
     }
     let folder = &*MADE;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/table.sh");
-    let small = "--fold 0 --set split.folds=3 --set split.setting=1 --set training.epochs=1 --set training.iterations_per_epoch=2 \
-        --set training.validation_episodes=1 --set preprocess.size_vox=[8,32,32] --set features.f_maps=4 \
-        --set episode.min_size_vox=10 --set supervoxels.felzenszwalb.min_size_2d_vox=40 --device cuda -q";
-    let mut run = Command::new(script);
-    run.env("SSL3D", env!("CARGO_BIN_EXE_ssl3d")).args([folder.join("data"), folder.join("table")]);
-    let output = run.args(small.split_whitespace()).output().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    let printed = small_table(&folder.join("data"), &folder.join("table"), "cuda");
     for row in ["3D SSL-ALPNet", "20 % annotated", "SSL-PANet", "ALPNet-init", "vanilla PANet", "SE-Net"] {
         assert!(printed.contains(row), "{row}\n{printed}");
     }

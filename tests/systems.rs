@@ -2,17 +2,11 @@
 
 mod program;
 
-use program::{command, said, succeed};
+use program::{command, said, small_table, succeed};
 use ssl3d::phantom::{self, write_cohort};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::LazyLock;
-
-/// Small enough for seconds. Setting 1, since a generated abdomen has hardly a slice without a tested organ.
-const SMALL: &str = "--fold 0 --set split.folds=3 --set split.setting=1 --set training.epochs=1 \
-    --set training.iterations_per_epoch=2 --set training.validation_episodes=1 --set preprocess.size_vox=[8,32,32] \
-    --set features.f_maps=4 --set episode.min_size_vox=10 --set supervoxels.felzenszwalb.min_size_2d_vox=40 --device cpu -q";
 
 /// Six scans, and what `scripts/table.sh` made of them and printed.
 struct Made {
@@ -28,12 +22,7 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
     let [data, table] = ["data", "table"].map(|name| folder.join(name));
     let cohort = phantom::Config { subjects: 6, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
     write_cohort(&data, &cohort).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/table.sh");
-    let mut run = Command::new(script);
-    run.env("SSL3D", env!("CARGO_BIN_EXE_ssl3d")).arg(&data).arg(&table).args(SMALL.split_whitespace());
-    let output = run.output().unwrap();
-    let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{printed}\n{}", String::from_utf8_lossy(&output.stderr));
+    let printed = small_table(&data, &table, "cpu");
     Made { data, table, printed }
 });
 

@@ -1,6 +1,6 @@
 //! A class that is one piece in the supports is one piece in what is found, once a piece was found that can be the whole of it. Of
-//! two pieces the one stays whose loss would cost more score, not the larger one: a kidney that is clearly one, rather than
-//! a spleen that is hardly less of a spleen.
+//! two pieces the one stays whose loss would cost more score where the class is likely, not the larger one: a kidney that is clearly
+//! one, rather than a spleen that is hardly less of a spleen or a bite out of a cyst where no kidney lies.
 
 use super::Shot;
 use crate::prediction;

@@ -35,7 +35,8 @@ pub struct Config {
     /// How far each prototype of a support or template is held to claim as much of a volume as it stands for: see
     /// [`balance::potentials`]; 0 is not at all.
     pub balance: f64,
-    /// Weight of the logarithm of how often the templates show a class at a voxel's place, in all rounds but the last.
+    /// Weight of the logarithm of how often the templates show a class at a voxel's place, in all rounds but the last. Above 0 that also
+    /// decides between the pieces of a class that is one piece, and whether a class was lost: see [`crate::model`].
     pub place_weight: f64,
     /// Weight of the mean score of a voxel's supervoxel on the network's grid beside the voxel's own, in all rounds but the last and
     /// also in templates: see [`crate::model`]; 0 computes none.

@@ -39,3 +39,19 @@ pub fn succeed(arguments: &str, paths: &[&Path]) -> [String; 2] {
 pub fn said(output: &Output) -> [String; 2] {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8(bytes.clone()).expect("messages are UTF-8"))
 }
+
+/// What `scripts/table.sh` prints of three folds of `data`, trained for seconds. Setting 1, since a generated abdomen has hardly a
+/// slice without a tested organ.
+#[track_caller]
+pub fn small_table(data: &Path, table: &Path, device: &str) -> String {
+    const SMALL: &str = "--fold 0 --set split.folds=3 --set split.setting=1 --set training.epochs=1 \
+        --set training.iterations_per_epoch=2 --set training.validation_episodes=1 --set preprocess.size_vox=[8,32,32] \
+        --set features.f_maps=4 --set episode.min_size_vox=10 --set supervoxels.felzenszwalb.min_size_2d_vox=40 -q";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/table.sh");
+    let mut run = Command::new(script);
+    run.env("SSL3D", env!("CARGO_BIN_EXE_ssl3d")).args([data, table]);
+    let output = run.args(SMALL.split_whitespace()).args(["--device", device]).output().unwrap();
+    let [printed, fault] = said(&output);
+    assert!(output.status.success(), "{printed}\n{fault}");
+    printed
+}
