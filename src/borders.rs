@@ -7,6 +7,7 @@
 //! then move to the edges of its image ([`edges`]).
 
 mod edges;
+pub mod ends;
 
 use crate::augment::intensity::Blur;
 use crate::volume::foreground::bounding_box;

@@ -65,6 +65,43 @@ fn lines(path: &Path) -> Vec<Vec<String>> {
     csv.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect()
 }
 
+/// The slices of a file, as it counts them, that show a label.
+fn slices_of(path: &Path, label: i32) -> Vec<usize> {
+    let (labels, _) = read_labels(path).unwrap();
+    let shows = |z: &usize| labels.voxels.index_axis(ndarray::Axis(0), *z).iter().any(|l| *l == label);
+    (0..labels.voxels.dim().0).filter(shows).collect()
+}
+
+#[test]
+fn a_class_lies_in_the_slices_that_are_told_and_in_each_of_them() {
+    let bench = Bench::new();
+    let (label, query) = (bench.data.join("label_1.nii.gz"), bench.data.join("image_2.nii.gz"));
+    bench.segment(&label, &query, "out", "");
+    let without: Vec<Vec<usize>> = [1, 4].map(|value| slices_of(&bench.at("out/image_2_seg.nii.gz"), value)).into();
+    bench.segment(&label, &query, "told", "--slices liver=4-6 --slices 4=0-10");
+    let told: Vec<Vec<usize>> = [1, 4].map(|value| slices_of(&bench.at("told/image_2_seg.nii.gz"), value)).into();
+    assert_eq!(told, [(4..=6).collect::<Vec<_>>(), (0..=10).collect()], "{without:?} without");
+    assert!(without != told, "{without:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(bench.at("told/summary.json")).unwrap()).unwrap();
+    let origin = &summary["queries"]["image_2"]["origin"];
+    assert_eq!(origin["slices"], serde_json::json!(["liver=4-6", "4=0-10"]));
+
+    let image = bench.data.join("image_1.nii.gz");
+    for (told, queries, part) in [
+        ("liver=4-6", &bench.data, "--slices: expected one query, whose slices they are, found 4 queries"),
+        ("liver=4-12", &query, "--slices: expected slices 0 to 11 of the query, found liver=4-12"),
+        ("pancreas=4-6", &query, "found pancreas"),
+    ] {
+        let call = format!(
+            "segment --weights {{}} --support {{}} --support-label {{}} --query {{}} --out {{}} --device cpu --slices {told}"
+        );
+        let output = command(&call, &[&bench.weights, &image, &label, queries, &bench.at("none")]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(part), "{said}");
+        assert!(!bench.at("none/image_2_seg.nii.gz").exists());
+    }
+}
+
 #[test]
 fn a_folder_is_segmented_with_names_colours_volumes_and_pictures() {
     let bench = Bench::new();

@@ -1,11 +1,12 @@
 //! Scans from disk to the network's grid.
 
+use crate::borders::ends::{self, Slices};
 use crate::borders::{self, Borders, Guess, Redrawn};
 use crate::commands::progress::{Progress, warn};
 use crate::config::Config;
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
-use crate::model::{Model, Reference, Shot};
+use crate::model::{Model, Reference, Shot, Told};
 use crate::prediction;
 use crate::prototypes::Classes;
 use crate::supervoxels::{self, keep_largest};
@@ -116,6 +117,11 @@ impl Subject {
         native
     }
 
+    /// What is told of each class, for the network.
+    pub fn told(&self, slices: &[Slices]) -> Vec<Told> {
+        slices.iter().map(|slices| slices.as_ref().map(|slices| self.grid.depth_of(slices))).collect()
+    }
+
     /// Native labels as class indices on the network's grid: `values[i]` becomes i + 1, all others 0.
     pub fn classes(&self, native: ArrayView3<i32>, values: &[i32]) -> Array3<u8> {
         let index = |label: i32| values.iter().position(|&value| value == label).map_or(0, |i| i as i32 + 1);
@@ -157,24 +163,28 @@ pub struct Drawing<'a> {
     pub values: &'a [i32],
     /// Of these the largest piece alone.
     pub one_pieces: &'a BTreeSet<i32>,
+    /// The slices of the scan that show each class; empty where nobody has told.
+    pub slices: &'a [Slices],
     pub config: &'a prediction::Config,
 }
 
 impl Drawing<'_> {
     /// Labels of the scores of an image on its native grid, the borders as they were learned.
     pub fn draw(&self, scores: &NativeScores, image: &Image, borders: Option<&Borders>) -> Found {
-        let labels = named(scores, self.values, self.one_pieces);
+        let mut labels = self.named(scores);
         let edges = self.config.follow_edges;
         let as_found = edges.then(|| Borders::as_found(self.values.len()));
-        let Some(borders) = borders.or(as_found.as_ref()) else { return Found { labels, probabilities: None } };
+        let Some(borders) = borders.or(as_found.as_ref()) else {
+            ends::reach(&mut labels, self.values, self.slices);
+            return Found { labels, probabilities: None };
+        };
         let of_class = native_probabilities(scores, self.config.test_classes);
         let probability = |index: usize| of_class(index + 1);
         let guess = Guess { labels: labels.view(), probability: &probability, spacing_mm: image.geometry.spacing_mm() };
         let edges = edges.then(|| image.voxels.view());
         let (mut labels, probabilities) = borders.redraw(&guess, self.values, edges);
-        if !self.one_pieces.is_empty() {
-            keep_largest(&mut labels, self.one_pieces);
-        }
+        self.hold(&mut labels);
+        ends::reach(&mut labels, self.values, self.slices);
         Found { labels, probabilities: Some(probabilities) }
     }
 
@@ -191,7 +201,7 @@ impl Drawing<'_> {
         for (subject, truth) in supports {
             let scores = to_channels(&model.ask_supports(&from_voxels(subject.working.view()), reference)?);
             let scores = subject.native_scores(scores.view(), self.config);
-            let labels = named(&scores, self.values, self.one_pieces);
+            let labels = self.named(&scores);
             let of_class = native_probabilities(&scores, self.config.test_classes);
             let probability = |index: usize| of_class(index + 1);
             let spacing_mm = subject.image.geometry.spacing_mm();
@@ -200,6 +210,21 @@ impl Drawing<'_> {
             samples.iter_mut().zip(of_support).for_each(|(all, more)| all.extend(more));
         }
         Some(Borders::learn(&samples))
+    }
+
+    /// Labels of scores on the native grid.
+    fn named(&self, scores: &NativeScores) -> Array3<i32> {
+        let mut labels = scores.classes().mapv(|class| if class == 0 { 0 } else { self.values[class as usize - 1] });
+        self.hold(&mut labels);
+        labels
+    }
+
+    /// Takes from classes what lies off their slices, and then all but the largest piece of what is one piece.
+    fn hold(&self, labels: &mut Array3<i32>) {
+        ends::cut(labels, self.values, self.slices);
+        if !self.one_pieces.is_empty() {
+            keep_largest(labels, self.one_pieces);
+        }
     }
 }
 
@@ -214,15 +239,6 @@ pub fn native_probabilities<'a>(scores: &'a NativeScores, classes: Classes) -> i
         }
         score
     }
-}
-
-/// Labels of scores on the native grid.
-fn named(scores: &NativeScores, values: &[i32], one_pieces: &BTreeSet<i32>) -> Array3<i32> {
-    let mut labels = scores.classes().mapv(|class| if class == 0 { 0 } else { values[class as usize - 1] });
-    if !one_pieces.is_empty() {
-        keep_largest(&mut labels, one_pieces);
-    }
-    labels
 }
 
 /// Where `ssl3d pseudolabel` puts the supervoxels of a scan.

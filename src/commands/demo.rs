@@ -113,6 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
         supports: vec![(support.image.clone(), label)],
         classes: segment::Wanted::All,
         queries: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
+        slices: vec![],
         out: files.segmentations.clone(),
         probabilities: false,
         preview: false,

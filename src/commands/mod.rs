@@ -65,6 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 weights: flags.weights,
                 supports: segment::pair(flags.support, flags.support_label)?,
                 classes: segment::Wanted::parse(&flags.classes)?,
+                slices: flags.slices.iter().map(|text| segment::Told::parse(text)).collect::<Result<_>>()?,
                 queries: flags.query,
                 out: flags.out,
                 probabilities: flags.probabilities,

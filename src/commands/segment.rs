@@ -2,9 +2,11 @@
 
 mod classes;
 mod queries;
+mod slices;
 mod summary;
 
 pub use classes::Wanted;
+pub use slices::Told;
 
 use crate::artifact;
 use crate::borders::Borders;
@@ -38,6 +40,8 @@ pub struct Args {
     pub classes: Wanted,
     /// NIfTI files, patterns of them, and folders of them or of DICOM slices.
     pub queries: Vec<PathBuf>,
+    /// What is known of where classes lie in the one query.
+    pub slices: Vec<Told>,
     pub out: PathBuf,
     pub probabilities: bool,
     pub preview: bool,
@@ -87,6 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
     let (about, tensors) = checkpoint::read_weights(&args.weights)?;
     let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides)?;
     let queries = queries::find(&args.queries, &config.data)?;
+    if !args.slices.is_empty() && queries.len() != 1 {
+        let found = format!("{} queries", queries.len());
+        return Err(Error::invalid("--slices", "one query, whose slices they are", found, "use a call for each query"));
+    }
     refuse_existing_results(&queries, args)?;
     memory::check(
         "segmenting",
@@ -236,7 +244,7 @@ impl Segmenter {
         if args.largest_component {
             one_pieces.extend(&values);
         }
-        let drawing = Drawing { values: &values, one_pieces: &one_pieces, config: &config.prediction };
+        let drawing = Drawing { values: &values, one_pieces: &one_pieces, slices: &[], config: &config.prediction };
         let drawn: Vec<_> = supports.iter().zip(&maps).map(|(subject, map)| (subject, map.voxels.view())).collect();
         let borders = if learns { drawing.learn(&model, &reference, &drawn, ignore) } else { None };
         let origin = origin(args)?;
@@ -255,8 +263,10 @@ impl Segmenter {
         let say = |text: &String| warn(&format!("{}: {text}", query.path.display()));
         let mut warnings = summary::doubts(&subject, &self.supports);
         warnings.iter().for_each(say);
+        let slices = slices::of_classes(&args.slices, &self.classes, &subject.native)?;
+        let told = subject.told(&slices);
         let (scores, lost) = subject.find_regions_beside(&self.config, |subject| {
-            let (scores, lost) = self.model.ask(&from_voxels(subject.working.view()), &self.reference);
+            let (scores, lost) = self.model.ask(&from_voxels(subject.working.view()), &self.reference, &told);
             (to_channels(&scores), lost)
         });
         let lost: Vec<String> = lost.iter().map(|&class| summary::hardly_found(&self.classes[class])).collect();
@@ -264,7 +274,8 @@ impl Segmenter {
         warnings.extend(lost);
         let native = subject.native_scores(scores.view(), &self.config.prediction);
         let classes = self.config.prediction.test_classes;
-        let drawing = Drawing { values: &self.values, one_pieces: &self.one_pieces, config: &self.config.prediction };
+        let (values, one_pieces) = (self.values.as_slice(), &self.one_pieces);
+        let drawing = Drawing { values, one_pieces, slices: &slices, config: &self.config.prediction };
         let drawn = drawing.draw(&native, &subject.image, self.borders.as_ref());
         let labels = drawn.labels;
         nifti::write_labels(&output, &labels, &subject.native)?;
@@ -312,6 +323,7 @@ fn origin(args: &Args) -> Result<Origin> {
         weights_digest: blake3::hash(&weights).to_hex().to_string(),
         supports: args.supports.iter().map(support).collect(),
         set: args.overrides.clone(),
+        slices: args.slices.iter().map(Told::text).collect(),
     })
 }
 

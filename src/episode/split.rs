@@ -17,6 +17,9 @@ pub struct Config {
     pub groups: Vec<Vec<String>>,
     /// At test: slices of the support that are annotated for each organ, evenly through it; 0: all slices.
     pub support_slices: usize,
+    /// Under EP1 a network of volumes is asked for each organ by itself and told in which slices of the query it lies, as slice-wise
+    /// ones are; else what it finds in the whole volume is scored in those slices.
+    pub ep1_told: bool,
 }
 
 /// Which labelled scans each tested scan is segmented from.
@@ -131,7 +134,7 @@ mod tests {
     use super::*;
 
     fn config(folds: usize) -> Config {
-        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0 }
+        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_told: true }
     }
 
     fn groups(groups: &[&[&str]]) -> Config {

@@ -1,5 +1,6 @@
 //! A class of which the vote finds next to nothing: what the templates tell of how much there should be of it.
 
+use super::told::rest;
 use crate::prediction;
 use tch::{Kind, Tensor};
 
@@ -82,8 +83,7 @@ pub fn with_class(scores: &Tensor, other: &Tensor, class: usize) -> Tensor {
 
 /// How far one channel of scores (1, 1 + K, d, h, w) is above all others, (1, 1, d, h, w).
 fn margin(scores: &Tensor, channel: i64) -> Tensor {
-    let rest = scores.index_fill(1, &Tensor::from(channel).view(1).to_device(scores.device()), f64::NEG_INFINITY);
-    scores.narrow(1, channel, 1) - rest.amax([1i64].as_slice(), true)
+    scores.narrow(1, channel, 1) - rest(scores, channel)
 }
 
 /// What each of the K classes is worth: the sum over its voxels of how far its score is above the next, each times

@@ -7,9 +7,11 @@ mod pieces;
 mod place;
 mod regions;
 pub mod slices;
+mod told;
 mod vote;
 
 pub use memory::MemoryEstimate;
+pub use told::Told;
 pub use vote::Voters;
 
 use crate::error::Result;
@@ -240,17 +242,17 @@ impl Model {
     /// At test: scores (1, 1 + K, D, H, W) of a query volume (1, 1, D, H, W) at its own size. An SE-Net's are the logits of
     /// each class against the rest, beside 0 for the background.
     pub fn predict(&self, query: &Tensor, reference: &Reference) -> Tensor {
-        self.ask(query, reference).0
+        self.ask(query, reference, &[]).0
     }
 
-    /// The same, and the classes (from 0) of which next to nothing was found until the supports alone had to find them: they may not
-    /// be there.
-    pub fn ask(&self, query: &Tensor, reference: &Reference) -> (Tensor, Vec<usize>) {
+    /// The same, where `told[i]` is known of class i, and the classes (from 0) of which next to nothing was found until the supports
+    /// alone had to find them: they may not be there. A network of single slices leaves what is told aside.
+    pub fn ask(&self, query: &Tensor, reference: &Reference, told: &[Told]) -> (Tensor, Vec<usize>) {
         let query = query.to_device(self.device());
         no_grad(|| match (&self.network, reference) {
             (Network::UNets(_), Reference::Voters(voters)) => {
                 let size = query.size();
-                let (scores, lost) = self.elected(&self.seen(&query, self.features(&query)), voters);
+                let (scores, lost) = self.elected(&self.seen(&query, self.features(&query)), voters, told);
                 (prediction::interpolate(&scores, [size[2], size[3], size[4]]), lost)
             }
             (Network::SeNet(network), Reference::Slices(slices)) => (slices.scores(network, &query), vec![]),

@@ -1,6 +1,8 @@
 //! Where in the body a class lies: what the templates together know, and none of them alone.
 
+use super::told::Told;
 use crate::prediction;
+use std::ops::Range;
 use tch::{Kind, Tensor};
 
 /// Probability of what no template shows: any place is possible.
@@ -8,22 +10,54 @@ const LEAST: f64 = 0.02;
 /// The map is averaged over boxes of about a tenth of the grid along each axis, so many times.
 const SMOOTHINGS: usize = 2;
 
-/// ln p(class | place) (1, 1 + K, d, h, w) from the scores (1, 1 + K, ...) of several volumes: the share of them that show the class
-/// there, smoothed. With `preprocess.crop = "body"` a place is one in the body's box. None of no volumes.
-pub fn log_prior(found: &[&Tensor]) -> Option<Tensor> {
-    let size = found.first()?.size();
-    let [d, h, w] = [2, 3, 4].map(|axis| size[axis]);
-    let map = |scores: &Tensor| {
-        let shown = prediction::hard(scores).one_hot(size[1]).permute([3, 0, 1, 2]); // (1 + K, d, h, w)
-        prediction::interpolate(&shown.unsqueeze(0).to_kind(Kind::Float), [d, h, w])
+/// ln p(class | place) (1, 1 + K, d, h, w) from the class indices (d, h, w) of several volumes: the share of them that show the class
+/// there, smoothed. With `preprocess.crop = "body"` a place is one in the body's box. A class of which is `told` in which slices it lies
+/// has its places between these: each volume's own are stretched along z to lie there. None of no volumes.
+pub fn log_prior(found: &[Tensor], count: usize, told: &[Told]) -> Option<Tensor> {
+    let size: [i64; 3] = found.first()?.size().try_into().expect("(d, h, w)");
+    let share = |class: usize| {
+        let range = told.get(class).and_then(Option::as_ref);
+        let maps: Vec<Tensor> =
+            found.iter().filter_map(|labels| placed(&labels.eq(class as i64 + 1), range, size)).collect();
+        match maps.is_empty() {
+            true => Tensor::zeros(size, (Kind::Float, found[0].device())),
+            false => Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float),
+        }
     };
-    let maps: Vec<Tensor> = found.iter().map(|scores| map(scores)).collect();
-    let mut share = Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float);
-    let side = [d, h, w].map(|n| (n / 10) | 1);
+    let of_classes = Tensor::stack(&(0..count).map(share).collect::<Vec<_>>(), 0); // (K, d, h, w)
+    let all = of_classes.sum_dim_intlist([0i64].as_slice(), true, Kind::Float);
+    let mut share = Tensor::cat(&[all.ones_like() - all.clamp_max(1.0), of_classes], 0).unsqueeze(0);
+    let side = size.map(|n| (n / 10) | 1);
     for _ in 0..SMOOTHINGS {
         share = share.avg_pool3d(side, [1, 1, 1], side.map(|n| n / 2), false, false, None::<i64>);
     }
     Some((share + LEAST).log())
+}
+
+/// Where one volume shows a class (d, h, w), at another size, and its slices stretched to the `told` ones; None where it shows none.
+fn placed(shown: &Tensor, told: Option<&Range<f64>>, size: [i64; 3]) -> Option<Tensor> {
+    let shown = shown.to_kind(Kind::Float);
+    let resized = |map: &Tensor| prediction::interpolate(&map.unsqueeze(0).unsqueeze(0), size).view(size);
+    let Some(told) = told else { return Some(resized(&shown)) };
+    let in_slices = Vec::<f32>::try_from(shown.amax([1i64, 2].as_slice(), false)).expect("numbers");
+    let (first, last) = (in_slices.iter().position(|v| *v > 0.0)?, in_slices.iter().rposition(|v| *v > 0.0)?);
+    let (from, to) = (first as f64, last as f64 + 1.0);
+    let (depth, slices) = (size[0] as usize, in_slices.len());
+    let mut weights = vec![0f32; depth * slices]; // (depth, slices)
+    for (z, weights) in weights.chunks_mut(slices).enumerate() {
+        let at = ((z as f64 + 0.5) / depth as f64 - told.start) / (told.end - told.start);
+        if !(0.0..=1.0).contains(&at) {
+            continue;
+        }
+        let at = from + at * (to - from) - 0.5;
+        let below = at.floor();
+        for (slice, weight) in [(below, 1.0 - (at - below)), (below + 1.0, at - below)] {
+            weights[slice.clamp(from, to - 1.0) as usize] += weight as f32;
+        }
+    }
+    let weights = Tensor::from_slice(&weights).view([depth as i64, slices as i64]).to_device(shown.device());
+    let [_, h, w]: [i64; 3] = shown.size().try_into().expect("(d, h, w)");
+    Some(resized(&weights.matmul(&shown.view([slices as i64, -1])).view([depth as i64, h, w])))
 }
 
 #[cfg(test)]
@@ -31,16 +65,16 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    /// Scores (1, 2, 4, 40, 40) of a volume that shows the class in columns `from` to 40.
+    /// A volume (4, 40, 40) that shows the class in columns `from` to 40.
     fn right_of(from: i64) -> Tensor {
-        let scores = Tensor::zeros([1, 2, 4, 40, 40], (Kind::Float, Device::Cpu));
-        let _ = scores.narrow(1, 1, 1).fill_(-1.0).narrow(4, from, 40 - from).fill_(1.0);
-        scores
+        let labels = Tensor::zeros([4, 40, 40], (Kind::Int64, Device::Cpu));
+        let _ = labels.narrow(2, from, 40 - from).fill_(1);
+        labels
     }
 
     #[test]
     fn the_prior_is_the_share_of_volumes_that_show_the_class_there() {
-        let prior = log_prior(&[20, 20, 20, 30].map(right_of).each_ref()).unwrap().exp();
+        let prior = log_prior(&[20, 20, 20, 30].map(right_of), 1, &[]).unwrap().exp();
         assert_eq!(prior.size(), [1, 2, 4, 40, 40]);
         // Far from the borders nothing is smoothed away: two boxes of five columns reach four.
         for (column, share) in [(0, 0.0), (15, 0.0), (25, 0.75), (39, 1.0)] {
@@ -51,6 +85,33 @@ mod tests {
         }
         let at_border = prior.double_value(&[0, 1, 2, 7, 20]);
         assert!(0.4 < at_border && at_border < 0.6, "{at_border}");
-        assert!(log_prior(&[]).is_none());
+        assert!(log_prior(&[], 1, &[]).is_none());
+    }
+
+    #[test]
+    fn what_is_told_of_slices_moves_the_places_of_a_class_there_and_those_of_others_stay() {
+        // Class 1 in the upper half of 40 slices, high in front and low behind it; class 2 in all of them, in the first column.
+        let labels = || {
+            let labels = Tensor::zeros([40, 6, 6], (Kind::Int64, Device::Cpu));
+            let _ = labels.narrow(2, 0, 1).fill_(2);
+            let _ = labels.narrow(2, 3, 3).narrow(1, 0, 3).narrow(0, 20, 10).fill_(1);
+            let _ = labels.narrow(2, 3, 3).narrow(1, 3, 3).narrow(0, 30, 10).fill_(1);
+            labels
+        };
+        let empty = Tensor::zeros([40, 6, 6], (Kind::Int64, Device::Cpu));
+        let shares = |told: &[Told]| log_prior(&[labels(), empty.shallow_clone()], 2, told).unwrap().exp();
+        let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| share.double_value(&[0, class, z, y, x]) - LEAST;
+        let (as_found, told) = (shares(&[]), shares(&[Some(0.0..0.5), None]));
+        for (y, first, then) in [(1, 25, 5), (4, 35, 15)] {
+            assert!((of(&as_found, 1, first, y, 4) - 0.5).abs() < 1e-5);
+            assert!((of(&told, 1, then, y, 4) - 1.0).abs() < 1e-5, "the volume without it has no say");
+            assert!(of(&told, 1, first, y, 4).abs() < 1e-5);
+            assert!((of(&told, 0, then, y, 4)).abs() < 1e-5, "what a class has, the background has not");
+        }
+        assert!(told.narrow(1, 2, 1) == as_found.narrow(1, 2, 1));
+        // Twice as deep.
+        let deeper = shares(&[Some(0.0..1.0), None]);
+        assert!((of(&deeper, 1, 10, 1, 4) - 1.0).abs() < 1e-5 && of(&deeper, 1, 10, 4, 4).abs() < 1e-5);
+        assert!((of(&deeper, 1, 30, 4, 4) - 1.0).abs() < 1e-5 && of(&deeper, 1, 30, 1, 4).abs() < 1e-5);
     }
 }

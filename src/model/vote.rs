@@ -2,6 +2,7 @@
 
 use super::lost::{self, Hold, Usual};
 use super::pieces::{self, Held};
+use super::told::{self, Told};
 use super::{Model, place, regions};
 use crate::prediction::{self, Similarity};
 use crate::prototypes::{Prototypes, Support};
@@ -26,8 +27,18 @@ pub struct Voters {
     usual: Vec<Usual>,
     /// Which classes are one piece in the supports, and so in what is found.
     held: Vec<Held>,
+    /// The class indices (d, h, w) of each template.
+    labels: Vec<Tensor>,
     /// What the templates say of where a class lies, ln p(class | place) (1, 1 + K, d, h, w), if that is asked.
     place: Option<Tensor>,
+}
+
+/// What is known of a volume beside its looks.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    held: &'a [Held],
+    place: Option<&'a Tensor>,
+    told: &'a [Told],
 }
 
 /// A scan without labels, segmented.
@@ -41,52 +52,52 @@ struct Template {
 impl Model {
     /// What the supports say, and the templates that are segmented from them.
     pub(super) fn voters(&self, support: Prototypes, held: Vec<Held>) -> Voters {
-        let held = held.as_slice();
-        let mut found = self.by_voters(&support, &[], held, None);
+        let mut found = self.by_voters(&support, &[], Known { held: &held, place: None, told: &[] });
+        let labels = |found: &[Template]| -> Vec<Tensor> {
+            found.iter().map(|template| prediction::hard(&template.scores)).collect()
+        };
         for _ in 1..self.config.prediction.generations {
-            found = self.by_voters(&support, &found, held, self.place(&found).as_ref());
+            let place = self.place(&labels(&found), held.len(), &[]);
+            found = self.by_voters(&support, &found, Known { held: &held, place: place.as_ref(), told: &[] });
         }
-        let place = self.place(&found);
+        let labels = labels(&found);
+        let place = self.place(&labels, held.len(), &[]);
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let usual = lost::usual(&scores, place.as_ref(), held.len());
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        Voters { support, templates, usual, held: held.to_vec(), place }
+        Voters { support, templates, usual, held, labels, place }
     }
 
     /// The templates as the supports and the others among `before` see them.
-    fn by_voters(
-        &self,
-        support: &Prototypes,
-        before: &[Template],
-        held: &[Held],
-        place: Option<&Tensor>,
-    ) -> Vec<Template> {
+    fn by_voters(&self, support: &Prototypes, before: &[Template], known: Known) -> Vec<Template> {
         let of_template = |(index, seen): (usize, &Seen)| {
             let others = before.iter().enumerate().filter(|(other, _)| *other != index);
             let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.asked(&seen.features, voter)).collect();
-            let scores = self.refined(seen, &voters, held, place, &[]);
-            let prototypes = self.beyond_doubt(&seen.features, &scores, held, place);
-            Template { prototypes, scores: pieces::settled(&scores, held, place) }
+            let scores = self.refined(seen, &voters, known, &[]);
+            let prototypes = self.beyond_doubt(&seen.features, &scores, known);
+            Template { prototypes, scores: pieces::settled(&scores, known.held, known.place) }
         };
         self.templates.iter().enumerate().map(of_template).collect()
     }
 
-    /// What templates tell of places, if that is asked.
-    fn place(&self, templates: &[Template]) -> Option<Tensor> {
-        let scores: Vec<&Tensor> = templates.iter().map(|template| &template.scores).collect();
-        if self.config.prediction.place_weight > 0.0 { place::log_prior(&scores) } else { None }
+    /// What templates with these class indices tell of places, if that is asked.
+    fn place(&self, labels: &[Tensor], count: usize, told: &[Told]) -> Option<Tensor> {
+        if self.config.prediction.place_weight > 0.0 { place::log_prior(labels, count, told) } else { None }
     }
 
     /// Scores of a query by the supports and templates together, and the classes that they lose: such a one is taken from what the
     /// supports say alone when they have to find about as much of it as is usual.
-    pub(super) fn elected(&self, query: &Seen, voters: &Voters) -> (Tensor, Vec<usize>) {
-        let Voters { support, templates, usual, held, place } = voters;
-        let place = place.as_ref();
+    pub(super) fn elected(&self, query: &Seen, voters: &Voters, told: &[Told]) -> (Tensor, Vec<usize>) {
+        let Voters { support, templates, usual, held, labels, place } = voters;
+        let is_told = told.iter().any(Option::is_some);
+        let place_by_slices = if is_told { self.place(labels, held.len(), told) } else { None };
+        let place = place_by_slices.as_ref().or(place.as_ref());
+        let known = Known { held, place, told };
         let all: Vec<Similarity> =
             std::iter::once(support).chain(templates).map(|voter| self.asked(&query.features, voter)).collect();
         let refined = |voters: &[Similarity], holds: &[Hold]| {
-            pieces::settled(&self.refined(query, voters, held, place, holds), held, place)
+            pieces::settled(&self.refined(query, voters, known, holds), held, place)
         };
         let found = refined(&all, &[]);
         let lost = lost::classes(&found, place, usual);
@@ -105,35 +116,29 @@ impl Model {
 
     /// Scores (1, 1 + K, d, h, w) of a query, the median over the voters. In each round of refinement the voxels of the query that
     /// are beyond doubt stand beside each voter. Supervoxels and what is known of places help to find the classes; in the last
-    /// round the appearance of each voxel decides alone, but for how much there may be of a lost class.
-    fn refined(
-        &self,
-        query: &Seen,
-        voters: &[Similarity],
-        held: &[Held],
-        place: Option<&Tensor>,
-        lost: &[Hold],
-    ) -> Tensor {
-        let prediction::Config { alpha, rounds, round_supervoxel_weight, place_weight, .. } = self.config.prediction;
+    /// round the appearance of each voxel decides alone, but for what is told and how much there may be of a lost class.
+    fn refined(&self, query: &Seen, voters: &[Similarity], known: Known, lost: &[Hold]) -> Tensor {
+        let prediction::Config { alpha, rounds, round_supervoxel_weight, place_weight, test_classes, .. } =
+            self.config.prediction;
         let helped = |found: Tensor, round: u32| {
-            if round == rounds {
-                return lost::held(found, lost, false);
-            }
+            let is_last = round == rounds;
             let found = match &query.regions {
-                Some(regions) => regions::pooled(&found, regions, round_supervoxel_weight),
-                None => found,
+                Some(regions) if !is_last => regions::pooled(&found, regions, round_supervoxel_weight),
+                _ => found,
             };
             let size = found.size();
-            let found = match place {
-                Some(place) => prediction::interpolate(place, [size[2], size[3], size[4]]) * place_weight + found,
-                None => found,
+            let found = match known.place {
+                Some(place) if !is_last => {
+                    prediction::interpolate(place, [size[2], size[3], size[4]]) * place_weight + found
+                }
+                _ => found,
             };
-            lost::held(found, lost, true)
+            lost::held(told::within(found, known.told, test_classes), lost, !is_last)
         };
         let median = |scores: Vec<Tensor>| prediction::median(&scores);
         let mut found = helped(median(voters.iter().map(Similarity::scores).collect()), 0);
         for round in 1..=rounds {
-            let own = self.beyond_doubt(&query.features, &found, held, place);
+            let own = self.beyond_doubt(&query.features, &found, known);
             let own = Similarity::of(&query.features, &own, alpha);
             found = helped(median(voters.iter().map(|voter| voter.beside(&own).scores()).collect()), round);
         }
@@ -142,12 +147,13 @@ impl Model {
 
     /// The prototypes of a volume with these scores, as if it were annotated where its class is beyond doubt and nowhere
     /// else. A second piece of a class that is `held` to one is in doubt.
-    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, held: &[Held], place: Option<&Tensor>) -> Prototypes {
+    fn beyond_doubt(&self, features: &Tensor, scores: &Tensor, known: Known) -> Prototypes {
         let prediction::Config { test_classes, confidence, .. } = self.config.prediction;
-        let (classes, known) = prediction::confident(scores, test_classes, confidence);
-        let known = known * pieces::agreement(scores, &pieces::settled(scores, held, place)).to_kind(scores.kind());
+        let (classes, is_known) = prediction::confident(scores, test_classes, confidence);
+        let settled = pieces::settled(scores, known.held, known.place);
+        let is_known = is_known * pieces::agreement(scores, &settled).to_kind(scores.kind());
         let count = scores.size()[1] - 1;
-        self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &known)])
+        self.test_prototypes(&[Support::sparse(features.shallow_clone(), &classes, count, &is_known)])
     }
 }
 
@@ -173,7 +179,7 @@ mod tests {
         let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
         let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
         let left_is_found = |voters: &Voters| {
-            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters).0);
+            let found = prediction::hard(&model.elected(&Seen { features: halves(), regions: None }, voters, &[]).0);
             (found.int64_value(&[0, 0, 0]) == 1, found.int64_value(&[0, 0, 3]) == 1)
         };
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
@@ -184,6 +190,7 @@ mod tests {
             templates,
             usual: vec![Usual { volume_vox, worth: 20.0 * volume_vox }],
             held: vec![None],
+            labels: vec![],
             place: None,
         };
         assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
@@ -219,9 +226,10 @@ mod tests {
                 templates: vec![template(), template()],
                 usual: volumes_vox.map(|volume_vox| Usual { volume_vox, worth: 20.0 * volume_vox }).into(),
                 held: vec![None; 2],
+                labels: vec![],
                 place: None,
             };
-            let (scores, lost) = model.elected(&query, &voters);
+            let (scores, lost) = model.elected(&query, &voters, &[]);
             let hard = prediction::hard(&scores);
             ([0, 1, 2].map(|column| hard.int64_value(&[0, 1, column])), lost)
         };
@@ -279,9 +287,10 @@ mod tests {
         let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
-            let voters = Voters { support: support(), templates: vec![], usual: vec![], held: vec![], place };
+            let voters =
+                Voters { support: support(), templates: vec![], usual: vec![], held: vec![], labels: vec![], place };
             let query = Seen { features: features.shallow_clone(), regions: None };
-            let hard = prediction::hard(&model.elected(&query, &voters).0);
+            let hard = prediction::hard(&model.elected(&query, &voters, &[]).0);
             [0, 3, 7].map(|column| hard.int64_value(&[0, 1, column]))
         };
         assert_eq!(found(None), [1, 0, 1]);
@@ -304,13 +313,41 @@ mod tests {
         let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
         let found = |regions: Option<Tensor>| {
             let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-            let voters = Voters { support, templates: vec![], usual: vec![], held: vec![None], place: None };
+            let voters =
+                Voters { support, templates: vec![], usual: vec![], held: vec![None], labels: vec![], place: None };
             let query = Seen { features: features.shallow_clone(), regions };
-            let hard = prediction::hard(&model.elected(&query, &voters).0);
+            let hard = prediction::hard(&model.elected(&query, &voters, &[]).0);
             [0, 3, 4].map(|column| hard.int64_value(&[0, 2, column]))
         };
         assert_eq!(found(None), [1, 0, 0]);
         let halves = Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1].repeat(4));
         assert_eq!(found(Some(halves)), [1, 1, 0]);
+    }
+
+    /// The same class at the head and at the foot: without a word the vote takes both.
+    #[test]
+    fn a_class_is_found_in_the_slices_that_are_told() {
+        let set = ["features.f_maps=4", "prediction.test_classes=joint", "prototypes.test_window={size=[1, 2, 2]}"];
+        let model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        let shows = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]).view([1, 1, 8, 1, 1]);
+        let shows = shows.expand([1, 1, 8, 4, 4], false);
+        let features = Tensor::cat(&[1.0 - &shows, shows], 1);
+        let found = |told: &[Told]| {
+            let voters = Voters {
+                support: prototypes(&[1.0, 0.0], &[0.0, 1.0]),
+                templates: vec![],
+                usual: vec![],
+                held: vec![None],
+                labels: vec![],
+                place: None,
+            };
+            let hard = prediction::hard(
+                &model.elected(&Seen { features: features.shallow_clone(), regions: None }, &voters, told).0,
+            );
+            [0, 3, 7].map(|slice| hard.int64_value(&[slice, 1, 1]))
+        };
+        assert_eq!(found(&[]), [1, 0, 1]);
+        assert_eq!(found(&[Some(0.7..1.0)]), [0, 0, 1]);
+        assert_eq!(found(&[Some(0.0..0.3)]), [1, 0, 0]);
     }
 }

@@ -19,6 +19,7 @@ use super::Geometry;
 use super::orientation::Orientation;
 use crate::error::{Error, Result};
 use header::Layout;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
 /// Grids closer than this everywhere are the same grid.
@@ -54,6 +55,11 @@ impl NativeGrid {
     /// Shape and affine in the canonical frame.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    /// Axial slices as the file counts them, from 0, in canonical order.
+    pub fn axial_slices(&self, stored: &RangeInclusive<usize>) -> Range<usize> {
+        self.orientation.canonical_slices(stored, self.geometry.shape_vox[0])
     }
 
     fn layout(&self) -> Layout {

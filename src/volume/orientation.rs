@@ -1,6 +1,7 @@
 //! How a file orders its axes: one of 48 permutations and flips, to the canonical frame and back.
 
 use ndarray::{Array3, ArrayView3, Axis};
+use std::ops::{Range, RangeInclusive};
 
 /// Which axis of the stored array each canonical axis comes from, and whether it runs backwards there.
 /// Axes are counted in array order: 0 is z (the file's k), 1 is y (j), 2 is x (i).
@@ -80,6 +81,12 @@ impl Orientation {
         canonical
     }
 
+    /// Slices of `count` along the axis that comes closest to head-foot, counted as stored -> the same in canonical order.
+    pub fn canonical_slices(&self, stored: &RangeInclusive<usize>, count: usize) -> Range<usize> {
+        let (first, end) = (*stored.start(), stored.end() + 1);
+        if self.reversed[0] { count - end..count - first } else { first..end }
+    }
+
     fn canonical_axis(&self, stored: usize) -> usize {
         self.source.iter().position(|&source| source == stored).expect("a permutation has every axis")
     }
@@ -150,6 +157,22 @@ mod tests {
             assert_eq!(orientation.to_native(canonical.view()), native);
             let canonical_affine = orientation.canonical_affine(&affine, NATIVE);
             assert_eq!(Orientation::nearest(&canonical_affine), Orientation::CANONICAL);
+        }
+    }
+
+    #[test]
+    fn axial_slices_are_the_same_ones_however_the_file_counts_them() {
+        let index = Array3::from_shape_fn(NATIVE, |(z, y, x)| [z, y, x]);
+        for (orientation, _) in all() {
+            let canonical = orientation.to_canonical(index.clone());
+            let (count, stored) = (canonical.len_of(Axis(0)), |slice: usize| canonical[[slice, 0, 0]]);
+            for (first, last) in [(0, 0), (1, 1), (0, count - 1)] {
+                let slices = orientation.canonical_slices(&(first..=last), count);
+                let axis = orientation.source[0];
+                let mut back: Vec<usize> = slices.map(|slice| stored(slice)[axis]).collect();
+                back.sort_unstable();
+                assert_eq!(back, (first..=last).collect::<Vec<_>>(), "{orientation}");
+            }
         }
     }
 

@@ -197,6 +197,15 @@ impl WorkingGrid {
         (resampled - self.offset_vox()[0]).clamp(0, self.shape_vox[0] as isize - 1) as usize
     }
 
+    /// Where native slices lie in the depth of the network's array: 0 is its first face, 1 its last one.
+    pub fn depth_of(&self, slices: &Range<usize>) -> Range<f64> {
+        let on_array = |face: usize| {
+            let within = (face as f64 - self.start_vox[0] as f64) / self.crop_shape_vox()[0] as f64;
+            (within * self.resampled_vox[0] as f64 - self.offset_vox()[0] as f64) / self.shape_vox[0] as f64
+        };
+        on_array(slices.start)..on_array(slices.end)
+    }
+
     /// Native labels onto the working grid, class by class; padded with 0.
     pub fn labels(&self, native: ArrayView3<i32>) -> Array3<i32> {
         self.placed(resize_labels(self.cropped(native), self.resampled_vox), 0)

@@ -3,6 +3,7 @@
 
 use crate::baseline;
 use crate::borders::Borders;
+use crate::borders::ends::Slices;
 use crate::commands::cohort::{Drawing, Subject};
 use crate::config::Config;
 use crate::features::Network;
@@ -81,10 +82,14 @@ impl Segmenter {
             (_, 1) => "1 slice".to_owned(),
             (_, n) => format!("{n} slices"),
         };
-        match config.prediction.templates {
-            0 => of_support,
-            count => format!("{of_support}, {count} templates"),
-        }
+        let beside = match config.prediction.templates {
+            0 => String::new(),
+            count => format!(", {count} templates"),
+        };
+        let is_network = config.baseline.method == baseline::Method::None;
+        let is_told = protocol == Protocol::Ep1 && is_network && !is_sliced && config.split.ep1_told;
+        let told = if is_told { ", told its slices" } else { "" };
+        format!("{of_support}{beside}{told}")
     }
 
     /// What is known of a support before any query is seen.
@@ -135,6 +140,20 @@ impl Annotated {
     }
 }
 
+/// What is looked for: label values, those of them that are one piece, and where somebody has told it their slices.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    values: &'a [i32],
+    one_pieces: &'a BTreeSet<i32>,
+    slices: &'a [Slices],
+}
+
+impl<'a> Asked<'a> {
+    fn of(values: &'a [i32], one_pieces: &'a BTreeSet<i32>) -> Self {
+        Self { values, one_pieces, slices: &[] }
+    }
+}
+
 /// A segmenter with its support.
 pub struct Supported<'a> {
     segmenter: &'a Segmenter,
@@ -154,10 +173,12 @@ pub struct Supported<'a> {
 
 impl Supported<'_> {
     /// Whether what was found under one protocol can be scored under `protocol`, too: a joint map is that of the whole
-    /// volume, and EP1 looks at a part of it. A slice-wise network sees other slices then.
+    /// volume, and EP1 looks at a part of it. A slice-wise network sees other slices then, and one of volumes may be told some.
     pub fn serves(&self, found: &Found, protocol: Protocol) -> bool {
-        let is_sliced = matches!(self.segmenter, Segmenter::Network(_)) && is_sliced(self.config);
-        matches!(found, Found::Joint(_)) && protocol != Protocol::Ep2 && !(is_sliced && protocol == Protocol::Ep1)
+        let is_told = is_sliced(self.config) || self.config.split.ep1_told;
+        let is_network = matches!(self.segmenter, Segmenter::Network(_));
+        let is_other = protocol == Protocol::Ep2 || protocol == Protocol::Ep1 && is_network && is_told;
+        matches!(found, Found::Joint(_)) && !is_other
     }
 
     /// None where the system has no such protocol: a mask of one slice cannot be laid over a volume.
@@ -178,12 +199,26 @@ impl Supported<'_> {
             Protocol::Ep1 if is_sliced(self.config) => {
                 Found::Each(self.values.iter().map(|&value| self.by_thirds(model, query, value)).collect())
             }
-            Protocol::Full | Protocol::Ep1 => {
-                let reference = self.dense.as_ref().expect("a network has one");
-                let scores = model.predict(&from_voxels(query.subject.working.view()), reference);
-                Found::Joint(self.drawn(query, &scores, self.values, &self.one_pieces, self.borders.as_ref()))
+            Protocol::Ep1 if self.config.split.ep1_told => {
+                let slices_of = |value: i32| z_range(query.labels.voxels.view(), value);
+                let of_class = |(class, &value): (usize, &i32)| {
+                    let mut slices = vec![None; self.values.len()];
+                    slices[class] = slices_of(value);
+                    self.throughout(model, query, &slices)
+                };
+                Found::Each(self.values.iter().enumerate().map(of_class).collect())
             }
+            Protocol::Full | Protocol::Ep1 => Found::Joint(self.throughout(model, query, &[])),
         })
+    }
+
+    /// The whole query from the whole support, with the slices of some classes told.
+    fn throughout(&self, model: &Model, query: &Annotated, slices: &[Slices]) -> Array3<i32> {
+        let reference = self.dense.as_ref().expect("a network has one");
+        let image = from_voxels(query.subject.working.view());
+        let (scores, _) = model.ask(&image, reference, &query.subject.told(slices));
+        let asked = Asked { values: self.values, one_pieces: &self.one_pieces, slices };
+        self.drawn(query, &scores, asked, self.borders.as_ref())
     }
 
     /// EP2 (Hansen et al. 2022): the support's middle slice of the organ is annotated, and the whole query is asked.
@@ -205,7 +240,7 @@ impl Supported<'_> {
             (reference, borders)
         });
         let scores = model.predict(&image, reference);
-        self.drawn(query, &scores, &[value], &one_pieces, borders.as_ref())
+        self.drawn(query, &scores, Asked::of(&[value], &one_pieces), borders.as_ref())
     }
 
     /// EP1 (Roy et al. 2020; Ouyang et al. 2020): each third of the query's own range of slices is segmented from one
@@ -231,7 +266,7 @@ impl Supported<'_> {
             scores.narrow(2, first, last - first + 1).copy_(&found.to_device(scores.device()));
         }
         let one_pieces = held_to_one_piece(&self.support.on_slices(&slices, self.config), self.config);
-        self.drawn(query, &scores, &[value], &one_pieces, None)
+        self.drawn(query, &scores, Asked::of(&[value], &one_pieces), None)
     }
 
     /// The label map of scores (1, 1 + K, D, H, W) on the native grid.
@@ -239,11 +274,10 @@ impl Supported<'_> {
         &self,
         query: &Annotated,
         scores: &Tensor,
-        values: &[i32],
-        one_pieces: &BTreeSet<i32>,
+        Asked { values, one_pieces, slices }: Asked,
         borders: Option<&Borders>,
     ) -> Array3<i32> {
-        let drawing = Drawing { values, one_pieces, config: &self.config.prediction };
+        let drawing = Drawing { values, one_pieces, slices, config: &self.config.prediction };
         let (subject, scores) = (&query.subject, to_channels(scores));
         drawing.draw(&subject.native_scores(scores.view(), drawing.config), &subject.image, borders).labels
     }
@@ -257,7 +291,7 @@ impl Supported<'_> {
         values: &[i32],
         one_pieces: &BTreeSet<i32>,
     ) -> Option<Borders> {
-        let drawing = Drawing { values, one_pieces, config: &self.config.prediction };
+        let drawing = Drawing { values, one_pieces, slices: &[], config: &self.config.prediction };
         let support = [(&self.support.subject, labels.voxels.view())];
         if self.config.prediction.learn_borders {
             drawing.learn(model, reference, &support, Some(UNKNOWN))

@@ -33,6 +33,9 @@ pub struct Origin {
     pub supports: Vec<Support>,
     /// What `--set` changed.
     pub set: Vec<String>,
+    /// What `--slices` told.
+    #[serde(default)]
+    pub slices: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::rng;
-use ndarray::{Array4, Axis};
+use ndarray::{Array4, Axis, s};
 use rand::RngExt;
 
 fn config(size_vox: [usize; 3], crop: Crop) -> Config {
@@ -349,4 +349,31 @@ fn padding_is_not_annotated() {
     let known = grid.known(labels.view(), Some(255)).unwrap();
     assert_eq!(known.shape(), [4, 12, 14]);
     assert_eq!(known.sum() as usize, 4 * 10 * 10 - 1);
+}
+
+#[test]
+fn native_slices_lie_where_their_labels_lie_on_the_networks_grid() {
+    // Padded, cut off, and cropped to a body that does not begin in the first slice.
+    let grid = |native: usize, start: usize, end: usize, resampled: usize, depth: usize| WorkingGrid {
+        native_shape_vox: [native, 4, 4],
+        start_vox: [start, 0, 0],
+        end_vox: [end, 4, 4],
+        resampled_vox: [resampled, 4, 4],
+        shape_vox: [depth, 4, 4],
+    };
+    for grid in [grid(30, 0, 30, 30, 30), grid(30, 3, 27, 24, 24), grid(40, 0, 40, 20, 26), grid(40, 4, 40, 36, 20)] {
+        for slices in [10..16, 12..20] {
+            let mut native = Array3::zeros(grid.native_shape_vox);
+            native.slice_mut(s![slices.clone(), .., ..]).fill(1);
+            let on_grid = grid.labels(native.view());
+            let shown: Vec<usize> = (0..grid.shape_vox[0]).filter(|&z| on_grid[[z, 1, 1]] == 1).collect();
+            let depth = grid.depth_of(&slices);
+            let [first, end] = [depth.start, depth.end].map(|at| at * grid.shape_vox[0] as f64);
+            assert_eq!(
+                (first.round() as usize, end.round() as usize),
+                (shown[0], shown[shown.len() - 1] + 1),
+                "{grid:?}"
+            );
+        }
+    }
 }
