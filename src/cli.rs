@@ -247,7 +247,7 @@ pub struct Segment {
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub query: Vec<PathBuf>,
     /// The first and last slice of a class in the query, where you know them; for instance liver=9-33, counted from 0 as in the file;
-    /// repeat for more classes. Nothing of the class is drawn elsewhere, and some of it in each of them.
+    /// repeat for more classes. Nothing of the class is drawn elsewhere, and, where it is found at all, some of it in each of them.
     #[arg(long, value_name = "CLASS=FIRST-LAST")]
     pub slices: Vec<String>,
     /// Where <query name>_seg.nii.gz, volumes.csv, summary.json and the labels' names and colours for ITK-SNAP (labels.txt) and 3D

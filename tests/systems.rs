@@ -4,6 +4,7 @@ mod program;
 
 use program::{command, said, small_table, succeed};
 use ssl3d::phantom::{self, write_cohort};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -29,6 +30,28 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
 /// The summary beside the table.
 fn summary(folder: &Path) -> serde_json::Value {
     serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).unwrap()).unwrap()
+}
+
+/// Millilitres that an evaluation found under a protocol, by query, support and class.
+fn found_ml(evaluation: &Path, protocol: &str) -> BTreeMap<[String; 3], String> {
+    let mut csv = csv::Reader::from_path(evaluation.join("scores.csv")).unwrap();
+    let rows: Vec<BTreeMap<String, String>> = csv.deserialize().map(Result::unwrap).collect();
+    let of = |row: &BTreeMap<String, String>| ["query", "support", "class"].map(|column| row[column].clone());
+    rows.iter().filter(|row| row["protocol"] == protocol).map(|row| (of(row), row["predicted_ml"].clone())).collect()
+}
+
+#[test]
+fn under_ep1_a_network_of_volumes_is_told_the_slices_or_not() {
+    let made = &*MADE;
+    let run = made.table.join("3d-ssl-alpnet");
+    for (told, is_other) in [(true, true), (false, false)] {
+        let out = made.table.join(format!("told_{told}"));
+        let call = format!("eval --run {{}} --data {{}} --out {{}} --set split.ep1_told={told} --device cpu -q");
+        succeed(&call, &[&run, &made.data, &out]);
+        let [full, ep1] = ["full", "ep1"].map(|protocol| found_ml(&out, protocol));
+        assert!(!full.is_empty() && full.keys().eq(ep1.keys()));
+        assert_eq!(full != ep1, is_other, "{full:?} {ep1:?}");
+    }
 }
 
 #[test]

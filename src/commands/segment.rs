@@ -291,6 +291,12 @@ impl Segmenter {
             }
             let inside = labels.iter().zip(&probability).filter(|(label, _)| **label == class.value);
             let (voxels, sum) = inside.fold((0, 0.0), |(count, sum), (_, p)| (count + 1, sum + f64::from(*p)));
+            if voxels == 0 && slices.get(index).is_some_and(Option::is_some) {
+                let text =
+                    format!("nothing that looks like {} was found in the slices that --slices names", class.name);
+                say(&text);
+                warnings.push(text);
+            }
             found.push(Found {
                 value: class.value,
                 name: class.name.clone(),

@@ -17,8 +17,8 @@ pub struct Config {
     pub groups: Vec<Vec<String>>,
     /// At test: slices of the support that are annotated for each organ, evenly through it; 0: all slices.
     pub support_slices: usize,
-    /// Under EP1 a network of volumes is asked for each organ by itself and told in which slices of the query it lies, as slice-wise
-    /// ones are; else what it finds in the whole volume is scored in those slices.
+    /// Under EP1 a network of volumes is asked once for each organ and told in which slices of the query this one lies, as slice-wise
+    /// networks are; else what it finds in the whole volume is scored in those slices.
     pub ep1_told: bool,
 }
 
