@@ -61,6 +61,9 @@ pub enum Reference {
 /// Templates that a network sees at once: convolutions of a single volume take a slower way in libtorch.
 const TEMPLATES_AT_ONCE: usize = 2;
 
+/// A volume of which less is annotated says nothing of sizes.
+const WHOLE: f64 = 0.9;
+
 /// A volume in which somebody has drawn.
 #[derive(Debug)]
 pub struct Shot {
@@ -77,6 +80,13 @@ impl Shot {
     pub fn shallow_clone(&self) -> Self {
         let known = self.known.as_ref().map(Tensor::shallow_clone);
         Self { image: self.image.shallow_clone(), classes: self.classes.shallow_clone(), known }
+    }
+
+    /// Whether what is annotated tells how much of a volume each class takes. A few slices that somebody drew do not: they are those
+    /// that show the classes.
+    fn is_whole(&self) -> bool {
+        let share = |known: &Tensor| known.mean(Kind::Double).double_value(&[]);
+        self.known.as_ref().is_none_or(|known| share(known) >= WHOLE)
     }
 
     /// Annotated throughout.
@@ -229,8 +239,13 @@ impl Model {
                     true => pieces::held_to_one(supports, count),
                     false => vec![None; count as usize],
                 };
+                let is_whole = supports.iter().all(Shot::is_whole);
                 let supports: Vec<Support> = supports.iter().map(support).collect();
-                Reference::Voters(self.voters(self.test_prototypes(&supports), held))
+                let mut prototypes = self.test_prototypes(&supports);
+                if !is_whole {
+                    prototypes.sizes.clear();
+                }
+                Reference::Voters(self.voters(prototypes, held))
             }
             Network::SeNet(network) => {
                 let supports: Vec<(Tensor, Tensor)> = supports.iter().map(slices).collect();

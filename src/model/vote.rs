@@ -75,7 +75,10 @@ impl Model {
             let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.asked(&seen.features, voter)).collect();
             let scores = self.refined(seen, &voters, known, &[]);
-            let prototypes = self.beyond_doubt(&seen.features, &scores, known);
+            let mut prototypes = self.beyond_doubt(&seen.features, &scores, known);
+            if support.sizes.is_empty() {
+                prototypes.sizes.clear(); // it was found from what says nothing of sizes
+            }
             Template { prototypes, scores: pieces::settled(&scores, known.held, known.place) }
         };
         self.templates.iter().enumerate().map(of_template).collect()
@@ -161,6 +164,7 @@ impl Model {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::model::{Reference, Shot};
     use tch::Device;
 
     /// Features (1, 2, 1, 4, 4) whose left half is (0, 1) and whose right half is (1, 0).
@@ -349,5 +353,38 @@ mod tests {
         assert_eq!(found(&[]), [1, 0, 1]);
         assert_eq!(found(&[Some(0.7..1.0)]), [0, 0, 1]);
         assert_eq!(found(&[Some(0.0..0.3)]), [1, 0, 0]);
+    }
+
+    /// Of a few slices, which are those that show it, a class takes more than of a volume.
+    #[test]
+    fn a_support_that_is_annotated_in_a_few_slices_holds_nothing_to_its_size() {
+        let set = [
+            "features.f_maps=4",
+            "features.levels=2",
+            "features.pooling=[[1,2,2]]",
+            "prediction.test_classes=joint",
+            "prediction.balance=0.5",
+            "prototypes.test_window={size=[1, 2, 2]}",
+        ];
+        let mut model = Model::new(&config::load(None, &set.map(str::to_owned)).unwrap().model(), Device::Cpu, 0);
+        let zeros = |size: &[i64], kind| Tensor::zeros(size, (kind, Device::Cpu));
+        let image = zeros(&[1, 1, 10, 8, 8], tch::Kind::Float);
+        let _ = image.narrow(4, 0, 4).fill_(1.0);
+        model.ask_beside(&[image.shallow_clone()]);
+        let are_known = |slices: Option<i64>| {
+            let classes = zeros(&[10, 8, 8], tch::Kind::Int64);
+            let _ = classes.narrow(0, 4, 2).narrow(2, 0, 4).fill_(1);
+            let mut shot = Shot::new(image.shallow_clone(), classes);
+            shot.known = slices.map(|count| {
+                let known = image.zeros_like();
+                let _ = known.narrow(2, (10 - count) / 2, count).fill_(1.0);
+                known
+            });
+            let Reference::Voters(voters) = model.reference(&[shot], 1) else { unreachable!("a U-Net") };
+            [&voters.support, &voters.templates[0]].map(|prototypes| !prototypes.sizes.is_empty())
+        };
+        assert_eq!(are_known(None), [true, true]);
+        assert_eq!(are_known(Some(9)), [true, true]);
+        assert_eq!(are_known(Some(2)), [false, false]);
     }
 }

@@ -33,7 +33,7 @@ pub struct Config {
     /// So many times the templates are segmented: from the supports, and then from the supports and all other templates.
     pub generations: u32,
     /// How far each prototype of a support or template is held to claim as much of a volume as it stands for: see
-    /// [`balance::potentials`]; 0 is not at all.
+    /// [`balance::potentials`]; 0 is not at all. Where supports are annotated in a few slices that is not known, and nothing is held.
     pub balance: f64,
     /// Weight of the logarithm of how often the templates show a class at a voxel's place, in all rounds but the last. Above 0 that also
     /// decides between the pieces of a class that is one piece, and whether a class was lost: see [`crate::model`].

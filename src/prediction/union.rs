@@ -27,14 +27,15 @@ impl Similarity {
         Self::balanced(features, prototypes, alpha, 0.0)
     }
 
-    /// The same where prototypes are held by `weight` to claim as much as they stand for: see [`balance::potentials`], which are
-    /// added to the d_k.
+    /// The same where prototypes are held by `weight` to claim as much as they stand for, if that is known: see
+    /// [`balance::potentials`], which are added to the d_k.
     pub fn balanced(features: &Tensor, prototypes: &Prototypes, alpha: f64, weight: f64) -> Self {
         let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
         let voxels = rows(features); // (N, C)
         let Prototypes { background, foreground, sizes } = prototypes;
         let classes: Vec<Tensor> = background.iter().chain(foreground).map(normalised).collect();
-        let added = (weight > 0.0).then(|| balance::potentials(&voxels, &classes, sizes, alpha, weight));
+        let is_held = weight > 0.0 && !sizes.is_empty();
+        let added = is_held.then(|| balance::potentials(&voxels, &classes, sizes, alpha, weight));
         let (scores, logs) = match (features.kind(), features.device()) {
             (Kind::Float, Device::Cpu) => by_us(&voxels, &classes, alpha, added.as_ref()),
             _ => by_libtorch(&voxels, &classes, alpha, added.as_ref()),

@@ -67,7 +67,7 @@ pub struct Prototypes {
     pub background: Vec<Tensor>,
     /// One entry a class: (P, C) each.
     pub foreground: Vec<Tensor>,
-    /// Voxels of the supports that each entry stands for: the backgrounds, then the classes.
+    /// Voxels of the supports that each entry stands for: the backgrounds, then the classes. Empty where that is not known.
     pub sizes: Vec<f64>,
 }
 
