@@ -53,7 +53,7 @@ fn about(step: u64) -> About {
 }
 
 #[test]
-#[ignore = "a child of the tests on saving"]
+#[ignore = "a child of the tests on saving, which start it: scripts/torture.sh"]
 fn child_that_saves_without_end() {
     let Some(folder) = folder_of_child() else { return };
     let (_, model, mut optimisers) = trainee();
@@ -103,7 +103,7 @@ fn a_saving_that_is_killed_leaves_a_whole_checkpoint() {
 }
 
 #[test]
-#[ignore = "a minute or two"]
+#[ignore = "a minute or two: scripts/torture.sh"]
 fn a_saving_that_is_killed_leaves_a_whole_checkpoint_200_times() {
     kill_while_saving(200);
 }
@@ -159,13 +159,13 @@ fn no_damage_to_a_checkpoint_goes_unnoticed() {
 }
 
 #[test]
-#[ignore = "a minute"]
+#[ignore = "a minute: scripts/torture.sh"]
 fn no_damage_to_a_checkpoint_goes_unnoticed_1200_times() {
     damage(1000, 200);
 }
 
 #[test]
-#[ignore = "a child of the tests on going on"]
+#[ignore = "a child of the tests on going on, which start it: scripts/torture.sh"]
 fn child_that_trains_until_it_ends_itself() {
     let Some(folder) = folder_of_child() else { return };
     let step: u64 = std::env::var(STEP).unwrap().parse().unwrap();
@@ -221,7 +221,7 @@ fn a_training_that_is_killed_ends_with_the_bytes_of_the_straight_one() {
 }
 
 #[test]
-#[ignore = "a minute"]
+#[ignore = "a minute: scripts/torture.sh"]
 fn a_training_that_is_killed_ends_with_the_bytes_of_the_straight_one_20_times() {
     kill_while_training(20);
 }
@@ -259,7 +259,7 @@ fn training_takes_no_more_memory_as_it_goes_on() {
 }
 
 #[test]
-#[ignore = "some minutes"]
+#[ignore = "some minutes: scripts/torture.sh"]
 fn training_takes_no_more_memory_as_it_goes_on_for_3000_steps() {
     watch_memory(1000);
 }
