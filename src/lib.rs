@@ -4,61 +4,72 @@
 //! The modules follow the data:
 //!
 //! ```text
-//! volume -> supervoxels -> episode -> augment -> features -> prototypes -> prediction -> loss | metrics -> report
+//! training    volume -> supervoxels -> episode -> augment -> features -> prototypes -> similarity -> loss
+//! inference   volume -> preprocessing -> network -> inference -> evaluation -> metrics -> report
 //! ```
 //!
-//! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way: what stands above `tensor` below knows
-//! nothing of libtorch; what stands between `tensor` and `model` nothing of files; `commands` alone wires stages to disk,
-//! device and progress bars. `tests/architecture.rs` holds these rules.
+//! [`inference`] is the place to begin: supports and a query in, labels out. [`config`] holds every setting beside its default.
+//!
+//! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way, in the order of this page: modules above
+//! [`tensor`] know nothing of libtorch, those from [`tensor`] to [`inference`] nothing of files, and [`commands`] alone
+//! wire stages to disk, device and progress bars. `tests/architecture.rs` holds these rules.
 
-/// Files that are whole or absent.
-pub mod artifact;
 /// Faults of input and machine, one line each.
 pub mod error;
 /// Random streams keyed by (seed, purpose, step).
 pub mod rng;
+/// Files that are whole or absent.
+pub mod artifact;
 
-/// Random transforms, drawn apart from being applied.
-pub mod augment;
-/// Support labels -> query labels without a network.
-pub mod baseline;
-/// What a network finds -> borders as the support's annotator draws them.
-pub mod borders;
-/// Regions -> support and query.
-pub mod episode;
-/// Prediction + truth -> Dice.
-pub mod metrics;
-/// Generated abdomens for the demonstration and the tests.
-pub mod phantom;
-/// Scores -> tables, curves, overlays, pages.
-pub mod report;
+/// Volumes that are read and written: voxels, geometry, classes.
+pub mod volume;
+/// Connected components of labels.
+pub mod components;
+/// Scan -> the network's array.
+pub mod preprocessing;
 /// Volume -> regions that stand in for organs.
 pub mod supervoxels;
-/// What we read: voxels and their geometry.
-pub mod volume;
+/// Random transforms, drawn apart from being applied.
+pub mod augment;
+/// Regions -> support and query.
+pub mod episode;
+/// Labels + truth -> Dice, surface distances, tests.
+pub mod metrics;
+/// Scores -> tables, curves, overlays, pages.
+pub mod report;
+/// Generated abdomens for the demonstration and the tests.
+pub mod phantom;
+
+/// ndarray <-> libtorch.
+pub mod tensor;
+/// Volume -> feature map.
+pub mod features;
+/// Support features + mask -> prototypes.
+pub mod prototypes;
+/// Query features + prototypes -> scores.
+pub mod similarity;
+/// What training minimises.
+pub mod loss;
+/// Other systems of the field.
+pub mod baselines;
 
 /// Which device, and how the cores are shared.
 pub mod device;
-/// Volume -> feature map.
-pub mod features;
-/// What training minimises.
-pub mod loss;
-/// Features, prototypes and prediction as one.
-pub mod model;
-/// Query features + prototypes -> scores.
-pub mod prediction;
-/// Support features + mask -> prototypes.
-pub mod prototypes;
-/// ndarray <-> libtorch.
-pub mod tensor;
-/// The loop, its optimiser, schedule, checkpoints and log.
-pub mod training;
 /// Named tensors in files.
 pub mod weights;
-
+/// The networks of a system as one.
+pub mod network;
+/// Supports + query -> labels.
+pub mod inference;
+/// The loop, its optimiser, schedule, checkpoints and log.
+pub mod training;
+/// The experiment: every section of the configuration.
+pub mod config;
+/// Trained networks from files.
+pub mod pretrained;
+/// Segmented queries by protocol.
+pub mod evaluation;
 /// Flags.
 pub mod cli;
 /// One file a subcommand.
 pub mod commands;
-/// The experiment.
-pub mod config;

@@ -1,8 +1,8 @@
 //! What training minimises: paper, section 3.5, Eqs. 3.6 and 3.7.
 
 use crate::error::{Error, Result};
-use crate::prediction::probabilities;
-use crate::prototypes::Classes;
+use crate::similarity::probabilities;
+use crate::prototypes::Competition;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -47,19 +47,19 @@ impl Config {
 }
 
 /// The loss of scores (1, 1 + K, D, H, W) against class indices (D, H, W), as a scalar.
-pub fn segmentation(scores: &Tensor, truth: &Tensor, classes: Classes, config: &Config) -> Tensor {
+pub fn segmentation(scores: &Tensor, truth: &Tensor, competition: Competition, config: &Config) -> Tensor {
     let count = scores.size()[1] - 1;
     let kind = scores.kind();
     let one_hot = truth.one_hot(count + 1).permute([3, 0, 1, 2]).unsqueeze(0).to_kind(kind); // (1, 1+K, D, H, W)
     let truths = one_hot.narrow(1, 1, count);
     let mut total = Tensor::zeros([], (kind, scores.device()));
     if config.dice_weight > 0.0 {
-        total += dice(&probabilities(scores, classes), &truths) * config.dice_weight;
+        total += dice(&probabilities(scores, competition), &truths) * config.dice_weight;
     }
     if config.cross_entropy_weight > 0.0 {
-        let entropy = match classes {
-            Classes::Joint => cross_entropy(scores, truth, config.background_weight),
-            Classes::OneVsRest => binary_cross_entropy(&scores.narrow(1, 1, count), &truths, config.background_weight),
+        let entropy = match competition {
+            Competition::Joint => cross_entropy(scores, truth, config.background_weight),
+            Competition::OneVsRest => binary_cross_entropy(&scores.narrow(1, 1, count), &truths, config.background_weight),
         };
         total += entropy * config.cross_entropy_weight;
     }
@@ -118,7 +118,7 @@ mod tests {
         let scores = Tensor::from_slice(&[0.0, 0.0, 0.0, 3f64.ln()]).view([1, 2, 1, 1, 2]);
         let truth = Tensor::from_slice(&[0i64, 1]).view([1, 1, 2]);
         let expected = (0.1 * 2f64.ln() + (4f64 / 3.0).ln()) / 1.1;
-        for classes in [Classes::Joint, Classes::OneVsRest] {
+        for classes in [Competition::Joint, Competition::OneVsRest] {
             let loss = segmentation(&scores, &truth, classes, &config(0.0, 1.0)).double_value(&[]);
             assert!((loss - expected).abs() < 1e-6, "{classes:?}: {loss} for {expected}");
         }
@@ -128,7 +128,7 @@ mod tests {
     fn gradients_equal_finite_differences() {
         tch::manual_seed(3);
         for (classes, config) in
-            [Classes::Joint, Classes::OneVsRest].into_iter().zip([config(1.0, 0.5), config(1.0, 0.0)])
+            [Competition::Joint, Competition::OneVsRest].into_iter().zip([config(1.0, 0.5), config(1.0, 0.0)])
         {
             let scores = Tensor::randn([1, 3, 2, 2, 2], F64).set_requires_grad(true);
             let truth = Tensor::randint(3, [2, 2, 2], (Kind::Int64, Device::Cpu));

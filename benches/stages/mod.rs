@@ -11,16 +11,17 @@ use ssl3d::augment;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
 use ssl3d::loss;
-use ssl3d::model::{Model, Shot};
+use ssl3d::inference::{self, Shot};
+use ssl3d::network::Network;
 use ssl3d::phantom;
-use ssl3d::prediction::{self, Tape};
+use ssl3d::similarity::{self, Tape};
 use ssl3d::prototypes::Prototypes;
 use ssl3d::rng;
 use ssl3d::supervoxels::{self, felzenszwalb, slic};
 use ssl3d::tensor::{from_classes, from_floats, from_voxels, to_channels};
 use ssl3d::training::adamw::AdamW;
 use ssl3d::training::step::{Tensors, step};
-use ssl3d::volume::preprocess::{self, percentile};
+use ssl3d::preprocessing::{self, percentile};
 use ssl3d::volume::{Image, LabelMap};
 use ssl3d::weights;
 use std::path::Path;
@@ -40,7 +41,7 @@ pub fn abdomen(size_vox: [usize; 3], index: usize) -> (Image, LabelMap) {
 /// `paper` or `cpu`: a file of configs/, with one network: of several a step of training is one network's.
 pub fn configuration(name: &str) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"));
-    let one_network = ["features.networks=1".to_owned()];
+    let one_network = ["features.ensemble_size=1".to_owned()];
     config::load(Some(&path), &one_network).expect("the configurations that ship are valid")
 }
 
@@ -77,7 +78,7 @@ impl Source {
     pub fn new(config: Config) -> Self {
         let (image, _) = abdomen([32, 128, 128], 0);
         let regions = supervoxels::generate(&image, &config.supervoxels);
-        let (working, grid) = preprocess::prepare(&image, &config.preprocess);
+        let (working, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let regions = grid.labels(regions.view());
         let spacing_mm = grid.spacing_mm(&image.geometry);
         let scan = Scan { id: "1".to_owned(), image: working, regions, organs: None, spacing_mm };
@@ -136,10 +137,10 @@ impl Scoring {
 /// Scores of one class, forward and backward: <scores, gradient>, and the lengths of both gradients.
 pub fn score(scoring: &Scoring) -> Vec<f64> {
     let Scoring { features, prototypes, gradient } = scoring;
-    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![], sizes: vec![] };
+    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![], sizes_vox: None };
     [features, prototypes].into_iter().for_each(|leaf| leaf.shallow_clone().zero_grad());
     let mut tape = Tape::default();
-    let outcome = (prediction::scores(features, &rows, 20.0, &mut tape) * gradient).sum(tch::Kind::Float);
+    let outcome = (similarity::scores(features, &rows, 20.0, &mut tape) * gradient).sum(tch::Kind::Float);
     outcome.backward();
     tape.backward();
     [&outcome, &features.grad().norm(), &prototypes.grad().norm()].map(|t| t.double_value(&[])).into()
@@ -149,7 +150,7 @@ pub fn score(scoring: &Scoring) -> Vec<f64> {
 
 /// A network with its optimiser, and the episode that it learns.
 pub struct Trainer {
-    pub model: Model,
+    pub model: Network,
     adamw: AdamW,
     tensors: Tensors,
     loss: loss::Config,
@@ -160,7 +161,7 @@ pub struct Trainer {
 impl Trainer {
     pub fn new(source: &Source, alignment: bool) -> Self {
         let config = &source.config;
-        let model = Model::new(&config.model(), Device::Cpu, SEED);
+        let model = Network::new(&config.network(), Device::Cpu, SEED);
         let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
         Self {
             adamw: AdamW::new(trainable, config.training.weight_decay),
@@ -188,7 +189,8 @@ impl Trainer {
 
 /// A query and an annotated support on the network's grid.
 pub struct OneShot {
-    model: Model,
+    model: Network,
+    inference: inference::Config,
     support: Tensor,
     classes: Tensor,
     query: Tensor,
@@ -197,11 +199,12 @@ pub struct OneShot {
 impl OneShot {
     pub fn new(config: &Config) -> Self {
         let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen([32, 128, 128], index));
-        let (support, grid) = preprocess::prepare(&image, &config.preprocess);
+        let (support, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let classes = grid.labels(labels.voxels.view()).mapv(|label| label as u8);
-        let (query, _) = preprocess::prepare(&query, &config.preprocess);
+        let (query, _) = preprocessing::prepare(&query, &config.preprocessing);
         Self {
-            model: Model::new(&config.model(), Device::Cpu, SEED),
+            model: Network::new(&config.network(), Device::Cpu, SEED),
+            inference: config.inference.clone(),
             support: from_voxels(support.view()),
             classes: from_classes(classes.view()),
             query: from_voxels(query.view()),
@@ -211,7 +214,7 @@ impl OneShot {
     /// Features of both volumes, prototypes and scores.
     pub fn segment(&self) -> ndarray::Array4<f32> {
         let support = Shot::new(self.support.shallow_clone(), self.classes.shallow_clone());
-        let reference = self.model.reference(&[support], phantom::CLASSES.len() as i64);
-        to_channels(&self.model.predict(&self.query, &reference))
+        let scorer = inference::scorer(&self.model, &self.inference, &[support], phantom::CLASSES.len());
+        to_channels(&scorer.scores(&self.query))
     }
 }

@@ -13,7 +13,7 @@ use ssl3d::artifact;
 use ssl3d::device;
 use ssl3d::error::Result;
 use ssl3d::tensor::from_voxels;
-use ssl3d::training::checkpoint::{self, About, State};
+use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::volume::nifti;
 use ssl3d::weights;
 use stages::{SCAN_VOX, Scoring, Source, Trainer};
@@ -172,7 +172,7 @@ fn write_inputs(folder: &Path) -> Result<()> {
             ("spacing_mm", Tensor::from_slice(&spacing_mm)),
         ];
         write_tensors(&folder.join(format!("episode_{name}.safetensors")), Vec::from(tensors))?;
-        let about = About {
+        let about = Provenance {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: source.config.to_toml(),
             fold: "none".to_owned(),

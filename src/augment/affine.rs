@@ -98,7 +98,7 @@ mod tests {
         check(Affine { degrees_zyx: [90.0, 0.0, 0.0], ..id }, [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]);
         check(Affine { degrees_zyx: [0.0, 90.0, 0.0], ..id }, [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]);
         check(Affine { degrees_zyx: [0.0, 0.0, 90.0], ..id }, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]);
-        // About y first (z to x), then about x (x stays), then about z (x to y).
+        // Provenance y first (z to x), then about x (x stays), then about z (x to y).
         check(Affine { degrees_zyx: [90.0; 3], ..id }, [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]);
         // Rotated, then shifted, then scaled: p = x, R p = y, + t = (0, 1, 2), scaled by 3.
         let all = Affine { scales: [3.0; 3], degrees_zyx: [90.0, 0.0, 0.0], translation_mm: [0.0, 0.0, 2.0] };

@@ -32,7 +32,7 @@ pub struct Config {
     pub bias_field: intensity::BiasFieldConfig,
     pub blur: intensity::BlurConfig,
     pub contrast: contrast::Config,
-    pub supervoxels: shifts::Config,
+    pub supervoxel_intensity: shifts::Config,
     pub flip: spatial::FlipConfig,
 }
 
@@ -57,17 +57,17 @@ impl Config {
         self.bias_field.check()?;
         self.blur.check()?;
         self.contrast.check()?;
-        self.supervoxels.check()?;
+        self.supervoxel_intensity.check()?;
         self.flip.check()
     }
 
     /// What is drawn from once this share of the training lies behind.
     pub fn after(&self, share: f64) -> Cow<'_, Self> {
-        if share < self.supervoxels.until || self.supervoxels.probability == 0.0 {
+        if share < self.supervoxel_intensity.until || self.supervoxel_intensity.probability == 0.0 {
             return Cow::Borrowed(self);
         }
         Cow::Owned(Self {
-            supervoxels: shifts::Config { probability: 0.0, ..self.supervoxels.clone() },
+            supervoxel_intensity: shifts::Config { probability: 0.0, ..self.supervoxel_intensity.clone() },
             ..self.clone()
         })
     }
@@ -215,7 +215,7 @@ mod tests {
         probability = 1.0
         knots = 6
         blend = [0.0, 0.7]
-        [supervoxels]
+        [supervoxel_intensity]
         probability = 1.0
         std = [0.0, 3.0]
         until = 0.7
@@ -243,8 +243,8 @@ mod tests {
             ("locked_borders = 2", "locked_borders = 3", "augment.elastic.locked_borders"),
             ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
             ("blend = [0.0, 0.7]", "blend = [0.0, 1.7]", "augment.contrast.blend"),
-            ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxels.std"),
-            ("until = 0.7", "until = 1.1", "augment.supervoxels.until"),
+            ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxel_intensity.std"),
+            ("until = 0.7", "until = 1.1", "augment.supervoxel_intensity.until"),
             ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
         ] {
             let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();
@@ -257,13 +257,13 @@ mod tests {
     #[test]
     fn after_their_share_of_the_training_supervoxels_keep_their_brightness_and_all_else_stays() {
         let mut config = config();
-        config.supervoxels.probability = 0.5;
+        config.supervoxel_intensity.probability = 0.5;
         assert_eq!(*config.after(0.0), config);
         assert_eq!(*config.after(0.69), config);
         let late = config.after(0.7).into_owned();
-        assert_eq!(late.supervoxels.probability, 0.0);
+        assert_eq!(late.supervoxel_intensity.probability, 0.0);
         assert_ne!(late, config);
-        config.supervoxels.probability = 0.0;
+        config.supervoxel_intensity.probability = 0.0;
         assert_eq!(late, config);
     }
 

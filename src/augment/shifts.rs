@@ -10,7 +10,7 @@ use ndarray::{Array3, ArrayView3};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.supervoxels]`.
+/// Section `[augment.supervoxel_intensity]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -25,11 +25,11 @@ pub struct Config {
 
 impl Config {
     pub fn check(&self) -> Result<()> {
-        check_probability("augment.supervoxels.probability", self.probability)?;
-        check_range("augment.supervoxels.std", self.std, 0.0)?;
+        check_probability("augment.supervoxel_intensity.probability", self.probability)?;
+        check_range("augment.supervoxel_intensity.std", self.std, 0.0)?;
         if !(0.0..=1.0).contains(&self.until) {
             let (found, remedy) = (self.until.to_string(), "1 shifts to the end of the training");
-            return Err(Error::invalid("augment.supervoxels.until", "a fraction from 0 to 1", found, remedy));
+            return Err(Error::invalid("augment.supervoxel_intensity.until", "a fraction from 0 to 1", found, remedy));
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! `ssl3d demo`: every step on a generated abdominal cohort, and a page to look at.
 
 use crate::artifact;
-use crate::baseline::AxisMap;
+use crate::baselines::AxisMap;
 use crate::commands::progress::note;
 use crate::commands::train::Folds;
-use crate::commands::{cohort, eval, pseudolabel, segment, train};
+use crate::commands::{scans, eval, pseudolabel, segment, train};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};
@@ -193,7 +193,7 @@ fn page(
         caption: format!(
             "Supervoxels of scan {} (axial, coronal, sagittal): training pretends that each is an organ. {}",
             first.id,
-            cohort::supervoxel_path(&files.supervoxels, &first.id).display(),
+            scans::supervoxel_path(&files.supervoxels, &first.id).display(),
         ),
         legend: vec![],
         body: FigureBody::Png(png),

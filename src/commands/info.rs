@@ -2,7 +2,7 @@
 
 use crate::device::{self, CudaStatus, Libtorch, memory::Memory};
 use crate::error::Result;
-use crate::model::MemoryEstimate;
+use crate::network::MemoryEstimate;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;

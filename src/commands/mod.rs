@@ -1,6 +1,6 @@
 //! The only place that wires stages to disk, device and progress: one file a subcommand.
 
-pub mod cohort;
+pub mod scans;
 pub mod demo;
 pub mod eval;
 pub mod info;
@@ -65,7 +65,7 @@ pub fn run(cli: Cli) -> Result<()> {
                 weights: flags.weights,
                 supports: segment::pair(flags.support, flags.support_label)?,
                 classes: segment::Wanted::parse(&flags.classes)?,
-                slices: flags.slices.iter().map(|text| segment::Told::parse(text)).collect::<Result<_>>()?,
+                slices: flags.slices.iter().map(|text| segment::Given::parse(text)).collect::<Result<_>>()?,
                 queries: flags.query,
                 out: flags.out,
                 probabilities: flags.probabilities,

@@ -3,7 +3,7 @@
 use crate::artifact;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
-use crate::commands::{cohort, stop};
+use crate::commands::{scans, stop};
 use crate::error::{Error, Result};
 use crate::report::overlay;
 use crate::report::table::Table;
@@ -119,7 +119,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Also says whether the supervoxels were there already.
     fn bring_up_to_date(&self, case: &Case, known: Option<Entry>) -> Result<(Entry, bool)> {
-        let output = cohort::supervoxel_path(&self.args.out, &case.id);
+        let output = scans::supervoxel_path(&self.args.out, &case.id);
         let preview = self.args.out.join(format!("{}_preview.png", case.id));
         let input_digest = digest_of_file(&case.image)?;
         let is_current = |entry: &Entry| {

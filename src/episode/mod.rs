@@ -2,12 +2,14 @@
 //! with some organs that are not tested.
 
 pub mod candidates;
+mod config;
 pub mod sampler;
 pub mod split;
 pub mod supervision;
 
 pub use candidates::{Candidates, Scan};
-pub use sampler::{Config, Draw, Windows, draw};
+pub use config::{Config, Slabs};
+pub use sampler::{Draw, draw};
 pub use supervision::{Rules, Source};
 
 use crate::augment::{self, ApplyTo};
@@ -54,7 +56,7 @@ impl Episode {
             }
             let regions = scan.regions.slice(s![slab.slices.clone(), .., ..]);
             let largest = regions.iter().copied().max().unwrap_or(0) as usize;
-            if let Some(shifts) = augment.supervoxels.draw(rng, largest) {
+            if let Some(shifts) = augment.supervoxel_intensity.draw(rng, largest) {
                 shifts.apply(&mut image, regions);
             }
             let mut params = augment::draw(rng, augment);
@@ -125,7 +127,7 @@ mod tests {
             bias_field = {{ probability = 0, coefficients = [-0.5, 0.5], order = 3 }}
             blur = {{ probability = 0, std_mm = [0, 2] }}
             contrast = {{ probability = 0, knots = 6, blend = [0, 0.7] }}
-            supervoxels = {{ probability = 0, std = [0, 3], until = 1 }}
+            supervoxel_intensity = {{ probability = 0, std = [0, 3], until = 1 }}
             flip = {{ probability = 0, axes = [] }}
             "#
         );
@@ -137,11 +139,9 @@ mod tests {
             regions: 3,
             min_size_vox: 8,
             max_fraction: 1.0,
-            exclude_border: false,
-            max_border_fraction: 1.0,
             depth_vox: 0,
-            windows: Windows::Same,
-            whole_networks: 0,
+            slabs: Slabs::Shared,
+            whole_volume_members: 0,
         }
     }
 
@@ -197,8 +197,8 @@ mod tests {
         let supervision = supervision::Config { source: Source::Organs, annotated_scans: 0, tested_organs: false };
         let organs = Rules { supervision, setting: 1, tested: vec![3] };
         for rules in [Rules::unlabelled(), organs] {
-            for (depth_vox, windows) in [(0, Windows::Same), (1, Windows::Same), (2, Windows::Different)] {
-                let config = Config { depth_vox, windows, ..config() };
+            for (depth_vox, slabs) in [(0, Slabs::Shared), (1, Slabs::Shared), (2, Slabs::Separate)] {
+                let config = Config { depth_vox, slabs, ..config() };
                 let mut count = 0;
                 for step in 0..50 {
                     let make = || episode_of(&scans, step, &config, &rules, &augmentation("both", 1.0));
@@ -251,7 +251,7 @@ mod tests {
     fn each_supervoxel_of_the_transformed_side_has_an_intensity_of_its_own() {
         let mut augment = augmentation("query", 0.0);
         (augment.affine.probability, augment.elastic.probability, augment.gamma.probability) = (0.0, 0.0, 0.0);
-        augment.supervoxels = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0], until: 1.0 };
+        augment.supervoxel_intensity = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0], until: 1.0 };
         let (scan, made) = (scan(), episode(0, &augment).unwrap());
         assert_eq!(made.support_image, scan.image);
         let darkest = scan.image.iter().copied().fold(f32::INFINITY, f32::min);

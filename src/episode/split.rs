@@ -19,7 +19,7 @@ pub struct Config {
     pub support_slices: usize,
     /// Under EP1 a network of volumes is asked once for each organ and told in which slices of the query this one lies, as slice-wise
     /// networks are; else what it finds in the whole volume is scored in those slices.
-    pub ep1_told: bool,
+    pub ep1_reveals_range: bool,
 }
 
 /// Which labelled scans each tested scan is segmented from.
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn config(folds: usize) -> Config {
-        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_told: true }
+        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_reveals_range: true }
     }
 
     fn groups(groups: &[&[&str]]) -> Config {

@@ -1,8 +1,8 @@
 //! Where the masks of episodes come from, and what must not be among them.
 
-use super::{sampler, split};
+use super::split;
 use crate::error::{Error, Result};
-use crate::volume::preprocess;
+use crate::preprocessing;
 use serde::{Deserialize, Serialize};
 
 /// Section `[supervision]`.
@@ -26,7 +26,8 @@ pub enum Source {
     /// Annotated organs that are not tested: support and query are two scans.
     Organs,
     /// Nothing: the network keeps its initial weights.
-    None,
+    #[serde(rename = "none")]
+    Untrained,
 }
 
 impl Config {
@@ -34,8 +35,8 @@ impl Config {
     pub fn check(
         &self,
         split: &split::Config,
-        episode: &sampler::Config,
-        preprocess: &preprocess::Config,
+        episode: &super::Config,
+        preprocessing: &preprocessing::Config,
     ) -> Result<()> {
         if self.source != Source::Organs {
             return Ok(());
@@ -47,9 +48,9 @@ impl Config {
             let remedy = "tested organs are never learned from: name in split.groups which are tested together";
             return refuse("organs that are not tested", "split.groups = [], which tests all", remedy);
         }
-        if episode.of_network(0).depth_vox == 0 && preprocess.size_vox[0] == 0 {
-            let remedy = "set preprocess.size_vox[0] or episode.depth_vox: support and query are two scans";
-            return refuse("scans of equal depth", "preprocess.size_vox[0] = 0", remedy);
+        if episode.of_member(0).depth_vox == 0 && preprocessing.size_vox[0] == 0 {
+            let remedy = "set preprocessing.size_vox[0] or episode.depth_vox: support and query are two scans";
+            return refuse("scans of equal depth", "preprocessing.size_vox[0] = 0", remedy);
         }
         Ok(())
     }
@@ -77,7 +78,7 @@ impl Rules {
         match self.supervision.source {
             Source::Supervoxels => self.setting == 2,
             Source::Organs => self.is_annotated(position),
-            Source::None => false,
+            Source::Untrained => false,
         }
     }
 

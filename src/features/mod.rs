@@ -1,24 +1,23 @@
 //! Volume -> feature map.
 
 pub mod blocks;
-pub mod se_net;
 pub mod unet;
 
 use crate::error::{Error, Result};
 use blocks::Norm;
 use serde::{Deserialize, Serialize};
 
-pub use se_net::SeNet;
 pub use unet::UNet;
 
 /// Section `[features]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub network: Network,
-    /// U-Nets that take turns: each step of training is one network's. Asked for features they have an equal say
+    /// The kind of the U-Nets. An SE-Net has no use for it.
+    pub architecture: Architecture,
+    /// U-Nets that take turns in training: each step updates one of them. Their features are joined with equal weight
     /// (Lakshminarayanan et al. 2017, "Deep ensembles").
-    pub networks: usize,
+    pub ensemble_size: usize,
     /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
     pub f_maps: i64,
     /// After each convolution.
@@ -33,16 +32,15 @@ pub struct Config {
     pub output_level: usize,
 }
 
+/// The kind of the U-Nets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub enum Architecture {
+    /// Volumes (section 3.3).
     #[serde(rename = "unet-3d")]
     UNet3d,
-    /// The same slice by slice: what lies above and below a slice does not matter.
+    /// Slice by slice: neighbouring slices do not matter.
     #[serde(rename = "unet-2d")]
     UNet2d,
-    /// Slices of the support steer a network that segments slices of the query; there are no prototypes.
-    #[serde(rename = "se-net")]
-    SeNet,
 }
 
 impl Config {
@@ -51,11 +49,8 @@ impl Config {
         let refuse = |name: &str, expected: &str, found: String| {
             Err(Error::invalid(key(name), expected, found, "change this key"))
         };
-        let most = if self.network == Network::SeNet { 1 } else { 16 };
-        if !(1..=most).contains(&self.networks) {
-            let expected =
-                if most == 1 { "1 for an se-net, which has no features to join" } else { "1 to 16 networks" };
-            return refuse("networks", expected, self.networks.to_string());
+        if !(1..=16).contains(&self.ensemble_size) {
+            return refuse("ensemble_size", "1 to 16 networks", self.ensemble_size.to_string());
         }
         if !(1..=1024).contains(&self.f_maps) {
             return refuse("f_maps", "1 to 1024 channels", self.f_maps.to_string());
@@ -73,7 +68,7 @@ impl Config {
         if self.pooling.iter().flatten().any(|factor| !(1..=4).contains(factor)) {
             return refuse("pooling", "factors from 1 to 4", format!("{:?}", self.pooling));
         }
-        if self.network == Network::UNet2d && self.pooling.iter().any(|factors| factors[0] != 1) {
+        if self.architecture == Architecture::UNet2d && self.pooling.iter().any(|factors| factors[0] != 1) {
             return refuse("pooling", "factors of 1 along z for unet-2d", format!("{:?}", self.pooling));
         }
         if self.output_level >= self.levels {
@@ -105,11 +100,11 @@ mod tests {
     #[test]
     fn a_2d_network_does_not_pool_along_z() {
         let pooling = vec![[1, 2, 2], [2, 2, 2]];
-        let (network, norm) = (Network::UNet3d, Norm::Batch);
+        let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
         let config =
-            Config { network, networks: 1, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
+            Config { architecture, ensemble_size: 1, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
         assert!(config.check().is_ok());
-        let message = Config { network: Network::UNet2d, ..config }.check().unwrap_err().to_string();
+        let message = Config { architecture: Architecture::UNet2d, ..config }.check().unwrap_err().to_string();
         assert!(message.contains("features.pooling") && message.contains("along z"), "{message}");
     }
 }

@@ -1,7 +1,7 @@
 //! The U-Net of pytorch-3dunet (Wolny et al. 2020; Çiçek et al. 2016): paper, section 3.3. In 3D, and slice by slice.
 
 use crate::features::blocks::{DoubleConv, Head, Span};
-use crate::features::{Config, Network};
+use crate::features::{Architecture, Config};
 use crate::rng::Rng;
 use tch::Tensor;
 use tch::nn::Path;
@@ -19,10 +19,9 @@ pub struct UNet {
 impl UNet {
     pub fn new(path: &Path, config: &Config, rng: &mut Rng) -> Self {
         let channels = config.channels();
-        let span = match config.network {
-            Network::UNet3d => Span::Volume,
-            Network::UNet2d => Span::Slice,
-            Network::SeNet => unreachable!("an SE-Net is no U-Net"),
+        let span = match config.architecture {
+            Architecture::UNet3d => Span::Volume,
+            Architecture::UNet2d => Span::Slice,
         };
         let encoders = (0..config.levels)
             .map(|level| {
@@ -95,16 +94,16 @@ mod tests {
 
     fn paper() -> Config {
         let pooling = vec![[2, 2, 2]; 3];
-        let (network, norm) = (Network::UNet3d, Norm::Batch);
-        Config { network, networks: 1, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
+        let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
+        Config { architecture, ensemble_size: 1, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
     }
 
     /// Four channels, three levels, slice by slice.
     fn flat(norm: Norm) -> Config {
         let pooling = vec![[1, 2, 2]; 2];
         Config {
-            network: Network::UNet2d,
-            networks: 1,
+            architecture: Architecture::UNet2d,
+            ensemble_size: 1,
             f_maps: 4,
             levels: 3,
             output_channels: 6,
@@ -193,7 +192,7 @@ mod tests {
         for output_level in [0, 1] {
             let flat = Config { output_level, ..flat(Norm::Batch) };
             let ((of_slices, two), (of_volumes, three)) =
-                (build(&flat), build(&Config { network: Network::UNet3d, ..flat }));
+                (build(&flat), build(&Config { architecture: Architecture::UNet3d, ..flat }));
             let mut embedded = of_volumes.variables();
             for (name, weight) in of_slices.variables() {
                 let target = embedded.get_mut(&name).expect("the same names");

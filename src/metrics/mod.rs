@@ -7,7 +7,7 @@ pub mod summary;
 pub mod surface;
 pub mod wilcoxon;
 
-pub use overlap::{Overlap, dice, dice_in_z_range, volume_ml, z_range};
+pub use overlap::{Measured, Overlap, dice, dice_in_z_range, volume_ml, z_range};
 pub use protocol::Protocol;
 pub use summary::{Summary, percentile};
 pub use surface::{NSD_TOLERANCE_MM, Surface};

@@ -98,6 +98,27 @@ pub fn volume_ml(labels: ArrayView3<i32>, label: i32, geometry: &Geometry) -> f6
     Overlap::of(labels, labels, label).truth as f64 * geometry.voxel_mm3() / 1000.0
 }
 
+/// One label of a segmented scan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Voxels that carry the label.
+    pub voxels: usize,
+    /// Their volume in millilitres.
+    pub volume_ml: f64,
+    /// Over these voxels; none where there are none.
+    pub mean_probability: Option<f64>,
+}
+
+impl Measured {
+    /// A label with its probability on the same grid.
+    pub fn of(labels: ArrayView3<i32>, label: i32, probability: ArrayView3<f32>, geometry: &Geometry) -> Self {
+        let inside = labels.iter().zip(&probability).filter(|(other, _)| **other == label);
+        let (voxels, sum) = inside.fold((0, 0.0), |(count, sum), (_, p)| (count + 1, sum + f64::from(*p)));
+        let mean_probability = (voxels > 0).then(|| sum / voxels as f64);
+        Self { voxels, volume_ml: volume_ml(labels, label, geometry), mean_probability }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

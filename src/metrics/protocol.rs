@@ -11,7 +11,7 @@ pub enum Protocol {
     /// The whole volume.
     Full,
     /// Only the query's true z-range of the class, as the published 2D methods do. It gives that range away: a slice-wise network sees
-    /// these slices alone, and one of volumes may be told of them (`split.ep1_told`).
+    /// these slices alone, and one of volumes may be told of them (`split.ep1_reveals_range`).
     Ep1,
     /// The whole volume, from a support of which only the organ's middle slice is annotated (Hansen et al. 2022,
     /// *Anomaly detection-inspired few-shot medical image segmentation through self-supervision with supervoxels*).

@@ -7,7 +7,7 @@
 //! in memory: they are taken in bands of rising cost, and of each band only those are kept and sorted
 //! whose ends can still be united. The outcome is that of sorting all of them.
 
-use super::connectivity::Forest;
+use crate::components::Forest;
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;

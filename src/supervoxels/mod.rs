@@ -1,18 +1,14 @@
 //! Supervoxels: the regions of a volume that stand in for organs while there are no labels.
 
-pub mod connectivity;
 pub mod felzenszwalb;
-pub mod largest;
 pub mod quality;
 mod seeds;
 pub mod slic;
 mod tiles;
 
-pub use largest::{keep_largest, one_pieces};
-
 use crate::error::{Error, Result};
-use crate::volume::preprocess::percentile;
-use crate::volume::{Geometry, Image, foreground};
+use crate::preprocessing::{body_mask, percentile};
+use crate::volume::{Geometry, Image};
 use ndarray::{Array3, s};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -59,7 +55,7 @@ impl Config {
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();
-    let body = config.body_mask.then(|| foreground::body_mask(unit.view()));
+    let body = config.body_mask.then(|| body_mask(unit.view()));
     let body = body.as_ref().map(|mask| mask.view());
     match config.method {
         Method::Slic => slic::segment(unit.view(), spacing_mm, body, &config.slic),
@@ -117,7 +113,7 @@ pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> 
 
 #[cfg(test)]
 mod tests {
-    use super::connectivity::{Neighbourhood, components};
+    use crate::components::{Neighbourhood, components};
     use super::*;
     use crate::rng;
     use crate::volume::{Volume, dataset, nifti};

@@ -5,7 +5,7 @@
 //! 2S to either side of a centre, so that no voxel falls between the windows when centres drift; it stops when
 //! the centres rest; and small pieces join the neighbour with the longest border instead of any neighbour.
 
-use super::connectivity::{Neighbourhood, join_small};
+use crate::components::{Neighbourhood, join_small};
 use super::seeds::{Centre, Grid, seed};
 use super::tiles::{Sums, Tiles};
 use crate::error::{Error, Result};

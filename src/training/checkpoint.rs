@@ -6,7 +6,7 @@ use super::{LAST, PREVIOUS};
 use crate::artifact;
 use crate::episode::Scan;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::network::Network;
 use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ impl State {
 
 /// What stands in the metadata of every weights file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub struct Provenance {
     pub ssl3d: String,
     /// The resolved configuration as TOML.
     pub config: String,
@@ -64,7 +64,7 @@ pub struct About {
     pub state: State,
 }
 
-impl About {
+impl Provenance {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("text and numbers only")
     }
@@ -97,25 +97,25 @@ pub fn digest(scans: &[Scan]) -> String {
 }
 
 /// Writes weights, moments and position.
-pub fn write(path: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+pub fn write(path: &Path, model: &Network, optimisers: &[AdamW], about: &Provenance) -> Result<()> {
     weights::write(path, &tensors(model, optimisers), &about.to_json())
 }
 
 /// The same as the last checkpoint of the training in `folder`, whose last one becomes the previous one.
-pub fn write_last(folder: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+pub fn write_last(folder: &Path, model: &Network, optimisers: &[AdamW], about: &Provenance) -> Result<()> {
     let [last, previous] = [LAST, PREVIOUS].map(|name| folder.join(name));
     weights::write_keeping(&last, &previous, &tensors(model, optimisers), &about.to_json())
 }
 
 /// Writes the weights alone, for `segment` and for other programs.
-pub fn write_weights(path: &Path, model: &Model, about: &About) -> Result<()> {
+pub fn write_weights(path: &Path, model: &Network, about: &Provenance) -> Result<()> {
     weights::write(path, &weights::variables(&model.variables), &about.to_json())
 }
 
 /// The metadata and the network's tensors of a checkpoint or of bare weights.
-pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, Tensor>)> {
+pub fn read_weights(path: &Path) -> Result<(Provenance, BTreeMap<String, Tensor>)> {
     let mut file = weights::read(path)?;
-    let about = About::from_json(path, &file.metadata)?;
+    let about = Provenance::from_json(path, &file.metadata)?;
     file.tensors.retain(|name, _| !name.starts_with(OPTIMISER));
     Ok((about, file.tensors))
 }
@@ -123,7 +123,7 @@ pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, Tensor>)> {
 /// Where a training can go on.
 pub struct Position {
     path: PathBuf,
-    pub about: About,
+    pub about: Provenance,
     tensors: BTreeMap<String, Tensor>,
     /// What is wrong with each newer checkpoint.
     pub damaged: Vec<Damage>,
@@ -156,7 +156,7 @@ pub fn newest(folder: &Path) -> Result<Option<Position>> {
 
     let mut damaged = Vec::new();
     for path in paths.into_iter().filter(|path| path.exists()) {
-        let read = weights::read(&path).and_then(|file| Ok((About::from_json(&path, &file.metadata)?, file.tensors)));
+        let read = weights::read(&path).and_then(|file| Ok((Provenance::from_json(&path, &file.metadata)?, file.tensors)));
         match read {
             Ok((about, tensors)) => return Ok(Some(Position { path, about, tensors, damaged })),
             Err(fault @ Error::Io { .. }) => return Err(fault),
@@ -178,7 +178,7 @@ impl Position {
     ///
     /// # Errors
     /// It is another network's.
-    pub fn restore(&self, model: &Model, optimisers: &mut [AdamW]) -> Result<()> {
+    pub fn restore(&self, model: &Network, optimisers: &mut [AdamW]) -> Result<()> {
         weights::load(&self.path, &self.tensors, &tensors(model, optimisers))?;
         if self.about.state.updates.len() != optimisers.len() {
             let found = format!("those of {}", self.about.state.updates.len());
@@ -203,7 +203,7 @@ impl Position {
 }
 
 /// Weights and moments by name, sharing their storage.
-fn tensors(model: &Model, optimisers: &[AdamW]) -> BTreeMap<String, Tensor> {
+fn tensors(model: &Network, optimisers: &[AdamW]) -> BTreeMap<String, Tensor> {
     let moments = optimisers.iter().flat_map(AdamW::state);
     let moments = moments.map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor));
     weights::variables(&model.variables).into_iter().chain(moments).collect()

@@ -84,7 +84,7 @@ impl Config {
 
 /// Everything that decides how the weights come about, given the scans.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recipe {
+pub struct TrainingConfig {
     pub training: Config,
     pub episode: episode::Config,
     pub augment: augment::Config,

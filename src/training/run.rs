@@ -1,17 +1,19 @@
 //! The loop itself, from where the last checkpoint left it to the end.
 
 use super::adamw::AdamW;
-use super::checkpoint::{self, About, Damage, State};
+use super::checkpoint::{self, Provenance, Damage, State};
 use super::one_cycle::one_cycle;
 use super::step::{Tensors, step};
-use super::validation::{self, BrokenOff, Organs};
-use super::{Recipe, WEIGHTS, log, templates};
+use super::validation::{self, Organs};
+use super::{TrainingConfig, WEIGHTS, log, templates};
 use crate::artifact;
 use crate::episode::{self, Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::inference;
+use crate::network::Network;
 use crate::report::EpochRow;
 use crate::{rng, weights};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,8 +29,10 @@ const PATIENCE: u64 = 10;
 
 /// What one training works on.
 pub struct Run<'a> {
-    pub model: &'a Model,
-    pub recipe: &'a Recipe,
+    pub model: &'a Network,
+    pub recipe: &'a TrainingConfig,
+    /// How the organs of the log are segmented; no templates take part.
+    pub inference: &'a inference::Config,
     pub train: &'a [Scan],
     pub held_out: &'a [Scan],
     /// Ids of the scans that the initial weights have seen.
@@ -47,11 +51,11 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     /// `seen`: ids of the scans that the weights have seen before.
-    fn about(&self, seen: &[String]) -> About {
-        let learns = self.recipe.rules.supervision.source != Source::None;
+    fn about(&self, seen: &[String]) -> Provenance {
+        let learns = self.recipe.rules.supervision.source != Source::Untrained;
         let now = self.train.iter().filter(|_| learns).map(|scan| &scan.id);
         let before = seen.iter().filter(|id| self.train.iter().all(|scan| scan.id != **id) || !learns);
-        About {
+        Provenance {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: self.config.to_owned(),
             fold: self.fold.to_owned(),
@@ -80,18 +84,18 @@ pub enum Event<'e> {
 /// stay); checkpoints that are all damaged, or of a training with other scans.
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
-    let lessons: Vec<Lesson> = lessons(run);
+    let sources: Vec<EpisodeSource> = sources(run);
     let position = checkpoint::newest(folder)?;
     let about = run.about(position.as_ref().map_or(run.seen, |position| &position.about.trained_on));
-    templates::write(folder, run.train, model.config.prediction.templates, &about)?;
+    templates::write(folder, run.train, run.inference.templates, &about)?;
     let (expected, remedy) = match recipe.rules.supervision.source {
         Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
         Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),
-        Source::None => {
+        Source::Untrained => {
             return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about);
         }
     };
-    if lessons.iter().any(|lesson| lesson.candidates.is_empty()) {
+    if sources.iter().any(|source| source.candidates.is_empty()) {
         let expected = format!("at least {expected} within the limits of [episode]");
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
@@ -120,8 +124,8 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let (sender, episodes) = sync_channel(PREFETCH);
     std::thread::scope(|scope| {
         let first = state.step;
-        let (train, fold, lessons) = (run.train, run.fold, &lessons);
-        scope.spawn(move || prepare(train, recipe, fold, lessons, first, &sender));
+        let (train, fold, sources) = (run.train, run.fold, &sources);
+        scope.spawn(move || prepare(train, recipe, fold, sources, first, &sender));
         let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
@@ -133,39 +137,39 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
 
 /// What a network learns from.
 #[derive(Clone)]
-struct Lesson {
+struct EpisodeSource {
     episode: episode::Config,
     candidates: Candidates,
 }
 
 /// One a network.
-fn lessons(run: &Run) -> Vec<Lesson> {
-    let mut lessons: Vec<Lesson> = vec![];
-    for network in 0..run.model.config.features.networks {
-        let episode = run.recipe.episode.of_network(network);
-        let lesson = match lessons.last() {
+fn sources(run: &Run) -> Vec<EpisodeSource> {
+    let mut sources: Vec<EpisodeSource> = vec![];
+    for network in 0..run.model.config.features.ensemble_size {
+        let episode = run.recipe.episode.of_member(network);
+        let source = match sources.last() {
             Some(last) if last.episode == episode => last.clone(),
-            _ => Lesson { candidates: Candidates::new(run.train, &episode, &run.recipe.rules), episode },
+            _ => EpisodeSource { candidates: Candidates::new(run.train, &episode, &run.recipe.rules), episode },
         };
-        lessons.push(lesson);
+        sources.push(source);
     }
-    lessons
+    sources
 }
 
 /// Makes the episodes of steps `first`, `first` + 1, ... until nobody wants them any more.
 fn prepare(
     train: &[Scan],
-    recipe: &Recipe,
+    recipe: &TrainingConfig,
     fold: &str,
-    lessons: &[Lesson],
+    sources: &[EpisodeSource],
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let Recipe { training, augment, .. } = recipe;
+    let TrainingConfig { training, augment, .. } = recipe;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
-        let Lesson { episode, candidates } = &lessons[learner(step, lessons.len())];
+        let EpisodeSource { episode, candidates } = &sources[learner(step, sources.len())];
         let augment = augment.after(step as f64 / training.steps() as f64);
         let drawn = episode::draw(&mut rng, candidates, episode)
             .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng));
@@ -183,7 +187,7 @@ fn learner(step: u64, networks: usize) -> usize {
 struct Trainer<'a> {
     run: &'a Run<'a>,
     /// Of its beginning.
-    about: About,
+    about: Provenance,
     /// One a network.
     optimisers: Vec<AdamW>,
     /// Running means and variances of batch norm, which every forward pass changes.
@@ -206,8 +210,8 @@ impl Trainer<'_> {
             // An epoch's end may be still to come where a stop broke off its validation.
             if self.state.is_epoch_open() && self.state.step.is_multiple_of(config.iterations_per_epoch) {
                 match self.end_epoch(rows)? {
-                    Ok(()) => show(Event::Epoch(rows)),
-                    Err(BrokenOff) => return self.stop(),
+                    ControlFlow::Continue(()) => show(Event::Epoch(rows)),
+                    ControlFlow::Break(()) => return self.stop(),
                 }
             }
             if self.state.step >= config.steps() {
@@ -284,9 +288,9 @@ impl Trainer<'_> {
         one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)
     }
 
-    /// Validates where it is due, logs, saves; or does nothing where validation was broken off.
-    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<Result<(), BrokenOff>> {
-        let Run { model, recipe, held_out, organs, folder, stop, .. } = self.run;
+    /// Validates where it is due, logs, saves; breaks, and does nothing, where the training was told to stop meanwhile.
+    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<ControlFlow<()>> {
+        let Run { model, recipe, inference, held_out, organs, folder, stop, .. } = *self.run;
         let config = &recipe.training;
         let epoch = self.state.step / config.iterations_per_epoch;
         let mut row = EpochRow {
@@ -301,14 +305,15 @@ impl Trainer<'_> {
         };
         let mut is_best = false;
         if epoch.is_multiple_of(config.validate_every_epochs) || epoch == config.epochs {
-            let on_supervoxels = match validation::on_supervoxels(model, held_out, recipe, stop) {
-                Ok(outcome) => outcome,
-                Err(broken_off) => return Ok(Err(broken_off)),
+            let ControlFlow::Continue(on_supervoxels) = validation::on_supervoxels(model, held_out, recipe, stop) else {
+                return Ok(ControlFlow::Break(()));
             };
-            row.organ_dice = match organs.map(|organs| validation::on_organs(model, organs, stop)).transpose() {
-                Ok(dice) => dice.flatten(),
-                Err(broken_off) => return Ok(Err(broken_off)),
-            };
+            if let Some(organs) = organs {
+                let ControlFlow::Continue(dice) = validation::on_organs(model, inference, organs, stop) else {
+                    return Ok(ControlFlow::Break(()));
+                };
+                row.organ_dice = dice;
+            }
             if let Some((loss, dice)) = on_supervoxels {
                 (row.validation_loss, row.validation_dice) = (Some(loss), Some(dice));
                 is_best = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best);
@@ -329,7 +334,7 @@ impl Trainer<'_> {
         if self.saved.elapsed() >= SAVE_EVERY {
             self.save_last()?;
         }
-        Ok(Ok(()))
+        Ok(ControlFlow::Continue(()))
     }
 
     fn save(&self, name: &str) -> Result<()> {
@@ -343,7 +348,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn about(&self) -> About {
-        About { state: self.state.clone(), ..self.about.clone() }
+    fn about(&self) -> Provenance {
+        Provenance { state: self.state.clone(), ..self.about.clone() }
     }
 }

@@ -2,7 +2,7 @@
 //! votes on the query (MAGeT-Brain, Chakravarty et al. 2013). They are training scans, and stand on the network's grid in
 //! a file beside the weights, because weights may be given away where scans may not.
 
-use super::checkpoint::{self, About};
+use super::checkpoint::{self, Provenance};
 use crate::episode::Scan;
 use crate::error::{Error, Result};
 use crate::tensor::from_voxels;
@@ -15,7 +15,7 @@ const FILE: &str = "templates.safetensors";
 const PREFIX: &str = "scan ";
 
 /// Writes up to `most` of the scans, as even as their order allows, into `folder`; nothing where `most` is 0.
-pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Result<()> {
+pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> Result<()> {
     if most == 0 {
         return Ok(());
     }
@@ -30,14 +30,14 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Resul
 ///
 /// # Errors
 /// There are none, or they are another training's.
-pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Tensor>> {
+pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tensor>> {
     if most == 0 {
         return Ok(vec![]);
     }
     let path = beside(weights);
     let refuse = |found: &str| {
         let expected = format!("the scans without labels that {} is asked with", weights.display());
-        let remedy = "copy it from the run, or set prediction.templates = 0 and go without";
+        let remedy = "copy it from the run, or set inference.templates = 0 and go without";
         Err(Error::file(&path, expected, found, remedy))
     };
     if !path.exists() {
@@ -67,8 +67,8 @@ mod tests {
     use crate::training::checkpoint::State;
     use ndarray::Array3;
 
-    fn about(fold: &str) -> About {
-        About {
+    fn about(fold: &str) -> Provenance {
+        Provenance {
             ssl3d: String::new(),
             config: String::new(),
             fold: fold.to_owned(),

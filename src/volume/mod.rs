@@ -4,15 +4,15 @@
 //! **R**ight, y towards **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows).
 //! How a file stores them is the business of [`nifti`] and [`orientation`] alone.
 
+mod classes;
 pub mod dataset;
 pub mod dicom;
-pub mod foreground;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;
-pub mod preprocess;
 pub mod resample;
-pub mod sparse;
+
+pub use classes::{Class, ClassMap};
 
 use ndarray::Array3;
 

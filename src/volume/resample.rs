@@ -29,7 +29,7 @@ impl Along {
         Self { n_in, n_out, scale: n_in as f64 / n_out as f64, offset: 0.0 }
     }
 
-    /// About the same middle, with output voxels that are `scale` input voxels long. The extents may differ by less than
+    /// Provenance the same middle, with output voxels that are `scale` input voxels long. The extents may differ by less than
     /// a voxel of either.
     pub fn centred(n_in: usize, n_out: usize, scale: f64) -> Self {
         Self { scale, offset: (n_in as f64 - scale * n_out as f64) / 2.0, ..Self::whole(n_in, n_out) }

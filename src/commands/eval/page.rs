@@ -1,7 +1,6 @@
 //! The page of an evaluation.
 
 use super::{Args, Evaluation, Example};
-use crate::baseline;
 use crate::commands::train::group_folder;
 use crate::config::Config;
 use crate::episode::Source;
@@ -87,7 +86,7 @@ impl Evaluation {
 /// What segmented, in the words of the page.
 fn segmenter(config: &Config) -> &'static str {
     match config.supervision.source {
-        _ if config.baseline.method != baseline::Method::None => "laying its labels over them",
+        _ if !config.system.is_trained() => "laying its labels over them",
         Source::Supervoxels if config.split.setting == 1 => "a network that was trained without any label",
         Source::Supervoxels => {
             "a network that was trained without a label, but for leaving out what shows a tested organ"
@@ -96,7 +95,7 @@ fn segmenter(config: &Config) -> &'static str {
             "a network that has learned from annotated organs, these too"
         }
         Source::Organs => "a network that has learned from other annotated organs",
-        Source::None => "a network that was not trained",
+        Source::Untrained => "a network that was not trained",
     }
 }
 

@@ -3,12 +3,11 @@
 
 use super::{Args, Evaluation, evaluate, summarise};
 use crate::artifact;
-use crate::baseline;
 use crate::commands::progress::note;
 use crate::config::{self, Config};
 use crate::episode::Source;
 use crate::error::{Error, Result};
-use crate::features::Network;
+use crate::network::System as Kind;
 use crate::metrics::Protocol;
 use crate::prototypes::Method;
 use crate::report::compare::{Comparison, compare};
@@ -65,7 +64,7 @@ pub fn run(args: &Args, others: &[PathBuf]) -> Result<()> {
 fn is_floor(run: &Path, overrides: &[String]) -> bool {
     let config = std::fs::read_to_string(run.join("config.toml")).ok();
     let config = config.and_then(|text| config::with_overrides(&text, "", overrides).ok()); // a fault is told later
-    config.is_some_and(|config| config.baseline.method != baseline::Method::None)
+    config.is_some_and(|config| !config.system.is_trained())
 }
 
 fn score(args: &Args, run: &Path, fold: Option<String>) -> Result<Evaluation> {
@@ -136,26 +135,25 @@ fn name_apart(systems: &mut [System]) {
 fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
     let of_system = |system: &'a System| {
         let System { name, config, setups, summary, .. } = system;
-        let is_floor = config.baseline.method != baseline::Method::None;
-        let is_learned = !is_floor && config.supervision.source != Source::None;
+        let is_floor = !config.system.is_trained();
+        let is_learned = !is_floor && config.supervision.source != Source::Untrained;
         summary.iter().map(move |scores| table::System {
             name,
-            network: match (config.features.network, config.features.networks) {
+            network: match (config.network().is_slice_wise(), config.features.ensemble_size) {
                 _ if is_floor => "-".to_owned(),
-                (Network::UNet3d, 1) => "3D".to_owned(),
-                (Network::UNet2d | Network::SeNet, 1) => "2D".to_owned(),
-                (Network::UNet3d, several) => format!("{several} x 3D"),
-                (Network::UNet2d | Network::SeNet, several) => format!("{several} x 2D"),
+                (false, 1) => "3D".to_owned(),
+                (true, 1) => "2D".to_owned(),
+                (false, several) => format!("{several} x 3D"),
+                (true, several) => format!("{several} x 2D"),
             },
             learns_from: match config.supervision.source {
                 _ if !is_learned => "-",
                 Source::Organs if config.training.initial_weights != training::RANDOM => "supervoxels, then organs",
                 Source::Organs => "organs",
-                Source::Supervoxels | Source::None => "supervoxels",
+                Source::Supervoxels | Source::Untrained => "supervoxels",
             },
-            prototypes: match (config.features.network, config.prototypes.method) {
-                _ if is_floor => "-",
-                (Network::SeNet, _) => "-",
+            prototypes: match (config.system, config.prototypes.method) {
+                (Kind::SeNet | Kind::MaskCopy | Kind::MaskAffine, _) => "-",
                 (_, Method::Alp) => "ALP",
                 (_, Method::Global) => "global",
             },

@@ -54,7 +54,7 @@ impl Place {
     }
 
     fn regions(&self, id: &str) -> PathBuf {
-        cohort::supervoxel_path(&self.out(), id)
+        scans::supervoxel_path(&self.out(), id)
     }
 
     fn written(&self, id: &str) -> SystemTime {
