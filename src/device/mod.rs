@@ -5,9 +5,7 @@
 //! therefore [`resolve`] has to run before any other use of CUDA: random seeds, `tch::Cuda`, the first tensor on a GPU.
 
 mod cuda;
-/// Free memory of the host.
 pub mod memory;
-/// Number of threads of libtorch and rayon.
 pub mod threads;
 
 pub use cuda::{CudaStatus, Gpu, Libtorch, cuda_status, libtorch};

@@ -1,8 +1,8 @@
-//! Annotating a few slices only, as the few-shot evaluations do.
+//! Selection of a few annotated slices, as in the few-shot evaluations.
 
 use ndarray::{Array3, Axis};
 
-/// `labels` in these axial slices; `ignore`, the value of what nobody has looked at, in all others.
+/// `labels` `[z, y, x]` in the given axial slices, and `ignore`, the value of unannotated voxels, in all others.
 pub fn annotate_slices(labels: &Array3<i32>, slices: &[usize], ignore: i32) -> Array3<i32> {
     let mut sparse = Array3::from_elem(labels.raw_dim(), ignore);
     for &z in slices {
@@ -13,7 +13,7 @@ pub fn annotate_slices(labels: &Array3<i32>, slices: &[usize], ignore: i32) -> A
 
 /// The middle slices of `n` equal chunks of the slices that show `value`, in rising order: of C such slices those of
 /// rank floor((2 k + 1) C / (2 n)), k = 0 .. n - 1, i.e. at 1/6, 1/2, 5/6 for n = 3 and the middle one for n = 1
-/// (ALPNet, Ouyang et al. 2020, as ADNet's code rounds it). All of them where there are no more than `n`.
+/// (ALPNet, Ouyang et al. 2020, as ADNet's code rounds it). If there are no more than `n` such slices, all of them.
 pub fn middle_slices(labels: &Array3<i32>, value: i32, n: usize) -> Vec<usize> {
     let shows = |z: &usize| labels.index_axis(Axis(0), *z).iter().any(|&label| label == value);
     let slices: Vec<usize> = (0..labels.len_of(Axis(0))).filter(shows).collect();
