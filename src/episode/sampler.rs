@@ -1,4 +1,4 @@
-//! The draw of an episode: scans, slabs and the classes that they show.
+//! Drawing an episode: scans, slabs and the classes that they show.
 
 use super::candidates::{Candidates, Class, Scan, common};
 use super::supervision::Source;
@@ -8,39 +8,41 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Section `[episode]`.
+/// Section `[episode]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Supervoxels (or organs) per episode, each a foreground class of its own.
+    /// Number of supervoxels (or organs) per episode, 1 to 255; each is a foreground class of its own.
     pub regions: usize,
-    /// Fewest voxels of one on the working grid, within its slab.
+    /// Fewest voxels of a supervoxel on the working grid, within its slab.
     pub min_size_vox: usize,
     /// Largest supervoxel, as a fraction of all voxels with a label (the body, where the outside has label 0).
     pub max_fraction: f64,
-    /// Leave out supervoxels that lie at the border of the body or of the image.
+    /// Whether to leave out supervoxels at the border of the body or of the image.
     pub exclude_border: bool,
-    /// Share of its lateral and through-plane surface that such a one may have there.
+    /// Fraction of its lateral and through-plane surface that a supervoxel may have at the border, where these are left
+    /// out.
     pub max_border_fraction: f64,
-    /// Consecutive slices of an episode, drawn; 0: the whole volume.
+    /// Number of consecutive slices of an episode (a slab); 0: the whole volume.
     pub depth_vox: usize,
+    /// Whether support and query are the same slab.
     pub windows: Windows,
-    /// The first so many networks (`features.networks`) learn from whole volumes, whatever the two keys above say.
+    /// Number of ensemble members (the first ones) that train on whole volumes, whatever the two keys above are.
     pub whole_networks: usize,
 }
 
-/// Whether support and query show a supervoxel on the same slices.
+/// Whether support and query show a supervoxel on the same slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Windows {
     /// One slab for both.
     Same,
-    /// Each its own, where the supervoxel is large enough for two (Hansen et al. 2022).
+    /// A slab for each, where the supervoxel is large enough for two (Hansen et al. 2022).
     Different,
 }
 
 impl Config {
-    /// As the network of this number learns.
+    /// The section as it applies to the ensemble member of this number.
     pub fn of_network(&self, network: usize) -> Self {
         if network < self.whole_networks {
             Self { depth_vox: 0, windows: Windows::Same, ..self.clone() }
@@ -49,6 +51,10 @@ impl Config {
         }
     }
 
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, or separate slabs are configured together with whole volumes.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String, remedy: &str| {
             Err(Error::invalid(format!("episode.{key}"), expected, found, remedy))
@@ -72,28 +78,35 @@ impl Config {
     }
 }
 
-/// Consecutive slices of a scan, which is named by its position among those that the candidates were made from.
+/// Consecutive slices of a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slab {
+    /// Position of the scan among those of the candidates.
     pub scan: usize,
+    /// The slices.
     pub slices: Range<usize>,
 }
 
-/// Two slabs of equal depth and distinct classes (supervoxels or organs) that both show.
+/// Two slabs of equal depth, and distinct classes (supervoxels or organs) that both show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
+    /// What the classes are.
     pub source: Source,
+    /// Slab of the support.
     pub support: Slab,
+    /// Slab of the query.
     pub query: Slab,
+    /// Label of each class in the scan's map of supervoxels or organs.
     pub classes: Vec<i32>,
 }
 
-/// Support and query are one scan, or two where organs are the source, uniformly among those with candidates.
+/// Draws an episode. Support and query are one scan, or two if organs are the source, uniformly among the scans with
+/// candidates.
 ///
-/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or as many as there are.
+/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or all if there are fewer.
 /// - Slabs: a class that both scans show, for each side a slab that shows it, then further classes of these two slabs.
 ///
-/// None where no scan has any candidates.
+/// `None` if no scan has any candidates.
 pub fn draw(rng: &mut impl Rng, candidates: &Candidates, config: &Config) -> Option<Draw> {
     let positions = 0..candidates.classes.len();
     if candidates.source == Source::Organs {
@@ -152,13 +165,13 @@ fn one_of<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> Option<&'a T> {
     if items.is_empty() { None } else { Some(&items[rng.random_range(0..items.len())]) }
 }
 
-/// `count` distinct items, or as many as there are.
+/// `count` distinct items, or all if there are fewer.
 fn some_of<T: Clone>(rng: &mut impl Rng, items: &[T], count: usize) -> Vec<T> {
     let chosen = rand::seq::index::sample(rng, items.len(), count.min(items.len()));
     chosen.iter().map(|i| items[i].clone()).collect()
 }
 
-/// What a drawn slab shows: its image, and a label map with 1, 2, ... for the drawn classes in their order and 0
+/// The image of a drawn slab, and its label map `[z, y, x]` with 1, 2, ... for the drawn classes in their order and 0
 /// elsewhere.
 pub fn materialise(scan: &Scan, slab: &Slab, draw: &Draw) -> (Array3<f32>, Array3<u8>) {
     let slices = s![slab.slices.clone(), .., ..];
