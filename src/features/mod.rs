@@ -1,4 +1,4 @@
-//! Volume -> feature map.
+//! Feature extraction: volumes to feature maps (paper, section 3.3).
 
 pub mod blocks;
 pub mod se_net;
@@ -11,19 +11,21 @@ use serde::{Deserialize, Serialize};
 pub use se_net::SeNet;
 pub use unet::UNet;
 
-/// Section `[features]`.
+/// Section `[features]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Architecture of the network.
     pub network: Network,
-    /// U-Nets that take turns: each step of training is one network's. Asked for features they have an equal say
-    /// (Lakshminarayanan et al. 2017, "Deep ensembles").
+    /// Number of U-Nets in the ensemble, 1 to 16. Training steps alternate between the members; their features have
+    /// equal weight (Lakshminarayanan et al. 2017, "Deep ensembles").
     pub networks: usize,
-    /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
+    /// Channels of the first level, doubled at each further level; for an SE-Net the channels of each block of the
+    /// segmenter.
     pub f_maps: i64,
-    /// After each convolution.
+    /// Normalisation after each convolution.
     pub norm: Norm,
-    /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
+    /// Number of resolution levels, that of the input included. An SE-Net does not use this and the following keys.
     pub levels: usize,
     /// Channels of the feature map.
     pub output_channels: i64,
@@ -33,19 +35,26 @@ pub struct Config {
     pub output_level: usize,
 }
 
+/// Architecture of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
+    /// A U-Net of volumes.
     #[serde(rename = "unet-3d")]
     UNet3d,
-    /// The same slice by slice: what lies above and below a slice does not matter.
+    /// The same U-Net on each slice, independent of the slices above and below.
     #[serde(rename = "unet-2d")]
     UNet2d,
-    /// Slices of the support steer a network that segments slices of the query; there are no prototypes.
+    /// A network that segments slices of the query, modulated by slices of the support; without prototypes
+    /// ([`se_net`]).
     #[serde(rename = "se-net")]
     SeNet,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, or the number of pooling factors does not fit the number of levels.
     pub fn check(&self) -> Result<()> {
         let key = |name: &str| format!("features.{name}");
         let refuse = |name: &str, expected: &str, found: String| {
@@ -82,12 +91,12 @@ impl Config {
         Ok(())
     }
 
-    /// Channels of level 0, 1, ...
+    /// Number of channels of level 0, 1, ...
     pub fn channels(&self) -> Vec<i64> {
         (0..self.levels).map(|level| self.f_maps << level).collect()
     }
 
-    /// Resolution of each level for an input of this many voxels.
+    /// Shape z y x of each level for an input of `input_vox` voxels.
     pub fn level_shapes(&self, input_vox: [i64; 3]) -> Vec<[i64; 3]> {
         let mut shapes = vec![input_vox];
         for factors in &self.pooling {
