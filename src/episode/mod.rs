@@ -1,5 +1,5 @@
-//! Episodes: a scan whose supervoxels serve as organs, and a random transform of the same scan; or
-//! two scans with annotated organs that are not tested.
+//! Episodes: a scan whose supervoxels serve as organs, and a random transform of the same scan; or two scans with
+//! annotated organs that are not tested.
 
 pub mod candidates;
 pub mod sampler;

@@ -1,4 +1,4 @@
-//! Supervoxels: the regions of a volume that serve as pseudo-labels in place of annotated organs (paper, section 3.2).
+//! Supervoxels: the regions of a volume that serve as pseudo-labels in place of annotated organs (paper, section 3.1).
 
 pub mod connectivity;
 pub mod felzenszwalb;
