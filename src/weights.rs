@@ -1,5 +1,5 @@
 //! Named tensors in safetensors files, written atomically and checked on reading. Files of this crate carry the digests
-//! of their tensors ([`Seal`]); files of other programs are read without.
+//! of their tensors; files of other programs are read without.
 
 mod seal;
 

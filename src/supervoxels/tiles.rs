@@ -69,7 +69,7 @@ struct Tile {
     /// NaN where there is no voxel, or one outside the mask.
     intensity: [f32; TILE],
     owner: [u32; TILE],
-    /// Some owners of voxels here; NOBODY if there are fewer.
+    /// Some owners of the tile's voxels; NOBODY if there are fewer.
     likely: [u32; LIKELY],
     /// Lowest and highest intensity; the first is larger where the tile is empty.
     range: [f32; 2],

@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most bytes after the last voxel that are ignored, since some writers pad; with more the file is of another kind.
 const TRAILING_BYTES: u64 = 64 << 20;
-/// Largest distance of a stored label from an integer: a rounded slope (1/255 in float32, say) causes about this much.
+/// Largest distance of a stored label from an integer: a rounded slope (for instance 1/255 in float32) causes about
+/// this much.
 const INTEGER_TOLERANCE: f64 = 1e-3;
 const DECODED_AT_ONCE_VOX: usize = 1 << 16;
 
