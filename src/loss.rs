@@ -1,4 +1,4 @@
-//! What training minimises: paper, section 3.5, Eqs. 3.6 and 3.7.
+//! The training loss: paper, section 3.5, Eqs. 3.6 and 3.7.
 
 use crate::error::{Error, Result};
 use crate::similarity::probabilities;
@@ -6,21 +6,27 @@ use crate::prototypes::Competition;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Section `[loss]`.
+/// Section `[loss]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Weight of the soft Dice loss of Eq. 3.6, 0 to 1000.
     pub dice_weight: f64,
+    /// Weight of the cross-entropy, 0 to 1000.
     pub cross_entropy_weight: f64,
-    /// Weight of a background voxel in the cross-entropy, beside 1 for every other.
+    /// Weight of a background voxel in the cross-entropy; voxels of other classes have weight 1.
     pub background_weight: f64,
-    /// Weight of the loss with the roles of support and query swapped (lambda).
+    /// Weight of the alignment loss (lambda, Eq. 3.7), in which support and query swap their roles.
     pub alignment_weight: f64,
-    /// Fraction of training after which that loss is switched on.
+    /// Fraction of the training steps after which the alignment loss is added.
     pub alignment_start: f64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A weight is outside of 0 to 1000, both segmentation weights are 0, or `alignment_start` is not a fraction.
     pub fn check(&self) -> Result<()> {
         let weights = [
             ("dice_weight", self.dice_weight),
@@ -46,7 +52,8 @@ impl Config {
     }
 }
 
-/// The loss of scores (1, 1 + K, D, H, W) against class indices (D, H, W), as a scalar.
+/// The segmentation loss (Eq. 3.6) of scores (1, 1 + K, D, H, W) against class indices (D, H, W): the weighted sum of
+/// Dice and cross-entropy, as a scalar.
 pub fn segmentation(scores: &Tensor, truth: &Tensor, competition: Competition, config: &Config) -> Tensor {
     let count = scores.size()[1] - 1;
     let kind = scores.kind();
@@ -66,16 +73,25 @@ pub fn segmentation(scores: &Tensor, truth: &Tensor, competition: Competition, c
     total
 }
 
-/// Eq. 3.6, mean over the K classes: 1 - (2 sum p y + 1) / (sum p + sum y + 1) for `p`, `y` (1, K, D, H, W).
+/// Soft Dice loss (Eq. 3.6), mean over the K classes: 1 - (2 sum p y + 1) / (sum p + sum y + 1) for `p`, `y` (1, K, D,
+/// H, W).
 ///
-/// Both empty gives 0; an empty truth against n predicted voxels n / (n + 1).
+/// Two empty masks give 0; an empty truth against n predicted voxels gives n / (n + 1).
+///
+/// ```
+/// let mask = tch::Tensor::ones([1, 1, 1, 2, 3], (tch::Kind::Double, tch::Device::Cpu));
+/// assert_eq!(ssl3d::loss::dice(&mask, &mask).double_value(&[]), 0.0);
+/// let missed = ssl3d::loss::dice(&mask.zeros_like(), &mask).double_value(&[]);
+/// assert!((missed - 6.0 / 7.0).abs() < 1e-12);
+/// ```
 pub fn dice(p: &Tensor, y: &Tensor) -> Tensor {
     let sum = |t: &Tensor| t.sum_dim_intlist([2i64, 3, 4].as_slice(), false, t.kind());
     let ratio = (sum(&(p * y)) * 2.0 + 1.0) / (sum(p) + sum(y) + 1.0); // (1, K)
     1.0 - ratio.mean(p.kind())
 }
 
-/// sum_x w_y(x) (-log p_y(x)) / sum_x w_y(x), w = `background_weight` for class 0 and 1 for the others.
+/// Weighted cross-entropy: sum_x w_y(x) (-log p_y(x)) / sum_x w_y(x), where w is `background_weight` for class 0 and 1
+/// for the others.
 fn cross_entropy(scores: &Tensor, truth: &Tensor, background_weight: f64) -> Tensor {
     let count = scores.size()[1];
     let weight = Tensor::ones([count], (scores.kind(), scores.device()));
@@ -84,7 +100,7 @@ fn cross_entropy(scores: &Tensor, truth: &Tensor, background_weight: f64) -> Ten
     log.nll_loss_nd(&truth.unsqueeze(0), Some(weight), tch::Reduction::Mean, -100)
 }
 
-/// The same for each class against the rest, mean over the classes.
+/// Weighted binary cross-entropy of each class against the rest, mean over the classes.
 fn binary_cross_entropy(logits: &Tensor, y: &Tensor, background_weight: f64) -> Tensor {
     let weight = y * (1.0 - background_weight) + background_weight;
     let entropy = logits.binary_cross_entropy_with_logits(y, None::<Tensor>, None::<Tensor>, tch::Reduction::None);

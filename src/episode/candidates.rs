@@ -1,4 +1,4 @@
-//! What the scans offer to episodes: which supervoxels or organs, and on which slices. Looked up once.
+//! The supervoxels or organs of each scan that episodes may use, and the slabs that show them; computed once.
 
 use super::Config;
 use super::supervision::{Rules, Source};
@@ -7,28 +7,35 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// A scan with its supervoxels on the working grid, `[z, y, x]`; region 0 is outside the body.
+/// A scan with its supervoxels on the working grid, `[z, y, x]`; region 0 is outside of the body.
 #[derive(Debug, Clone)]
 pub struct Scan {
+    /// Id of the scan in its dataset.
     pub id: String,
+    /// Intensities.
     pub image: Array3<f32>,
+    /// Supervoxels, labelled 1..=n.
     pub regions: Array3<i32>,
-    /// Class indices 1 ..= K in the order of `data.classes`, 0 elsewhere; where [`Rules::need_organs`] asks for them.
+    /// Class indices 1 ..= K in the order of `data.classes`, 0 elsewhere; present if [`Rules::need_organs`] requires
+    /// them.
     pub organs: Option<Array3<u8>>,
+    /// Spacing along z, y, x.
     pub spacing_mm: [f64; 3],
 }
 
 /// A supervoxel or an organ of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
+    /// Its label in the map of supervoxels or organs.
     pub label: i32,
-    /// From the first to the last slice that shows it.
+    /// Slices from the first to the last that shows it.
     pub slices: Range<usize>,
     /// First slices of the slabs that show enough of it, ascending; at least one.
     pub slabs: Vec<usize>,
 }
 
 impl Class {
+    /// Whether the slab that starts at slice `first` shows enough of the class.
     pub fn is_shown_from(&self, first: usize) -> bool {
         self.slabs.binary_search(&first).is_ok()
     }
@@ -37,20 +44,22 @@ impl Class {
 /// The admissible classes of each scan, in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
+    /// Whether the classes are supervoxels or organs.
     pub source: Source,
+    /// The admissible classes of each scan.
     pub classes: Vec<Vec<Class>>,
-    /// Slices of a slab of each scan: as configured, or all of its own.
+    /// Number of slices of a slab of each scan: as configured, or all slices of the scan.
     pub depth_vox: Vec<usize>,
-    /// Where organs are the source: for each scan as support those that may be its query.
+    /// For each scan as support, the scans that may be its query; empty unless organs are the source.
     pub partners: Vec<Vec<usize>>,
 }
 
 impl Candidates {
-    /// Setting 2 leaves out what shows a tested organ: supervoxels with a voxel of one where an episode is a whole
-    /// volume, slabs with a slice of one otherwise.
+    /// Finds the admissible classes of all scans. Setting 2 leaves out whatever shows a tested organ: supervoxels with
+    /// a voxel of one if an episode is a whole volume, slabs with a slice of one otherwise.
     ///
     /// # Panics
-    /// A scan lacks the organs that the rules ask for.
+    /// A scan lacks the organs that the rules require.
     pub fn new(scans: &[Scan], config: &Config, rules: &Rules) -> Self {
         let source = rules.supervision.source;
         let of = |(position, scan): (usize, &Scan)| match source {
@@ -74,6 +83,7 @@ impl Candidates {
         Self { source, classes, depth_vox, partners }
     }
 
+    /// Whether no episode can be drawn.
     pub fn is_empty(&self) -> bool {
         match self.source {
             Source::Organs => self.partners.iter().all(Vec::is_empty),
@@ -82,7 +92,7 @@ impl Candidates {
     }
 }
 
-/// The classes that two scans (or one and itself) share.
+/// The classes that two scans (or one and itself) have in common, as pairs.
 pub fn common<'a>(a: &'a [Class], b: &'a [Class]) -> impl Iterator<Item = (&'a Class, &'a Class)> {
     a.iter().filter_map(|of_a| b.binary_search_by_key(&of_a.label, |c| c.label).ok().map(|at| (of_a, &b[at])))
 }
@@ -118,12 +128,12 @@ fn organs(scan: &Scan, config: &Config, rules: &Rules) -> Vec<Class> {
     classes(organs, is_learned, scan, config, &dropped)
 }
 
-/// For each slice whether it shows any tested organ.
+/// Whether each slice shows any tested organ.
 fn shows_tested(organs: &Array3<u8>, rules: &Rules) -> Vec<bool> {
     organs.outer_iter().map(|slice| slice.iter().any(|organ| rules.tested.contains(organ))).collect()
 }
 
-/// The labels of `map` above 0 that `keep` lets pass and some slab shows enough of.
+/// The labels of `map` above 0 that pass `keep` and of which some slab shows enough.
 fn classes<L: Copy + Into<i32>>(
     map: &Array3<L>,
     keep: impl Fn(i32) -> bool,

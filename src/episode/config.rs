@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Supervoxels (or organs) per episode, each a foreground class of its own.
+    /// Number of supervoxels (or organs) per episode, 1 to 255; each is a foreground class of its own.
     pub regions: usize,
-    /// Fewest voxels of one on the working grid, within its slab.
+    /// Fewest voxels of a supervoxel on the working grid, within its slab.
     pub min_size_vox: usize,
     /// Largest supervoxel, as a fraction of all voxels with a label (the body, where the outside has label 0).
     pub max_fraction: f64,
-    /// Consecutive slices of an episode, drawn; 0: the whole volume.
+    /// Number of consecutive slices of an episode (a slab); 0: the whole volume.
     pub depth_vox: usize,
     /// Whether support and query show a region on the same slices.
     pub slabs: Slabs,
@@ -41,6 +41,10 @@ impl Config {
         }
     }
 
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, or separate slabs are configured together with whole volumes.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String, remedy: &str| {
             Err(Error::invalid(format!("episode.{key}"), expected, found, remedy))

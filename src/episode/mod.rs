@@ -1,5 +1,5 @@
-//! Episodes: a scan with some of its supervoxels as if they were organs, and a random transform of it; or two scans
-//! with some organs that are not tested.
+//! Episodes: a scan whose supervoxels serve as organs, and a random transform of the same scan; or two scans with
+//! annotated organs that are not tested.
 
 pub mod candidates;
 mod config;
@@ -17,21 +17,25 @@ use ndarray::{Array3, s};
 use rand::{Rng, RngExt};
 use sampler::{Slab, materialise};
 
-/// What one step learns from: `[z, y, x]` images with their label maps (0 and 1..=classes).
+/// The data of one training step: `[z, y, x]` images with their label maps (0 and 1..=classes).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
+    /// Intensities of the support.
     pub support_image: Array3<f32>,
+    /// Label map of the support.
     pub support_labels: Array3<u8>,
+    /// Intensities of the query.
     pub query_image: Array3<f32>,
+    /// Label map of the query.
     pub query_labels: Array3<u8>,
-    /// Foreground classes; each has voxels on both sides.
+    /// Number of foreground classes; each has voxels on both sides.
     pub classes: u8,
 }
 
 impl Episode {
-    /// Support and query as drawn from `scans`, transformed on the sides that `augment.apply_to` names. A class of
-    /// which either side keeps fewer than a quarter of `min_size_vox` voxels is dropped on both, and the classes
-    /// are numbered again; None where nothing is left.
+    /// Makes support and query of a draw from `scans`, transformed on the sides that `augment.apply_to` names. A class
+    /// of which either side keeps fewer than a quarter of `min_size_vox` voxels is removed on both sides, and the
+    /// others are renumbered; `None` if no class is left.
     pub fn make(
         scans: &[Scan],
         draw: &Draw,
@@ -74,7 +78,8 @@ impl Episode {
     }
 }
 
-/// A single slice has no neighbours that could turn or move into view.
+/// Removes the through-plane part of a transform of a single slice, which has no neighbours to rotate or move into
+/// view.
 fn keep_in_plane(params: &mut augment::Params) {
     if let Some(affine) = &mut params.affine {
         (affine.degrees_zyx[1], affine.degrees_zyx[2], affine.translation_mm[0]) = (0.0, 0.0, 0.0);
@@ -84,7 +89,8 @@ fn keep_in_plane(params: &mut augment::Params) {
     }
 }
 
-/// Drops the labels of 1..=`count` that have fewer than `least` voxels in either map; numbers the rest from 1.
+/// Removes the labels of 1..=`count` that have fewer than `least` voxels in either map, renumbers the others from 1 and
+/// returns their number.
 fn keep_common(support: &mut Array3<u8>, query: &mut Array3<u8>, count: usize, least: usize) -> u8 {
     let sizes = |labels: &Array3<u8>| {
         let mut sizes = vec![0; count + 1];

@@ -1,4 +1,4 @@
-//! The draw of an episode: scans, slabs and the classes that they show.
+//! Drawing an episode: scans, slabs and the classes that they show.
 
 use super::config::{Config, Slabs};
 use super::candidates::{Candidates, Class, Scan, common};
@@ -11,25 +11,32 @@ use std::ops::Range;
 /// Consecutive slices of a scan, which is named by its position among those that the candidates were made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slab {
+    /// Position of the scan among those of the candidates.
     pub scan: usize,
+    /// The slices.
     pub slices: Range<usize>,
 }
 
-/// Two slabs of equal depth and distinct classes (supervoxels or organs) that both show.
+/// Two slabs of equal depth, and distinct classes (supervoxels or organs) that both show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
+    /// What the classes are.
     pub source: Source,
+    /// Slab of the support.
     pub support: Slab,
+    /// Slab of the query.
     pub query: Slab,
+    /// Label of each class in the scan's map of supervoxels or organs.
     pub classes: Vec<i32>,
 }
 
-/// Support and query are one scan, or two where organs are the source, uniformly among those with candidates.
+/// Draws an episode. Support and query are one scan, or two if organs are the source, uniformly among the scans with
+/// candidates.
 ///
-/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or as many as there are.
+/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or all if there are fewer.
 /// - Slabs: a class that both scans show, for each side a slab that shows it, then further classes of these two slabs.
 ///
-/// None where no scan has any candidates.
+/// `None` if no scan has any candidates.
 pub fn draw(rng: &mut impl Rng, candidates: &Candidates, config: &Config) -> Option<Draw> {
     let positions = 0..candidates.classes.len();
     if candidates.source == Source::Organs {
@@ -88,13 +95,13 @@ fn one_of<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> Option<&'a T> {
     if items.is_empty() { None } else { Some(&items[rng.random_range(0..items.len())]) }
 }
 
-/// `count` distinct items, or as many as there are.
+/// `count` distinct items, or all if there are fewer.
 fn some_of<T: Clone>(rng: &mut impl Rng, items: &[T], count: usize) -> Vec<T> {
     let chosen = rand::seq::index::sample(rng, items.len(), count.min(items.len()));
     chosen.iter().map(|i| items[i].clone()).collect()
 }
 
-/// What a drawn slab shows: its image, and a label map with 1, 2, ... for the drawn classes in their order and 0
+/// The image of a drawn slab, and its label map `[z, y, x]` with 1, 2, ... for the drawn classes in their order and 0
 /// elsewhere.
 pub fn materialise(scan: &Scan, slab: &Slab, draw: &Draw) -> (Array3<f32>, Array3<u8>) {
     let slices = s![slab.slices.clone(), .., ..];

@@ -1,4 +1,4 @@
-//! Volume -> feature map.
+//! Feature extraction: volumes to feature maps (paper, section 3.3).
 
 pub mod blocks;
 pub mod unet;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use unet::UNet;
 
-/// Section `[features]`.
+/// Section `[features]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -20,9 +20,9 @@ pub struct Config {
     pub ensemble_size: usize,
     /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
     pub f_maps: i64,
-    /// After each convolution.
+    /// Normalisation after each convolution.
     pub norm: Norm,
-    /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
+    /// Number of resolution levels, that of the input included. An SE-Net does not use this and the following keys.
     pub levels: usize,
     /// Channels of the feature map.
     pub output_channels: i64,
@@ -44,6 +44,10 @@ pub enum Architecture {
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, or the number of pooling factors does not fit the number of levels.
     pub fn check(&self) -> Result<()> {
         let key = |name: &str| format!("features.{name}");
         let refuse = |name: &str, expected: &str, found: String| {
@@ -77,12 +81,12 @@ impl Config {
         Ok(())
     }
 
-    /// Channels of level 0, 1, ...
+    /// Number of channels of level 0, 1, ...
     pub fn channels(&self) -> Vec<i64> {
         (0..self.levels).map(|level| self.f_maps << level).collect()
     }
 
-    /// Resolution of each level for an input of this many voxels.
+    /// Shape z y x of each level for an input of `input_vox` voxels.
     pub fn level_shapes(&self, input_vox: [i64; 3]) -> Vec<[i64; 3]> {
         let mut shapes = vec![input_vox];
         for factors in &self.pooling {

@@ -1,5 +1,5 @@
-//! How good is a prediction: overlap with the truth and distance of its surface from the truth's, by protocol; their
-//! spread, and whether two sets of scores differ. Never touches torch.
+//! Metrics of a prediction: overlap with the truth and distance between the surfaces, by protocol; their mean and
+//! spread, and a test for differences between two sets of scores. Without libtorch.
 
 pub mod overlap;
 pub mod protocol;

@@ -1,4 +1,4 @@
-//! EncodedSupport features + masks -> prototypes: paper, section 3.4; SSL-ALPNet (Ouyang et al. 2020).
+//! Prototypes of the classes from support features and masks: paper, section 3.4; SSL-ALPNet (Ouyang et al. 2020).
 
 pub mod local;
 
@@ -7,19 +7,25 @@ use crate::tensor::{rows, to_vec};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Section `[prototypes]`.
+/// Section `[prototypes]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Kind of prototypes.
     pub method: Method,
-    /// Pooling windows while training and at test.
+    /// Pooling windows in training.
     pub train_window: Window,
+    /// Pooling windows at test.
     pub test_window: Window,
     /// A window belongs to a class if the class fills more than this fraction of it (T, Eq. 3.1).
     pub threshold: f64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A window has a number outside of 1 to 512, or the threshold is not a fraction below 1.
     pub fn check(&self) -> Result<()> {
         self.train_window.check("prototypes.train_window")?;
         self.test_window.check("prototypes.test_window")?;
@@ -31,12 +37,13 @@ impl Config {
     }
 }
 
+/// Kind of prototypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Adaptive local pooling: one prototype a window, and the foreground's masked mean.
+    /// Adaptive local pooling: one prototype for each window, and the masked mean of each foreground class.
     Alp,
-    /// One masked mean a class (PANet).
+    /// One masked mean for each class (PANet).
     Global,
 }
 
@@ -44,9 +51,9 @@ pub enum Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Window {
-    /// Voxels of the feature map in a window; what is left at the far ends is not pooled.
+    /// Voxels of the feature map in a window; a rest at the far ends is not pooled.
     Size([i64; 3]),
-    /// Windows along each axis, as even as the size allows.
+    /// Number of windows along each axis, as even as the size allows.
     Grid([i64; 3]),
 }
 
@@ -60,48 +67,50 @@ impl Window {
     }
 }
 
-/// What a class looks like: one row a prototype.
+/// Prototypes, one for each row of a tensor (P, C).
 #[derive(Debug)]
 pub struct Prototypes {
-    /// Background of all classes together (one entry), or of each class by itself: (P, C) each.
+    /// (P, C) for the background of all classes together (one entry), or of each class.
     pub background: Vec<Tensor>,
-    /// One entry a class: (P, C) each.
+    /// (P, C) for each class.
     pub foreground: Vec<Tensor>,
-    /// Voxels of the supports that each entry stands for: the backgrounds, then the classes. None where the supports are annotated in
-    /// too small a part to tell how much of a volume a class takes.
+    /// Number of support voxels of each entry: the backgrounds, then the classes. None if the annotated part of the supports is too
+    /// small to tell how much of a volume a class takes.
     pub sizes_vox: Option<Vec<f64>>,
 }
 
-/// Which classes compete with each other.
+/// The classes that compete with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Competition {
-    /// One softmax over background and all foregrounds.
+    /// One softmax over background and all foreground classes.
     Joint,
     /// Each class against everything else.
     OneVsRest,
 }
 
-/// One annotated volume as the network sees it.
+/// One annotated volume as the network receives it.
 #[derive(Debug)]
 pub struct EncodedSupport {
-    /// (1, C, D, H, W)
+    /// Features (1, C, D, H, W).
     pub features: Tensor,
-    /// Fraction of each voxel that is known to belong to each class, (1, 1 + K, D, H, W): background first.
+    /// Fraction of each voxel that is annotated as each class, (1, 1 + K, D, H, W): background first.
     pub masks: Tensor,
-    /// Fraction of each voxel that is annotated, the sum of its masks, (1, 1, D, H, W); all of it where it is None.
+    /// Fraction of each voxel that is annotated, the sum of its masks, (1, 1, D, H, W); `None` if every voxel is fully
+    /// annotated.
     pub known: Option<Tensor>,
 }
 
 impl EncodedSupport {
-    /// `classes`: (D', H', W') class indices 0 ..= `count` at any resolution; 0 is background.
+    /// A support with a complete annotation. `classes` are class indices (D', H', W') from 0 to `count`, at any
+    /// resolution; 0 is background.
     pub fn new(features: Tensor, classes: &Tensor, count: i64) -> Self {
         let masks = resized(one_hot(classes, count, features.kind()), &features);
         Self { features, masks, known: None }
     }
 
-    /// The same where only a fraction `known` (1, 1, D', H', W') of each voxel is annotated; `classes` are those of that
-    /// part.
+    /// A support of which only a fraction `known` (1, 1, D', H', W') of each voxel is annotated; `classes` are those of
+    /// that part.
     pub fn sparse(features: Tensor, classes: &Tensor, count: i64, known: &Tensor) -> Self {
         let known = known.to_kind(features.kind());
         let masks = resized(one_hot(classes, count, features.kind()) * &known, &features);
@@ -121,9 +130,20 @@ fn resized(fractions: Tensor, features: &Tensor) -> Tensor {
     if fractions.size()[2..] == *size { fractions } else { fractions.adaptive_avg_pool3d(size) }
 }
 
-/// The prototypes of `supports` together: those of every shot side by side (K-shot pooling).
+/// The prototypes of all `supports` together (K-shot pooling).
 ///
-/// A class that no support shows has no prototype, i.e. an entry of shape (0, C): it is never predicted.
+/// A class that no support shows has no prototype, i.e. an entry of shape (0, C), and is never predicted.
+///
+/// ```
+/// use ssl3d::prototypes::{Competition, Config, Method, EncodedSupport, Window, extract};
+/// let features = tch::Tensor::from_slice(&[1f32, 1.0, 5.0, 7.0]).view([1, 1, 1, 1, 4]); // (1, C, D, H, W)
+/// let classes = tch::Tensor::from_slice(&[0i64, 0, 1, 1]).view([1, 1, 4]); // (D, H, W)
+/// let window = Window::Size([1, 1, 2]);
+/// let config = Config { method: Method::Global, train_window: window, test_window: window, threshold: 0.95 };
+/// let prototypes = extract(&[EncodedSupport::new(features, &classes, 1)], window, &config, Competition::Joint);
+/// assert!((prototypes.foreground[0].double_value(&[0, 0]) - 6.0).abs() < 1e-3);
+/// assert!((prototypes.background[0].double_value(&[0, 0]) - 1.0).abs() < 1e-3);
+/// ```
 pub fn extract(supports: &[EncodedSupport], window: Window, config: &Config, competition: Competition) -> Prototypes {
     let means: Vec<_> = supports.iter().map(|support| Means::of(support, window, config, competition)).collect();
     let roles = means[0].global.len();
@@ -149,11 +169,11 @@ pub fn extract(supports: &[EncodedSupport], window: Window, config: &Config, com
 
 /// The prototypes of one support by role: the backgrounds, then the classes.
 struct Means {
-    /// (P, C) each; none where they are not asked for.
+    /// Window prototypes (P, C) of each role; none for global prototypes.
     local: Vec<Tensor>,
-    /// (1, C) each, (0, C) where the mask is empty.
+    /// Masked mean (1, C) of each role, (0, C) if the mask is empty.
     global: Vec<Tensor>,
-    /// Voxels of each.
+    /// Number of voxels of each role.
     sizes: Vec<f64>,
 }
 

@@ -1,4 +1,4 @@
-//! From scores to something to read: tables, curves, overlays, one self-contained page.
+//! Reports of scores: tables, training curves, overlay images, and one self-contained HTML page.
 
 pub mod canvas;
 pub mod compare;

@@ -1,4 +1,4 @@
-//! Tables as rows of text, for the terminal and for the page.
+//! Tables as rows of text, for the terminal and the HTML page.
 
 use super::published::{PUBLISHED, Published};
 use super::scores::{ProtocolScores, Setup};
@@ -7,12 +7,21 @@ use crate::metrics::{Protocol, Summary};
 /// A header and its rows; each row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Names of the columns.
     pub header: Vec<String>,
+    /// Cells of each row.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Aligned columns: text to the left, numbers to the right, two spaces between.
+    /// The table as text with aligned columns: text to the left, numbers to the right, two spaces between.
+    ///
+    /// ```
+    /// let cells = |row: [&str; 2]| row.map(str::to_owned).to_vec();
+    /// let header = cells(["class", "Dice"]);
+    /// let table = ssl3d::report::table::Table { header, rows: vec![cells(["liver", "9.5"])] };
+    /// assert_eq!(table.to_text(), "class  Dice\n-----------\nliver   9.5\n");
+    /// ```
     pub fn to_text(&self) -> String {
         let columns = self.header.len();
         let widths: Vec<usize> =
@@ -40,8 +49,8 @@ impl Table {
     }
 }
 
-/// Our scores, one row a protocol, with the published rows below: Dice in per cent, spread as one standard deviation.
-/// `setting` says what training saw: "1" (nothing excluded) or "2".
+/// The scores of a run, one row for each protocol, above published rows: Dice in per cent, spread as one standard
+/// deviation. `setting` is the setting of training: "1" (nothing excluded) or "2".
 pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
     let classes: Vec<&str> =
         scores.first().map(|s| s.classes.iter().map(|c| c.class.as_str()).collect()).unwrap_or_default();
@@ -67,24 +76,27 @@ pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
     Table { header, rows: ours.chain(published).collect() }
 }
 
-/// A system as it was scored under one protocol: a line of [`systems`].
+/// A system and its scores under one protocol: a row of [`systems`].
 #[derive(Debug, Clone)]
 pub struct System<'a> {
+    /// Name of the system.
     pub name: &'a str,
     /// "3D" or "2D".
     pub network: String,
-    /// "supervoxels", "organs", ... or "-" where nothing is learned.
+    /// "supervoxels", "organs", ... or "-" for a system without training.
     pub learns_from: &'a str,
-    /// "local", "global", ... or "-".
+    /// "local", "global", ... or "-" for a system without prototypes.
     pub prototypes: &'a str,
+    /// The setup of the evaluation.
     pub setup: &'a Setup,
+    /// The scores.
     pub scores: &'a ProtocolScores,
-    /// What others report for it; see [`super::published::find`].
+    /// The published result of the system; see [`super::published::find`].
     pub published: Option<&'a Published>,
 }
 
-/// Several systems beside each other, one row a system and protocol, and each class: Dice in
-/// per cent. The note says under which protocol and setting a published figure was measured.
+/// Several systems side by side, one row for each system and protocol, with Dice of each class in per cent. The last
+/// column has protocol and setting of the published result.
 pub fn systems(systems: &[System]) -> Table {
     let mut classes: Vec<&str> = Vec::new();
     for class in systems.iter().flat_map(|system| &system.scores.classes) {
@@ -112,7 +124,7 @@ pub fn systems(systems: &[System]) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-/// `EP1, 2D, Setting 2`
+/// Protocol, input and setting of a published result, like `EP1, 2D, Setting 2`.
 fn provenance(published: &Published) -> String {
     let Published { protocol, dimension, setting, note, .. } = published;
     let setting = if is_blank(setting) { String::new() } else { format!(", Setting {setting}") };
@@ -124,8 +136,8 @@ fn class_mean(scores: &ProtocolScores, class: &str) -> Option<f64> {
     Some(scores.classes.iter().find(|c| c.class == class)?.rows?.mean)
 }
 
-/// Each class under one protocol: mean Dice, surface distances and their Dice, the spread of Dice over queries and
-/// supports, extremes, the mean of each fold. Dice in per cent.
+/// The scores of each class under one protocol: mean Dice, surface distances and surface Dice, the spread of Dice over
+/// queries and supports, extremes, the mean of each fold. Dice in per cent.
 pub fn by_class(scores: &ProtocolScores) -> Table {
     let mut folds: Vec<usize> = scores.classes.iter().flat_map(|c| c.fold.keys().copied()).collect();
     folds.sort_unstable();
@@ -159,17 +171,17 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
     Table { header, rows }
 }
 
-/// `.7312` as `73.1`, nothing as `-`.
+/// `.7312` as `73.1`; `None` as `-`.
 pub fn per_cent(dice: Option<f64>) -> String {
     dice.map_or_else(|| "-".to_owned(), |d| format!("{:.1}", 100.0 * d))
 }
 
-/// `12.34` as `12.3`, nothing as `-`.
+/// `12.34` as `12.3`; `None` as `-`.
 fn tenths(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"))
 }
 
-/// Does the column hold numbers, blanks aside?
+/// Whether the column holds numbers, apart from blank cells.
 pub fn is_numeric_column(rows: &[Vec<String>], column: usize) -> bool {
     let mut cells = rows.iter().map(|row| row[column].as_str()).filter(|cell| !is_blank(cell)).peekable();
     cells.peek().is_some() && cells.all(|cell| cell.split(' ').next().is_some_and(|n| n.parse::<f64>().is_ok()))
@@ -180,7 +192,7 @@ pub(super) fn spoken(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// A cell that says nothing.
+/// Whether the cell is empty or `-`.
 pub fn is_blank(cell: &str) -> bool {
     cell.is_empty() || cell == "-"
 }
@@ -189,7 +201,7 @@ fn sd(summary: Option<Summary>) -> String {
     per_cent(summary.filter(|s| s.n > 1).map(|s| s.sd))
 }
 
-/// `Ep1` as "EP1".
+/// The name of the protocol in tables: `Ep1` as "EP1".
 pub fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Full => "full",

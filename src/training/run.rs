@@ -1,4 +1,4 @@
-//! The loop itself, from where the last checkpoint left it to the end.
+//! The training loop, from the last checkpoint to the end.
 
 use super::adamw::AdamW;
 use super::checkpoint::{self, Provenance, Damage, State};
@@ -20,37 +20,43 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
-/// Episodes that wait ready-made while a step runs.
+/// Number of episodes that are prepared while a step runs.
 const PREFETCH: usize = 2;
-/// `last` is written at the end of an epoch, but not more often than this.
+/// Shortest time between two writings of the last checkpoint, which is due at the end of each epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// So many steps in a row without a finite loss mean that training has diverged.
+/// Number of consecutive steps without a finite loss after which training counts as diverged.
 const PATIENCE: u64 = 10;
 
-/// What one training works on.
+/// The input of one training.
 pub struct Run<'a> {
+    /// The model to train.
     pub model: &'a Network,
+    /// Settings of the training.
     pub recipe: &'a TrainingConfig,
     /// How the organs of the log are segmented; no templates take part.
     pub inference: &'a inference::Config,
+    /// Training scans.
     pub train: &'a [Scan],
+    /// Scans for the validation loss.
     pub held_out: &'a [Scan],
-    /// Ids of the scans that the initial weights have seen.
+    /// Ids of the scans on which the initial weights were trained.
     pub seen: &'a [String],
+    /// Annotated held-out scans for the Dice in the log, if there are any.
     pub organs: Option<&'a Organs>,
-    /// `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors` are here.
+    /// Folder of `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors`.
     pub folder: &'a Path,
-    /// The resolved configuration as TOML, and the name of the fold.
+    /// The resolved configuration as TOML.
     pub config: &'a str,
+    /// Name of the fold.
     pub fold: &'a str,
-    /// Set from outside: finish the step, save, return.
+    /// Request to stop, set from outside: the training finishes its step, saves and returns.
     pub stop: &'a AtomicBool,
-    /// Go on with other scans or supervoxels than those that the training began with.
+    /// Whether to resume with other scans or supervoxels than those of the beginning.
     pub allow_changed: bool,
 }
 
 impl Run<'_> {
-    /// `seen`: ids of the scans that the weights have seen before.
+    /// The metadata of the training. `seen` are ids of the scans on which the weights were trained before.
     fn about(&self, seen: &[String]) -> Provenance {
         let learns = self.recipe.rules.supervision.source != Source::Untrained;
         let now = self.train.iter().filter(|_| learns).map(|scan| &scan.id);
@@ -66,22 +72,32 @@ impl Run<'_> {
     }
 }
 
-/// What the caller may want to show.
+/// Progress of a training.
 pub enum Event<'e> {
-    /// Where the run begins: 0, or the step that a checkpoint goes on from; newer ones that are damaged.
-    Start { step: u64, damaged: &'e [Damage] },
-    /// A step was done; no loss where the episode was left out.
-    Step { loss: Option<f64>, skipped: u64 },
-    /// An epoch has ended; all rows so far.
+    /// The training starts or resumes.
+    Start {
+        /// Number of steps that are already done.
+        step: u64,
+        /// Newer checkpoints that are damaged.
+        damaged: &'e [Damage],
+    },
+    /// A step was finished.
+    Step {
+        /// Loss of the step; `None` if its episode was skipped.
+        loss: Option<f64>,
+        /// Number of skipped episodes in the epoch so far.
+        skipped: u64,
+    },
+    /// An epoch has ended; contains all rows of the log so far.
     Epoch(&'e [EpochRow]),
 }
 
-/// Trains to the end and writes checkpoints, log and weights; weights alone where nothing supervises.
+/// Trains to the end and writes checkpoints, log and weights; only weights without supervision.
 ///
 /// # Errors
 /// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with
-/// admissible supervoxels or organs; a loss that is not finite ten times in a row, or weights that are not (the checkpoints
-/// stay); checkpoints that are all damaged, or of a training with other scans.
+/// admissible supervoxels or organs; a loss that is not finite ten times in a row, or weights that are not (the
+/// checkpoints stay); checkpoints that are all damaged, or of a training with other scans.
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
     let sources: Vec<EpisodeSource> = sources(run);
@@ -135,14 +151,14 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     })
 }
 
-/// What a network learns from.
+/// The source of one ensemble member's episodes.
 #[derive(Clone)]
 struct EpisodeSource {
     episode: episode::Config,
     candidates: Candidates,
 }
 
-/// One a network.
+/// The episode source of each ensemble member.
 fn sources(run: &Run) -> Vec<EpisodeSource> {
     let mut sources: Vec<EpisodeSource> = vec![];
     for network in 0..run.model.config.features.ensemble_size {
@@ -156,7 +172,7 @@ fn sources(run: &Run) -> Vec<EpisodeSource> {
     sources
 }
 
-/// Makes the episodes of steps `first`, `first` + 1, ... until nobody wants them any more.
+/// Makes the episodes of steps `first`, `first` + 1, ... until the receiver is dropped.
 fn prepare(
     train: &[Scan],
     recipe: &TrainingConfig,
@@ -179,22 +195,22 @@ fn prepare(
     }
 }
 
-/// The network that a step teaches: they take turns.
+/// The ensemble member that a step trains; steps alternate between the members.
 fn learner(step: u64, networks: usize) -> usize {
     (step % networks as u64) as usize
 }
 
 struct Trainer<'a> {
     run: &'a Run<'a>,
-    /// Of its beginning.
+    /// Metadata with the position at the beginning.
     about: Provenance,
-    /// One a network.
+    /// Optimiser of each ensemble member.
     optimisers: Vec<AdamW>,
     /// Running means and variances of batch norm, which every forward pass changes.
     statistics: Vec<Tensor>,
     state: State,
     saved: Instant,
-    /// Steps in a row without a finite loss or gradient.
+    /// Number of consecutive steps without a finite loss or gradient.
     failures: u64,
 }
 
@@ -241,15 +257,15 @@ impl Trainer<'_> {
         checkpoint::write_weights(&self.run.folder.join(WEIGHTS), self.run.model, &self.about())
     }
 
-    /// Saves, and says so to whoever asked for the stop.
+    /// Saves and returns [`Error::Stopped`].
     fn stop(&mut self) -> Result<()> {
         self.save_last()?;
         let steps = self.run.recipe.training.steps();
         Err(Error::Stopped { saved: format!("step {} of {steps}", self.state.step) })
     }
 
-    /// One update of the weights; the loss of Eq. 3.6 without that of alignment, so that it compares with the validation
-    /// loss at any time; or None where it or the gradient is not finite and nothing was changed.
+    /// One update of the weights. Returns the loss of Eq. 3.6 without alignment, which is comparable with the
+    /// validation loss at any time; or `None` if loss or gradient is not finite and nothing was changed.
     fn update(&mut self, episode: &Episode) -> Option<f64> {
         let Run { model, recipe, .. } = self.run;
         let steps = recipe.training.steps();
@@ -282,7 +298,7 @@ impl Trainer<'_> {
         Some(segmentation)
     }
 
-    /// Learning rate and beta_1 of a step: the networks take turns, and each goes through the whole schedule.
+    /// Learning rate and beta_1 of a step. Each ensemble member follows the whole schedule.
     fn rate(&self, step: u64) -> (f64, f64) {
         let (config, networks) = (&self.run.recipe.training, self.optimisers.len() as u64);
         one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)

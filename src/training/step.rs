@@ -1,5 +1,5 @@
-//! One step of training reads: features, prototypes, predict, loss; and once more with the roles swapped. With an SE-Net:
-//! slices, predict, loss.
+//! One training step: features, prototypes, scores, loss; and the same with support and query swapped (alignment). For
+//! an SE-Net: slices, scores, loss.
 
 use crate::episode::Episode;
 use crate::loss;
@@ -11,18 +11,19 @@ use crate::prototypes::{Competition, EncodedSupport};
 use crate::tensor::{batch, from_classes, from_voxels};
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// An episode on the device.
+/// An episode as tensors on the device.
 pub struct Tensors {
-    /// Support and query, (2, 1, D, H, W).
+    /// Images of support and query, (2, 1, D, H, W).
     images: Tensor,
-    /// Class indices (D, H, W).
+    /// Class indices (D, H, W) of support and query.
     support: Tensor,
     query: Tensor,
-    /// Regions in the episode.
+    /// Number of classes in the episode.
     count: i64,
 }
 
 impl Tensors {
+    /// Copies an episode to the device.
     pub fn new(episode: &Episode, device: Device) -> Self {
         let image = |voxels: &ndarray::Array3<f32>| from_voxels(voxels.view());
         let classes = |labels: &ndarray::Array3<u8>| from_classes(labels.view()).to_device(device);
@@ -35,11 +36,11 @@ impl Tensors {
     }
 }
 
-/// What one episode gave.
+/// The result of one episode.
 pub struct Outcome {
-    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 where alignment is on.
+    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 if alignment is on.
     loss: Tensor,
-    /// The part of Eq. 3.6.
+    /// The loss of Eq. 3.6 alone, detached.
     pub segmentation: Tensor,
     /// Scores of the query, (1, 1 + K, D, H, W).
     pub scores: Tensor,
@@ -47,20 +48,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The value of the loss to minimise: for its gradients there is [`Outcome::backward`].
+    /// The value of the loss to minimise, detached; [`Outcome::backward`] computes its gradients.
     pub fn loss(&self) -> Tensor {
         self.loss.detach()
     }
 
-    /// The gradients of the loss with respect to the network's variables.
+    /// Computes the gradients of the loss with respect to the network's variables.
     pub fn backward(&mut self) {
         self.loss.backward();
         self.tape.backward();
     }
 }
 
-/// The loss of one episode, without alignment for an SE-Net. `learner`: the network that learns from it, whose batch norm uses
-/// and updates the batch's statistics; None asks all of them together.
+/// The loss of one episode; an SE-Net has no alignment. `learner` is the ensemble member to train, whose batch norm
+/// uses and updates the batch's statistics; with `None` all members together compute the features.
 pub fn step(
     model: &Network,
     episode: &Tensors,
@@ -80,7 +81,7 @@ pub fn step(
     }
 }
 
-/// `features`: of support and query, (2, C, d, h, w).
+/// The loss of a network with prototypes. `features` are those of support and query, (2, C, d, h, w).
 fn by_prototypes(
     model: &Network,
     features: &Tensor,
@@ -115,9 +116,9 @@ fn by_prototypes(
     Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach(), tape }
 }
 
-/// Each slice of the query with the support's slice of the same index, where that shows the class: the loss of one class
-/// against the rest, mean over the classes. Those of all classes are one batch, so that a batch norm's mean statistics,
-/// by which it is asked later, are those that it learns by.
+/// The loss of an SE-Net. Each slice of the query is segmented from the support's slice of the same index, if that
+/// shows the class; the loss is that of one class against the rest, mean over the classes. The slices of all classes
+/// are one batch, so that batch norm trains on the mean statistics with which it later predicts.
 fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: bool) -> Outcome {
     let Tensors { images, support, query, count } = episode;
     let [of_support, of_query] = [0, 1].map(|side| of_volume(&images.narrow(0, side, 1))); // (D, 1, H, W) each
@@ -147,7 +148,7 @@ fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: b
     Outcome { segmentation: loss.detach(), loss, scores, tape: Tape::default() }
 }
 
-/// Leaves out the classes that were predicted nowhere and numbers the others anew: predicted map, truth, their count.
+/// Removes the classes that were predicted nowhere and renumbers the others: predicted map, truth, number of classes.
 fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i64) {
     let sizes = predicted.flatten(0, -1).bincount(None::<Tensor>, count + 1);
     let (mut map, mut found) = (vec![0i64], 0);

@@ -1,6 +1,6 @@
-//! Scans without labels that are asked beside the supports: they are segmented from the supports first, and each then
-//! votes on the query (MAGeT-Brain, Chakravarty et al. 2013). They are training scans, and stand on the network's grid in
-//! a file beside the weights, because weights may be given away where scans may not.
+//! Templates: training scans without labels that are segmented from the supports first and then serve as further
+//! supports; their results are combined by label fusion (MAGeT-Brain, Chakravarty et al. 2013). They are stored on the
+//! working grid in a file beside the weights, because weights may be published where scans may not.
 
 use super::checkpoint::{self, Provenance};
 use crate::episode::Scan;
@@ -10,11 +10,15 @@ use crate::weights;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
+/// File name of the templates.
 const FILE: &str = "templates.safetensors";
-/// What the names of the tensors begin with; the scan's id follows.
+/// Prefix of the names of the tensors, before the scan's id.
 const PREFIX: &str = "scan ";
 
-/// Writes up to `most` of the scans, as even as their order allows, into `folder`; nothing where `most` is 0.
+/// Writes up to `most` of the scans, evenly spaced in their order, into `folder`; nothing if `most` is 0.
+///
+/// # Errors
+/// As [`weights::write`].
 pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> Result<()> {
     if most == 0 {
         return Ok(());
@@ -25,11 +29,11 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> 
     weights::write(&folder.join(FILE), &tensors, &about.to_json())
 }
 
-/// The templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H, W) each; at most
-/// `most`.
+/// Reads at most `most` templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H,
+/// W) each.
 ///
 /// # Errors
-/// There are none, or they are another training's.
+/// There are none, or they are of another training.
 pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tensor>> {
     if most == 0 {
         return Ok(vec![]);
@@ -53,7 +57,7 @@ pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tenso
     Ok(tensors.into_values().take(most).collect())
 }
 
-/// In the folder of the weights; checkpoints have a folder of their own below it.
+/// The file in the folder of the weights; checkpoints are in a subfolder of it.
 fn beside(weights: &Path) -> PathBuf {
     let folder = weights.parent().unwrap_or(Path::new(""));
     let is_below = folder.file_name().is_some_and(|name| name == "checkpoints");

@@ -1,5 +1,5 @@
-//! How training fares on scans that it does not see: loss and Dice on their supervoxels, and for the log alone Dice on
-//! their organs where somebody has drawn them.
+//! Validation on held-out scans: loss and Dice on their supervoxels and, for the log only, Dice on their annotated
+//! organs.
 
 use super::TrainingConfig;
 use super::step::{Tensors, step};
@@ -15,18 +15,23 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Tensor, no_grad};
 
-/// An annotated scan on the working grid: class indices 0 ..= K.
+/// An annotated scan on the working grid, `[z, y, x]`.
 #[derive(Debug)]
 pub struct Annotated {
+    /// Intensities.
     pub image: Array3<f32>,
+    /// Class indices 0 ..= K.
     pub classes: Array3<u8>,
 }
 
-/// Organs for the log: one support, some queries, K classes.
+/// Scans with organs for the log: one support, some queries, K classes.
 #[derive(Debug)]
 pub struct Organs {
+    /// The support.
     pub support: Annotated,
+    /// The queries.
     pub queries: Vec<Annotated>,
+    /// Number of classes K.
     pub count: u8,
 }
 
@@ -35,7 +40,10 @@ fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
     if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// Mean loss and mean Dice over the same episodes each time it is called; None without any episode.
+/// Mean loss and mean Dice over the same episodes on each call; `None` without any episode.
+///
+/// # Errors
+/// [`BrokenOff`] on a request to stop.
 pub fn on_supervoxels(
     model: &Network,
     scans: &[Scan],

@@ -1,12 +1,13 @@
 //! SE-Net: "Squeeze & excite" guided few-shot segmentation of volumetric images (Roy et al. 2020), slice by slice.
 //!
-//! A conditioner looks at an annotated slice of the support and says, after each of its nine blocks, where a segmenter of
-//! the same design has to look in a slice of the query: channel squeeze and spatial excitation. As in the public code
-//! (abhi4ssj/few-shot-segmentation) the segmenter has four times as many channels as the conditioner (64 and 16), pooling
-//! is undone at the places of the maxima, and only the segmenter's deepest decoder sees its encoder's map: with skips at
-//! finer levels too, the paper says, the network copies the support's mask. Unlike there, the conditioner's fourth encoder
-//! is its own and not the third once more, and the norm is a choice: batch norm, which the paper has, learns from batches of
-//! slices and asks by their mean statistics, which an episode of one slice is far from.
+//! A conditioner processes an annotated slice of the support. After each of its nine blocks, its map is reduced to
+//! spatial weights for the same block of a segmenter of the same design, which processes a slice of the query (channel
+//! squeeze and spatial excitation). As in the public code (abhi4ssj/few-shot-segmentation) the segmenter has four times
+//! as many channels as the conditioner (64 and 16), unpooling restores the positions of the maxima, and only the
+//! segmenter's deepest decoder receives its encoder's map: by the paper, with skips at finer levels the network copies
+//! the support's mask. Differences from the public code: the conditioner's fourth encoder has its own weights instead
+//! of those of the third, and the norm is configurable. The paper's batch norm trains on batches of slices and predicts
+//! with their mean statistics, which an episode of one slice does not match.
 
 pub mod volume;
 
@@ -15,37 +16,38 @@ use crate::rng::Rng;
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-/// Encoders, and decoders, of each arm.
+/// Number of encoders, and of decoders, of each arm.
 const LEVELS: usize = 4;
 const KERNEL_VOX: i64 = 5;
-/// Channels of the segmenter for one of the conditioner.
+/// Channels of the segmenter for one channel of the conditioner.
 const SHARE: i64 = 4;
-/// PyTorch's slope of a PReLU to begin with.
+/// PyTorch's initial slope of a PReLU.
 const SLOPE: f64 = 0.25;
 
+/// An SE-Net.
 #[derive(Debug)]
 pub struct SeNet {
     conditioner: Arm,
-    /// From each block of the conditioner to one factor a position.
+    /// Convolutions from each block of the conditioner to one weight a position.
     squeezes: Vec<Conv>,
     segmenter: Arm,
     classifier: Conv,
 }
 
-/// What annotated slices ask for: a factor from 0 to 1 at each position of the maps of the segmenter's blocks.
+/// Spatial weights from annotated slices: a factor from 0 to 1 at each position of the maps of the segmenter's blocks.
 #[derive(Debug)]
 pub struct Excitation {
-    /// Encoders, bottleneck, decoders: (n, 1, h, w) each.
+    /// Factors (n, 1, h, w) of encoders, bottleneck and decoders.
     factors: Vec<Tensor>,
 }
 
 impl Excitation {
-    /// Those of the slices with these indices.
+    /// The excitations of the slices with these indices.
     pub fn select(&self, slices: &Tensor) -> Self {
         Self { factors: self.factors.iter().map(|factors| factors.index_select(0, slices)).collect() }
     }
 
-    /// Slices of several one after another.
+    /// Concatenates the slices of several excitations.
     pub fn cat(parts: &[Self]) -> Self {
         let of_block = |block: usize| {
             let parts: Vec<&Tensor> = parts.iter().map(|part| &part.factors[block]).collect();
@@ -56,7 +58,8 @@ impl Excitation {
 }
 
 impl SeNet {
-    /// `channels`: of each block of the segmenter; `norm`: after each convolution.
+    /// A network whose variables are stored under `path`, with initial weights from `rng`. `channels` is the number of
+    /// channels of each block of the segmenter, `norm` follows each convolution.
     pub fn new(path: &Path, channels: i64, norm: Norm, rng: &mut Rng) -> Self {
         let few = (channels / SHARE).max(1);
         let of_conditioner = path / "conditioner";
@@ -69,8 +72,8 @@ impl SeNet {
         Self { conditioner, squeezes, segmenter, classifier }
     }
 
-    /// Slices (n, 1, H, W) of supports and their masks (n, 1, H, W), 0 or 1. `train`: batch norm uses and updates the
-    /// batch's statistics.
+    /// Computes the excitation from slices (n, 1, H, W) of supports and their masks (n, 1, H, W), 0 or 1. With `train`,
+    /// batch norm uses and updates the batch's statistics.
     pub fn excitation(&self, images: &Tensor, masks: &Tensor, train: bool) -> Excitation {
         let mut factors = Vec::with_capacity(self.squeezes.len());
         let _ = self.conditioner.forward(&Tensor::cat(&[images, masks], 1), train, |block, map| {
@@ -80,14 +83,15 @@ impl SeNet {
         Excitation { factors }
     }
 
-    /// Slices (n, 1, H, W) of queries, each under the excitation by a slice of the same size -> scores (n, 2, H, W) of
-    /// background and foreground.
+    /// Computes scores (n, 2, H, W) of background and foreground for slices (n, 1, H, W) of queries, each under the
+    /// excitation from a slice of the same size.
     pub fn forward(&self, images: &Tensor, excitation: &Excitation, train: bool) -> Tensor {
         let map = self.segmenter.forward(images, train, |block, map| map * &excitation.factors[block]);
         self.classifier.forward(&map)
     }
 
-    /// Floats that the backward pass wants of a query's slice and a support's slice of so many voxels.
+    /// Number of floats that are kept for the backward pass, for a query's slice and a support's slice of `slice_vox`
+    /// pixels each.
     pub fn kept(channels: i64, slice_vox: u64) -> u64 {
         let both = (channels + (channels / SHARE).max(1)) as u64;
         // Of an encoder three maps at its resolution, at a quarter of it the pooled one, before and after excitation, and
@@ -97,7 +101,7 @@ impl SeNet {
     }
 }
 
-/// Which decoders see the encoder's map of their level.
+/// The decoders that receive the encoder's map of their level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Skip {
     None,
@@ -128,7 +132,8 @@ impl Arm {
         Self { encoders, bottleneck, decoders, skip }
     }
 
-    /// (n, inputs, H, W) -> (n, channels, H, W). `exchange` takes what block 0, 1, ... gives and returns what goes on.
+    /// Maps (n, inputs, H, W) to (n, channels, H, W). `exchange` receives the output of block 0, 1, ... and returns the
+    /// input of the next block.
     fn forward(&self, images: &Tensor, train: bool, mut exchange: impl FnMut(usize, Tensor) -> Tensor) -> Tensor {
         let mut x = images.shallow_clone();
         let mut poolings = Vec::with_capacity(LEVELS);
@@ -153,7 +158,7 @@ impl Arm {
     }
 }
 
-/// 5x5 convolution, parametric ReLU, norm.
+/// A 5x5 convolution, parametric ReLU and norm.
 #[derive(Debug)]
 struct Block {
     conv: Conv,
@@ -174,7 +179,7 @@ impl Block {
     }
 }
 
-/// 2D convolution with bias and a border of zeros.
+/// A 2D convolution with bias and zero padding.
 #[derive(Debug)]
 struct Conv {
     weight: Tensor,
