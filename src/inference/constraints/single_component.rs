@@ -1,7 +1,7 @@
 //! Constraint: a class that is one connected component in every support is one component in a query, on scores and on labels.
 //!
 //! Of several components of scores the one stays whose loss would cost most score where the class is likely, which is not always the
-//! largest one. Smaller components than a fraction of the supports' stay beside it: they may be fragments of one.
+//! largest one. While that one is too small to be the whole of the class, all stay: they may be fragments.
 
 use crate::components::{Component, measured_components};
 use crate::error::Result;
@@ -21,7 +21,7 @@ use tch::{Kind, Tensor};
 pub struct Config {
     /// Whether a class that is one component in every support is one in a query.
     pub enabled: bool,
-    /// A component of less than this fraction of the supports' size may be a fragment of another, and stays beside it.
+    /// All components of a class stay while the best of them has less than this fraction of the supports' size: they may be fragments.
     pub min_fraction: f64,
     /// In a support, components below this fraction of the label's voxels are slips of the hand and do not count.
     pub min_component_fraction: f64,
@@ -200,10 +200,11 @@ fn kept_components(
             *best = Some(index);
         }
     }
-    let is_kept = |(index, &Component { size_vox, label }): (usize, &Component)| {
+    let is_kept = |(index, &Component { label, .. }): (usize, &Component)| {
         let class = (label as usize).checked_sub(1);
         let Some(least) = class.and_then(|class| min_fractions[class]) else { return true };
-        best[label as usize] == Some(index) || (size_vox as f64) < least * labels.len() as f64
+        let best = best[label as usize].expect("a component of this label");
+        index == best || (components[best].size_vox as f64) < least * labels.len() as f64
     };
     let is_kept = components.iter().enumerate().map(is_kept).collect();
     (component, is_kept)
