@@ -44,7 +44,7 @@ impl Class {
 /// let classes = ClassMap::new([500, 200])?;
 /// assert_eq!(classes.value(Class::at(1)), 200);
 /// assert_eq!(classes.channel(500), 1); // 0 is the background
-/// # ssl3d::error::Result::Ok(())
+/// # Ok::<(), ssl3d::error::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassMap {
