@@ -1,10 +1,11 @@
-//! Connected components: finding, numbering and measuring them, the largest of a mask, and joining small ones to their neighbours.
+//! Connected components: finding, numbering and measuring them, the largest of a mask, and joining small ones to their
+//! neighbours.
 
 use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Which voxels touch.
+/// The voxels that count as neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Neighbourhood {
     /// The 6 voxels across a face.
@@ -20,16 +21,17 @@ pub fn components(labels: ArrayView3<i32>, neighbourhood: Neighbourhood) -> (Arr
     (regions.draw(|region| region as i32), regions.count)
 }
 
-/// What is known of one connected component.
+/// Size and label of one connected component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Component {
-    /// Its voxels.
+    /// Number of voxels.
     pub size_vox: usize,
-    /// Their label.
+    /// Label of the voxels.
     pub label: i32,
 }
 
-/// The component of each voxel by faces, 0 for all of label 0, and what each of them is; entry 0 counts the voxels of label 0.
+/// The component of each voxel `[z, y, x]` by faces, 0 for all of label 0, and size and label of each component; entry
+/// 0 counts the voxels of label 0.
 pub fn measured_components(labels: ArrayView3<i32>) -> (Array3<i32>, Vec<Component>) {
     let (components, count) = components(labels, Neighbourhood::Faces);
     let mut measured = vec![Component { size_vox: 0, label: 0 }; count + 1];
@@ -40,7 +42,7 @@ pub fn measured_components(labels: ArrayView3<i32>) -> (Array3<i32>, Vec<Compone
     (components, measured)
 }
 
-/// The largest 6-connected component of a mask, of equal ones the first; empty where the mask is.
+/// The largest component of a mask `[z, y, x]` by faces, of equal ones the first; empty if the mask is empty.
 pub fn largest(mask: ArrayView3<bool>) -> Array3<bool> {
     let regions = Regions::find(mask.mapv(i32::from).view(), Neighbourhood::Faces);
     let mut sizes_vox = vec![0usize; regions.count + 1];
@@ -51,7 +53,7 @@ pub fn largest(mask: ArrayView3<bool>) -> Array3<bool> {
     regions.draw(|region| i32::from(Some(region as usize) == largest)).mapv(|inside| inside == 1)
 }
 
-/// The smallest box z y x around the voxels for which `is_inside` holds; None where it holds for none.
+/// The smallest box z y x around the voxels for which `is_inside` holds; `None` if it holds for none.
 ///
 /// ```
 /// let mut volume = ndarray::Array3::<u8>::zeros((4, 5, 6));
@@ -79,10 +81,10 @@ pub fn bounding_box<T: Sync>(
     slices.into_iter().reduce(|a, b| [0, 1, 2].map(|axis| join(&a[axis], &b[axis])))
 }
 
-/// Cuts `labels` into connected regions and gives every region of fewer than `min_size_vox` voxels to the
-/// neighbour with which it has the most voxels in touch: to a large neighbour if there is one, else to a small one,
-/// until the union is large enough; of two equal borders the one with the nearer mean intensity wins, then the
-/// lower number. Label 0 neither gives nor takes; a small region without neighbours stays.
+/// Cuts `labels` into connected regions and joins every region of fewer than `min_size_vox` voxels to the neighbour
+/// with which it has the most voxels in touch: to a large neighbour if there is one, else to a small one, until the
+/// union is large enough. Of two equal borders the one with the closer mean intensity wins, then the lower number.
+/// Label 0 is never joined; a small region without neighbours stays.
 ///
 /// `labels`, `intensity`: `[z, y, x]`. Returns contiguous labels 1..=n, every one connected.
 pub fn join_small(

@@ -78,7 +78,7 @@ impl Config {
     }
 
     /// The section as it applies after the fraction `share` of the training: without supervoxel shifts once that
-    /// exceeds `augment.supervoxels.until`.
+    /// exceeds `augment.supervoxel_intensity.until`.
     pub fn after(&self, share: f64) -> Cow<'_, Self> {
         if share < self.supervoxel_intensity.until || self.supervoxel_intensity.probability == 0.0 {
             return Cow::Borrowed(self);

@@ -15,24 +15,24 @@ pub struct Config {
     pub max_fraction: f64,
     /// Number of consecutive slices of an episode (a slab); 0: the whole volume.
     pub depth_vox: usize,
-    /// Whether support and query show a region on the same slices.
+    /// Whether support and query are the same slab.
     pub slabs: Slabs,
-    /// The first so many members of the ensemble learn from whole volumes, whatever the two keys above say.
+    /// Number of ensemble members (the first ones) that train on whole volumes, whatever the two keys above are.
     pub whole_volume_members: usize,
 }
 
-/// Whether support and query show a supervoxel on the same slices.
+/// Whether support and query show a supervoxel on the same slab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Slabs {
     /// One slab for both.
     Shared,
-    /// Each its own, where the supervoxel is large enough for two (Hansen et al. 2022).
+    /// A slab for each, where the supervoxel is large enough for two (Hansen et al. 2022).
     Separate,
 }
 
 impl Config {
-    /// The episodes of one member of the ensemble.
+    /// The section as it applies to the ensemble member of this number.
     pub fn of_member(&self, member: usize) -> Self {
         if member < self.whole_volume_members {
             Self { depth_vox: 0, slabs: Slabs::Shared, ..self.clone() }

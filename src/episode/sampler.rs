@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Consecutive slices of a scan, which is named by its position among those that the candidates were made from.
+/// Consecutive slices of a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slab {
     /// Position of the scan among those of the candidates.

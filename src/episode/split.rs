@@ -116,8 +116,9 @@ pub struct Fold {
 ///
 /// ```
 /// use ssl3d::episode::split::{Config, Supports, fold};
+/// let supports = Supports::Next;
 /// let config =
-///     Config { folds: 5, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_told: false };
+///     Config { folds: 5, supports, setting: 1, groups: vec![], support_slices: 0, ep1_reveals_range: false };
 /// let first = fold(20, 0, &config)?;
 /// assert_eq!((first.test, first.support, first.train.len()), (vec![0, 1, 2, 3], 4, 15));
 /// assert!(fold(20, 5, &config).is_err());

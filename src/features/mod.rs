@@ -13,12 +13,13 @@ pub use unet::UNet;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The kind of the U-Nets. An SE-Net has no use for it.
+    /// Architecture of the U-Nets; an SE-Net does not use it.
     pub architecture: Architecture,
-    /// U-Nets that take turns in training: each step updates one of them. Their features are joined with equal weight
-    /// (Lakshminarayanan et al. 2017, "Deep ensembles").
+    /// Number of U-Nets in the ensemble, 1 to 16. Training steps alternate between the members; their features have
+    /// equal weight (Lakshminarayanan et al. 2017, "Deep ensembles").
     pub ensemble_size: usize,
-    /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
+    /// Channels of the first level, doubled at each further level; for an SE-Net the channels of each block of the
+    /// segmenter.
     pub f_maps: i64,
     /// Normalisation after each convolution.
     pub norm: Norm,
@@ -32,13 +33,13 @@ pub struct Config {
     pub output_level: usize,
 }
 
-/// The kind of the U-Nets.
+/// Architecture of the U-Nets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Architecture {
-    /// Volumes (section 3.3).
+    /// A U-Net of volumes (paper, section 3.3).
     #[serde(rename = "unet-3d")]
     UNet3d,
-    /// Slice by slice: neighbouring slices do not matter.
+    /// The same U-Net on each slice, independent of the slices above and below.
     #[serde(rename = "unet-2d")]
     UNet2d,
 }

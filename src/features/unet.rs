@@ -46,10 +46,10 @@ impl UNet {
     /// of any size. With `train`, batch norm uses and updates the statistics of this batch.
     ///
     /// ```
-    /// use ssl3d::features::{Config, Network, UNet, blocks::Norm};
+    /// use ssl3d::features::{Architecture, Config, UNet, blocks::Norm};
     /// let config = Config {
-    ///     network: Network::UNet3d, networks: 1, f_maps: 2, norm: Norm::Instance, levels: 2, output_channels: 3,
-    ///     pooling: vec![[1, 2, 2]], output_level: 0,
+    ///     architecture: Architecture::UNet3d, ensemble_size: 1, f_maps: 2, norm: Norm::Instance, levels: 2,
+    ///     output_channels: 3, pooling: vec![[1, 2, 2]], output_level: 0,
     /// };
     /// let store = tch::nn::VarStore::new(tch::Device::Cpu);
     /// let network = UNet::new(&store.root(), &config, &mut ssl3d::rng::stream(1, "weights", 0));

@@ -74,8 +74,8 @@ pub struct Prototypes {
     pub background: Vec<Tensor>,
     /// (P, C) for each class.
     pub foreground: Vec<Tensor>,
-    /// Number of support voxels of each entry: the backgrounds, then the classes. None if the annotated part of the supports is too
-    /// small to tell how much of a volume a class takes.
+    /// Number of support voxels of each entry: the backgrounds, then the classes. `None` if the annotated part of the
+    /// supports is too small for an estimate of the classes' volumes.
     pub sizes_vox: Option<Vec<f64>>,
 }
 

@@ -33,7 +33,7 @@ pub struct Run<'a> {
     pub model: &'a Network,
     /// Settings of the training.
     pub recipe: &'a TrainingConfig,
-    /// How the organs of the log are segmented; no templates take part.
+    /// Settings of the segmentation of these organs, without templates.
     pub inference: &'a inference::Config,
     /// Training scans.
     pub train: &'a [Scan],
@@ -304,7 +304,7 @@ impl Trainer<'_> {
         one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)
     }
 
-    /// Validates where it is due, logs, saves; breaks, and does nothing, where the training was told to stop meanwhile.
+    /// Validates if due, logs and saves; or changes nothing if validation was interrupted by a request to stop.
     fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<ControlFlow<()>> {
         let Run { model, recipe, inference, held_out, organs, folder, stop, .. } = *self.run;
         let config = &recipe.training;

@@ -35,22 +35,21 @@ pub struct Organs {
     pub count: u8,
 }
 
-/// Breaks where the training was told to stop.
+/// Breaks on a request to stop.
 fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
     if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Mean loss and mean Dice over the same episodes on each call; `None` without any episode.
 ///
-/// # Errors
-/// [`BrokenOff`] on a request to stop.
+/// Breaks on a request to stop.
 pub fn on_supervoxels(
     model: &Network,
     scans: &[Scan],
     recipe: &TrainingConfig,
     stop: &AtomicBool,
 ) -> ControlFlow<(), Option<(f64, f64)>> {
-    let config = recipe.episode.of_member(0); // all networks are asked of one kind of episode
+    let config = recipe.episode.of_member(0); // one kind of episode for all members
     let candidates = episode::Candidates::new(scans, &config, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
@@ -66,7 +65,7 @@ pub fn on_supervoxels(
     ControlFlow::Continue(mean(&losses).zip(mean(&dices)))
 }
 
-/// Mean Dice of the organs over the queries, on the working grid.
+/// Mean Dice of the organs over the queries on the working grid; `None` without any score.
 pub fn on_organs(
     model: &Network,
     inference: &inference::Config,

@@ -1,15 +1,15 @@
-//! Classes: the value in a file, the index among the classes that are looked for, the channel of scores.
+//! Classes: the label value in a file, the index among the segmented classes, the channel of scores.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 
-/// One of the classes that are looked for. Index 0 is the first of them; channel 0 of scores is the background, so that the channel
-/// is the index + 1.
+/// One of the segmented classes. Index 0 is the first of them; channel 0 of scores is the background, so that the
+/// channel is the index + 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Class(u8);
 
 impl Class {
-    /// So many classes fit beside the background into one byte.
+    /// Largest number of classes: with the background they fit into one byte.
     pub const MOST: usize = u8::MAX as usize;
 
     /// The class at an index, from 0.
@@ -21,30 +21,30 @@ impl Class {
         Self(index as u8)
     }
 
-    /// The class of a channel; None for the background.
+    /// The class of a channel; `None` for the background.
     pub fn of_channel(channel: usize) -> Option<Self> {
         channel.checked_sub(1).map(Self::at)
     }
 
-    /// From 0.
+    /// The index, from 0.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// From 1.
+    /// The channel, from 1.
     pub fn channel(self) -> usize {
         self.index() + 1
     }
 }
 
-/// The classes that are looked for, each with its value in label files.
+/// The segmented classes, each with its value in label files.
 ///
 /// ```
 /// use ssl3d::volume::{Class, ClassMap};
 /// let classes = ClassMap::new([500, 200])?;
 /// assert_eq!(classes.value(Class::at(1)), 200);
 /// assert_eq!(classes.channel(500), 1); // 0 is the background
-/// # ssl3d::error::Result::Ok(())
+/// # Ok::<(), ssl3d::error::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassMap {
@@ -55,7 +55,7 @@ impl ClassMap {
     /// The classes of these label values, in this order.
     ///
     /// # Errors
-    /// There are none or more than [`Class::MOST`]; a value is 0, which is the background, or comes twice.
+    /// There are none or more than [`Class::MOST`], a value is 0, which is the background, or a value occurs twice.
     pub fn new(values: impl Into<Vec<i32>>) -> Result<Self> {
         let values = values.into();
         let refuse = |found: String| {
@@ -71,12 +71,12 @@ impl ClassMap {
         Ok(Self { values })
     }
 
-    /// One class of these by itself.
+    /// A map with one of the classes.
     pub fn only(&self, class: Class) -> Self {
         Self { values: vec![self.value(class)] }
     }
 
-    /// How many classes there are, at least one.
+    /// Number of classes, at least one.
     #[expect(clippy::len_without_is_empty, reason = "a map is never empty")]
     pub fn len(&self) -> usize {
         self.values.len()
