@@ -31,7 +31,7 @@ const SMALLER: [&str; 7] = [
     "training.epochs=1",
     "training.iterations_per_epoch=2",
     "training.validation_episodes=1",
-    "preprocess.size_vox=[8,32,32]",
+    "preprocessing.size_vox=[8,32,32]",
     "episode.depth_vox=4",
     "features.f_maps=4",
     "supervoxels.felzenszwalb.min_size_vox=20000",
@@ -145,7 +145,9 @@ fn anchors(page: &str) -> BTreeSet<String> {
     let prose: String = page.split("```").step_by(2).collect();
     let headings = prose.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let kept = |c: char| c.is_alphanumeric() || "-_ ".contains(c);
-    headings.map(|text| text.to_lowercase().chars().filter(|&c| kept(c)).collect::<String>().replace(' ', "-")).collect()
+    headings
+        .map(|text| text.to_lowercase().chars().filter(|&c| kept(c)).collect::<String>().replace(' ', "-"))
+        .collect()
 }
 
 /// The links of `page` that lead nowhere, a line each.
@@ -155,9 +157,8 @@ fn broken_links(page: &Path) -> Vec<String> {
     for link in links(&text).into_iter().filter(|link| !link.contains("://") && !link.starts_with("mailto:")) {
         let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
         let target = if file.is_empty() { page.to_owned() } else { page.parent().unwrap().join(file) };
-        let has_anchor = || {
-            target.is_dir() || fs::read_to_string(&target).is_ok_and(|there| anchors(&there).contains(anchor))
-        };
+        let has_anchor =
+            || target.is_dir() || fs::read_to_string(&target).is_ok_and(|there| anchors(&there).contains(anchor));
         if !target.exists() || !(anchor.is_empty() || has_anchor()) {
             broken.push(format!("{}: {link}", page.display()));
         }
