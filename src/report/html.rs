@@ -1,7 +1,7 @@
 //! One self-contained page: everything inline, so that it can be mailed, archived and printed.
 
 use super::canvas::Rgb;
-use super::table::{Table, is_blank, is_numeric_column};
+use super::table::{Line, Table, is_blank, is_numeric_column};
 use askama::Template;
 use base64::Engine;
 
@@ -32,7 +32,7 @@ pub struct Card {
 pub struct HtmlTable {
     pub caption: String,
     pub header: Vec<String>,
-    pub rows: Vec<Vec<String>>,
+    pub rows: Vec<Line>,
     pub note: String,
 }
 
@@ -105,8 +105,8 @@ impl TableView<'_> {
     }
 
     /// Our own rows stand out among the published ones.
-    fn row_class(&self, row: &[String]) -> &'static str {
-        if row.first().is_some_and(|cell| cell == "ssl3d") { "ours" } else { "" }
+    fn row_class(&self, row: &Line) -> &'static str {
+        if row.ours { "ours" } else { "" }
     }
 }
 
@@ -123,7 +123,10 @@ mod tests {
             tables: vec![HtmlTable {
                 caption: text("Scores"),
                 header: vec![text("method"), text("mean")],
-                rows: vec![vec![text("ssl3d"), text("71.2")], vec![text("other"), text("-")]],
+                rows: vec![
+                    Line { cells: vec![text("a name"), text("71.2")], ours: true },
+                    Line { cells: vec![text("ssl3d"), text("-")], ours: false },
+                ],
                 note: String::new(),
             }],
             figures: vec![
@@ -179,7 +182,8 @@ mod tests {
     #[test]
     fn our_row_and_numbers_are_marked() {
         let html = render(&page());
-        assert!(html.contains("<tr class=\"ours\">"));
+        assert_eq!(html.matches("<tr class=\"ours\">").count(), 1);
+        assert!(html.contains("<tr class=\"ours\"><td class=\"\">a name</td>"), "{html}");
         assert!(html.contains("<td class=\"number\">71.2</td>") && html.contains("<td class=\"number blank\">-</td>"));
     }
 }

@@ -5,7 +5,6 @@ pub mod compare;
 pub mod curves;
 pub mod html;
 pub mod overlay;
-pub mod published;
 pub mod scores;
 pub mod table;
 

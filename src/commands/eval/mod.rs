@@ -14,12 +14,13 @@ use crate::commands::progress::Progress;
 use crate::commands::train::group_folder;
 use crate::commands::{memory, stop};
 use crate::config::{self, Config};
-use crate::episode::split::{self, Supports};
+use crate::episode::split;
 use crate::error::{Error, Result};
+use crate::evaluation::Setting;
 use crate::metrics::{Protocol, volume_ml};
 use crate::model::Model;
 use crate::report::html::{Figure, render};
-use crate::report::scores::{self, ProtocolScores, Setup};
+use crate::report::scores::{self, ProtocolScores, Setup, Space, Supports, Weights};
 use crate::report::{Row, overlay};
 use crate::training::{checkpoint, templates};
 use crate::volume::dataset::{self, Case, Dataset};
@@ -116,20 +117,21 @@ fn summarise(rows: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolSc
 fn setup(config: &Config, folds: &[usize], protocol: Protocol) -> Setup {
     let is_floor = config.baseline.method != baseline::Method::None;
     Setup {
-        space: "native".to_owned(),
+        space: Space::Native,
         folds: config.split.folds,
         fold: folds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         setting: match config.split.setting {
-            _ if is_floor => "-".to_owned(),
-            _ if config.supervision.tested_organs => "seen".to_owned(),
-            setting => setting.to_string(),
+            _ if is_floor => Setting::Untrained,
+            _ if config.supervision.tested_organs => Setting::Seen,
+            1 => Setting::One,
+            _ => Setting::Two,
         },
         support: match config.split.supports {
-            Supports::Next => "next".to_owned(),
-            Supports::All => "all".to_owned(),
+            split::Supports::Next => Supports::Next,
+            split::Supports::All => Supports::All,
         },
         annotation: Segmenter::annotation(config, protocol),
-        weights: if is_floor { "-" } else { "final" }.to_owned(),
+        weights: if is_floor { Weights::None } else { Weights::Final },
         seeds: vec![config.training.seed],
     }
 }
@@ -176,8 +178,8 @@ fn score_group(
 ) -> Result<Vec<Row>> {
     let parts = split::fold(data.cases.len(), fold, &config.split)?;
     let supports: Vec<usize> = match config.split.supports {
-        Supports::Next => vec![parts.support],
-        Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
+        split::Supports::Next => vec![parts.support],
+        split::Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
     };
     let needed: BTreeSet<usize> = parts.test.iter().chain(&supports).copied().collect();
     let segmenter = segmenter(args, config, data, fold, group, &needed)?;
@@ -317,9 +319,9 @@ impl Evaluation {
         self.summary.iter().find(|scores| scores.protocol == protocol)?.mean
     }
 
-    /// "1", "2", ..., as its signatures say.
-    fn setting(&self) -> String {
-        self.setups.values().next().map_or("-".to_owned(), |setup| setup.setting.clone())
+    /// As its signatures say.
+    fn setting(&self) -> Setting {
+        self.setups.values().next().map_or(Setting::Untrained, |setup| setup.setting)
     }
 
     /// Writes scores, summary and page.
