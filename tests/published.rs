@@ -95,8 +95,9 @@ fn unknown_names_are_refused_with_those_that_are_known() {
         ("data.benchmark=chaos", ["data.benchmark", "\"chaos-t2-spir\""]),
         ("published=SENet", ["published", "\"SE-Net\""]),
     ] {
-        let call = format!("train --data {{}} --run {{}} --set {set}");
-        let output = command(&call, &[&data, &folder.path().join("run")]).output().unwrap();
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cpu.toml");
+        let call = format!("train --config {{}} --data {{}} --run {{}} --set {set}");
+        let output = command(&call, &[&config, &data, &folder.path().join("run")]).output().unwrap();
         let [_, fault] = said(&output);
         assert_eq!(output.status.code(), Some(1), "{fault}");
         assert!(words.iter().all(|word| fault.contains(word)) && fault.lines().count() == 1, "{fault}");

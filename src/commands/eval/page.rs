@@ -71,7 +71,7 @@ impl Evaluation {
         });
         let published = self.beside_published().map(|(benchmark, table)| {
             let note = format!(
-                "Published rows are mean Dice on {} as their papers print them; protocols and data differ.",
+                "Published rows are mean Dice on {}, each from the source that it names; protocols and data differ.",
                 benchmark.title
             );
             HtmlTable::new("Beside the published figures", table, note)
