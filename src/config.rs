@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::network::{self, System};
 use crate::volume::dataset;
 use crate::{
-    augment, episode, features, inference, loss, preprocessing, prototypes, similarity, supervoxels, training,
+    augment, episode, features, inference, loss, preprocessing, prototypes, report, similarity, supervoxels, training,
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -25,6 +25,8 @@ pub struct Config {
     pub name: String,
     /// What segments.
     pub system: System,
+    /// The published system that this one repeats; empty: none. See [`report::published`].
+    pub published: String,
     pub data: dataset::Config,
     pub preprocessing: preprocessing::Config,
     pub supervoxels: supervoxels::Config,
@@ -45,7 +47,7 @@ pub struct Config {
 /// # Errors
 /// The file cannot be read; it or an override is no TOML; a key is unknown or its value of the wrong type or out of range.
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
-    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+    let mut table = base();
     let mut given = None;
     if let Some(path) = path {
         let text = std::fs::read_to_string(path).map_err(Error::io("read the configuration", path))?;
@@ -90,6 +92,15 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     Ok(config)
 }
 
+/// The compiled-in values. Which dataset the paper's own configuration is for, and which published system it repeats, is no default:
+/// another configuration says so itself.
+fn base() -> Table {
+    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+    table.remove("published");
+    table.get_mut("data").and_then(Value::as_table_mut).expect("it has [data]").remove("benchmark");
+    table
+}
+
 /// The last override that sets a key, something below it, or the table around it.
 fn overridden(key: &str, overrides: &[String]) -> Option<String> {
     let is_below =
@@ -124,7 +135,7 @@ impl Config {
     pub fn from_toml(text: &str, at: &str) -> Result<Self> {
         let remedy = "it was written by another version of ssl3d, or changed since";
         let refuse = |message: String| Error::invalid(at, "a resolved configuration", message, remedy);
-        let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+        let mut table = base();
         merge(&mut table, text.parse::<Table>().map_err(|e| refuse(e.message().to_owned()))?, "");
         let config = resolve(table).map_err(|(key, message)| refuse(format!("{key}: {message}")))?;
         config.check().map_err(|fault| fault.placed(|key| format!("{at}: {key}")))?;
@@ -137,6 +148,7 @@ impl Config {
 
     pub fn check(&self) -> Result<()> {
         self.data.check()?;
+        report::published::check(&self.data.benchmark, &self.published)?;
         self.preprocessing.check()?;
         self.supervoxels.check()?;
         self.split.check()?;
@@ -298,6 +310,27 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_for_a_benchmark_and_repeats_a_published_system_only_where_it_says_so() {
+        for overrides in [&[][..], &["name=SE-Net"]] {
+            let config = load_text("[training]\nepochs = 7", overrides).unwrap();
+            assert_eq!((config.data.benchmark.as_str(), config.published.as_str()), ("", ""));
+        }
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        for (file, benchmark, published) in [
+            ("paper", "chaos-t2-spir", "3D SSL-ALPNet"),
+            ("cpu", "chaos-t2-spir", ""),
+            ("chaos", "chaos-t2-spir", ""),
+            ("demo", "", ""),
+            ("table/se-net", "chaos-t2-spir", "SE-Net"),
+            ("table/3d-ssl-alpnet-annotated", "chaos-t2-spir", ""),
+        ] {
+            let config = load(Some(&configs.join(format!("{file}.toml"))), &[]).unwrap();
+            assert_eq!((config.data.benchmark.as_str(), config.published.as_str()), (benchmark, published), "{file}");
+            assert_eq!(Config::from_toml(&config.to_toml(), "here").unwrap(), config);
+        }
+    }
+
+    #[test]
     fn faults_are_named_with_their_place() {
         for (text, overrides, words) in [
             ("[training]\nepoch = 7", &[][..], ["c.toml:2:1: training.epoch", "unknown field `epoch`"]),
@@ -337,6 +370,12 @@ mod tests {
                 &["inference.supervoxels.network_weight=0.3"],
                 ["inference.supervoxels.network_weight", "switch it off"],
             ),
+            (
+                "",
+                &["data.benchmark=chaos"],
+                ["--set data.benchmark=chaos: expected", "(\"chaos-t2-spir\"), found \"chaos\""],
+            ),
+            ("name = \"a\"\npublished = \"SENet\"", &[], ["c.toml:2:1: published: expected", "\"SE-Net\", "]),
             ("", &["inference.transport.strength=0.6"], ["inference.transport.strength", "similarity.competition"]),
             ("", &["inference.transport.strength=1"], ["inference.transport.strength", "[0, 1)"]),
             ("", &["inference.template_rounds=0"], ["inference.template_rounds", "from 1 to 10"]),

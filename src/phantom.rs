@@ -49,7 +49,7 @@ impl Config {
     /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String| {
-            Err(Error::invalid(format!("phantom.{key}"), expected, found, "change it in the configuration"))
+            Err(Error::invalid(format!("{key} of a generated cohort"), expected, found, "describe another cohort"))
         };
         if self.subjects == 0 {
             return fault("subjects", "at least 1", "0".to_owned());
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_wrong_configuration_is_named() {
         let fault = Config { spacing_mm: [7.0, 0.0, 2.6], ..Config::demo(1, 0) }.check().unwrap_err();
-        assert!(fault.to_string().contains("phantom.spacing_mm"), "{fault}");
+        assert!(fault.to_string().starts_with("spacing_mm of a generated cohort: expected three"), "{fault}");
         assert!(Config { subjects: 0, ..Config::demo(1, 0) }.check().is_err());
         assert!(Config::demo(8, 0).check().is_ok());
     }

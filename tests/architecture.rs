@@ -18,7 +18,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("borders", &["augment", "volume"]),
     ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
     ("metrics", &["error", "rng", "artifact", "volume"]),
-    ("report", &["error", "rng", "artifact", "volume", "metrics"]),
+    ("evaluation", &["error", "metrics"]),
+    ("report", &["error", "rng", "artifact", "volume", "metrics", "evaluation"]),
     ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),
@@ -48,6 +49,7 @@ const WITHOUT_TORCH: &[&str] = &[
     "baseline",
     "borders",
     "metrics",
+    "evaluation",
     "report",
     "phantom",
 ];
@@ -56,7 +58,7 @@ const WITHOUT_FILES: &[&str] = &["baseline", "borders", "tensor", "features", "p
 const HOMES: &[(&str, &[&str])] = &[
     ("nifti", &["volume/nifti"]),
     ("clap", &["cli.rs", "cli/", "main.rs"]),
-    ("toml", &["config.rs", "config/"]),
+    ("toml", &["config.rs", "config/", "report/published.rs"]),
     ("toml_edit", &["config.rs", "config/"]),
     ("indicatif", &["commands/progress.rs"]),
     ("dicom_core", &["volume/dicom"]),

@@ -256,7 +256,7 @@ fn table(summary: &Summary, data: &Dataset) -> Table {
     rows.push(row("mean", format!("{mean_regions:.1}"), summary.mean_quality.as_ref(), "nothing to score"));
     let names = organs.iter().map(|organ| organ.as_str());
     let header = ["scan", "regions"].into_iter().chain(names).chain(["mean", "ASA", "UE", "BR", ""]);
-    Table { header: header.map(str::to_owned).collect(), rows }
+    Table::new(header.map(str::to_owned).collect(), rows)
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ impl Comparison {
             row.extend([d.absent, unmatched].map(|n| n.to_string()));
             row
         });
-        Table { header: header.collect(), rows: rows.collect() }
+        Table::new(header.collect(), rows)
     }
 
     /// A description of the comparison and its method, with every unmatched row by name.
@@ -422,7 +422,7 @@ mod tests {
         {
             assert!(note.contains(expected), "{note}");
         }
-        assert_eq!(comparison.table().rows[0].last().unwrap(), "6");
+        assert_eq!(comparison.table().rows[0].cells.last().unwrap(), "6");
 
         let same_name =
             compare(&a, &b.into_iter().map(|row| Row { run: "a".to_owned(), ..row }).collect::<Vec<_>>(), 0);
@@ -457,8 +457,8 @@ mod tests {
             table.header.join("|"),
             "protocol|pairs|queries|difference|95 % from|to|p|wins|losses|ties|spleen|liver|absent|unmatched"
         );
-        assert_eq!(table.rows[1].join("|"), "EP1|12|6|-3.0|-3.0|-3.0|0.031|0|6|0|-3.0|-3.0|0|0");
-        assert!(table.rows.iter().all(|row| row.len() == table.header.len()));
+        assert_eq!(table.rows[1].cells.join("|"), "EP1|12|6|-3.0|-3.0|-3.0|0.031|0|6|0|-3.0|-3.0|0|0");
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
         let json = serde_json::to_string(&comparison).unwrap();
         assert_eq!(serde_json::from_str::<Comparison>(&json).unwrap(), comparison);
     }

@@ -1,7 +1,7 @@
 //! One self-contained HTML page: everything is inline, so that the page can be mailed, archived and printed.
 
 use super::canvas::Rgb;
-use super::table::{Table, is_blank, is_numeric_column};
+use super::table::{Line, Table, is_blank, is_numeric_column};
 use askama::Template;
 use base64::Engine;
 
@@ -42,8 +42,8 @@ pub struct HtmlTable {
     pub caption: String,
     /// Names of the columns.
     pub header: Vec<String>,
-    /// Cells; each row has as many as the header.
-    pub rows: Vec<Vec<String>>,
+    /// The rows; each has as many cells as the header.
+    pub rows: Vec<Line>,
     /// Text below the table.
     pub note: String,
 }
@@ -123,9 +123,9 @@ impl TableView<'_> {
         }
     }
 
-    /// The CSS class that highlights the rows of this program among published ones.
-    fn row_class(&self, row: &[String]) -> &'static str {
-        if row.first().is_some_and(|cell| cell == "ssl3d") { "ours" } else { "" }
+    /// Our own rows stand out among the published ones.
+    fn row_class(&self, row: &Line) -> &'static str {
+        if row.ours { "ours" } else { "" }
     }
 }
 
@@ -142,7 +142,10 @@ mod tests {
             tables: vec![HtmlTable {
                 caption: text("Scores"),
                 header: vec![text("method"), text("mean")],
-                rows: vec![vec![text("ssl3d"), text("71.2")], vec![text("other"), text("-")]],
+                rows: vec![
+                    Line { cells: vec![text("a name"), text("71.2")], ours: true },
+                    Line { cells: vec![text("ssl3d"), text("-")], ours: false },
+                ],
                 note: String::new(),
             }],
             figures: vec![
@@ -198,7 +201,8 @@ mod tests {
     #[test]
     fn our_row_and_numbers_are_marked() {
         let html = render(&page());
-        assert!(html.contains("<tr class=\"ours\">"));
+        assert_eq!(html.matches("<tr class=\"ours\">").count(), 1);
+        assert!(html.contains("<tr class=\"ours\"><td class=\"\">a name</td>"), "{html}");
         assert!(html.contains("<td class=\"number\">71.2</td>") && html.contains("<td class=\"number blank\">-</td>"));
     }
 }

@@ -7,7 +7,9 @@ pub mod html;
 pub mod overlay;
 pub mod published;
 pub mod scores;
+mod setting;
 pub mod table;
 
 pub use curves::EpochRow;
 pub use scores::Row;
+pub use setting::Setting;

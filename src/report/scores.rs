@@ -2,6 +2,7 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
+use crate::report::Setting;
 use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -40,30 +41,60 @@ pub struct Row {
 /// The conditions on which a score depends besides the method.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Setup {
-    /// The grid of the scores: "native" or "working".
-    pub space: String,
+    /// The grid of the scores.
+    pub space: Space,
     /// Number of folds.
     pub folds: usize,
-    /// The evaluated folds: "0", "1", ... or "all".
+    /// Those that are scored, with commas between them: "0", "0,1", ...
     pub fold: String,
-    /// Use of tested classes in training: "1" (nothing is excluded), "2", or "-" without training.
-    pub setting: String,
-    /// Choice of supports: "next", "all-pairs", ...
-    pub support: String,
-    /// Annotated part of a support: "dense", "3 slices", "middle slice".
+    /// Use of tested classes in training.
+    pub setting: Setting,
+    /// Choice of supports.
+    pub support: Supports,
+    /// The annotated part of a support, and what else is given: "dense", "3 slices", "dense, 12 templates", ...
     pub annotation: String,
-    /// The checkpoint: "best", "last", an epoch.
-    pub weights: String,
+    /// The checkpoint.
+    pub weights: Weights,
     /// Seeds of the trainings.
     pub seeds: Vec<u64>,
 }
 
+/// The grid that is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Space {
+    /// The scan's own.
+    Native,
+}
+
+/// From which scans a query is segmented, each time from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supports {
+    /// The scan that follows the fold.
+    Next,
+    /// That one and every other scan of the fold.
+    All,
+}
+
+/// Which weights of a training segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Weights {
+    /// Those that it ends with.
+    #[serde(rename = "final")]
+    Final,
+    /// Nothing is trained.
+    #[serde(rename = "-")]
+    None,
+}
+
 impl Setup {
     /// The signature of a score, in one piece:
-    /// `dice|space=native|protocol=full|folds=5|fold=0|setting=1|support=next|annotation=dense|weights=best|seed=0,1|`
+    /// `dice|space=native|protocol=full|folds=5|fold=0|setting=1|support=next|annotation=dense|weights=final|seed=0,1|`
     /// `nsd=3mm|ssl3d=0.1.0`.
     pub fn signature(&self, protocol: Protocol) -> String {
         let Self { space, folds, fold, setting, support, annotation, weights, .. } = self;
+        let (space, support, weights) = (space.name(), support.name(), weights.name());
         let (protocol, seeds, version) = (protocol.name(), self.seed_list(), env!("CARGO_PKG_VERSION"));
         format!(
             "dice|space={space}|protocol={protocol}|folds={folds}|fold={fold}|setting={setting}|support={support}\
@@ -74,6 +105,35 @@ impl Setup {
     /// The seeds with commas between them: `0,1`.
     pub fn seed_list(&self) -> String {
         self.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Space {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+}
+
+impl Supports {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Weights {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Final => "final",
+            Self::None => "-",
+        }
     }
 }
 
@@ -281,8 +341,9 @@ pub(super) mod tests {
     }
 
     pub fn setup() -> Setup {
-        let [space, fold, setting, support, annotation, weights] =
-            ["native", "all", "1", "next", "dense", "best"].map(str::to_owned);
+        let [fold, annotation] = ["0,1", "dense"].map(str::to_owned);
+        let (setting, support) = (Setting::One, Supports::Next);
+        let (space, weights) = (Space::Native, Weights::Final);
         Setup { space, folds: 2, fold, setting, support, annotation, weights, seeds: vec![0, 1] }
     }
 
@@ -322,10 +383,29 @@ pub(super) mod tests {
         assert_eq!(
             setup().signature(Protocol::Ep1),
             format!(
-                "dice|space=native|protocol=ep1|folds=2|fold=all|setting=1|support=next|annotation=dense|weights=best\
+                "dice|space=native|protocol=ep1|folds=2|fold=0,1|setting=1|support=next|annotation=dense|weights=final\
                  |seed=0,1|nsd=3mm|ssl3d={version}"
             )
         );
+    }
+
+    #[test]
+    fn a_setup_has_the_same_words_in_files_and_in_its_signature() {
+        let setting = [Setting::One, Setting::Two, Setting::Seen, Setting::Untrained];
+        for (at, word) in ["1", "2", "seen", "-"].into_iter().enumerate() {
+            let setup = Setup { setting: setting[at], ..setup() };
+            assert_eq!(serde_json::to_value(&setup).unwrap()["setting"], word);
+            assert!(setup.signature(Protocol::Full).contains(&format!("|setting={word}|")));
+        }
+        for (support, weights) in [(Supports::Next, Weights::Final), (Supports::All, Weights::None)] {
+            let setup = Setup { support, weights, ..setup() };
+            let json = serde_json::to_value(&setup).unwrap();
+            let words = ["space", "support", "weights"].map(|key| json[key].as_str().unwrap().to_owned());
+            assert_eq!(words, ["native", support.name(), weights.name()]);
+            assert_eq!(serde_json::from_value::<Setup>(json).unwrap(), setup);
+        }
+        let setup = Setup { support: Supports::All, weights: Weights::None, ..setup() };
+        assert!(setup.signature(Protocol::Full).contains("|support=all|annotation=dense|weights=-|"));
     }
 
     #[test]

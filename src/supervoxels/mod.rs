@@ -243,6 +243,7 @@ mod tests {
             label: "label_{id}.nii.gz".into(),
             classes,
             ignore: None,
+            benchmark: String::new(),
         };
         let data = dataset::open(folder.as_ref(), &patterns).unwrap();
         let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };

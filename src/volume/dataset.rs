@@ -26,6 +26,9 @@ pub struct Config {
     /// Label value of support voxels without annotation; `None` if every voxel is annotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
+    /// The dataset's name in `src/report/published.toml`, whose rows then stand beside an evaluation; empty: none do.
+    #[serde(default)]
+    pub benchmark: String,
 }
 
 /// One scan.

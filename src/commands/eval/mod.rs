@@ -12,14 +12,14 @@ use crate::commands::progress::Progress;
 use crate::commands::train::group_folder;
 use crate::commands::{memory, stop};
 use crate::config::{self, Config};
-use crate::episode::split::{self, Supports};
+use crate::episode::split;
 use crate::error::{Error, Result};
 use crate::evaluation::{self, AnnotatedScan, Evaluated, Found, Place, Supported};
 use crate::metrics::Protocol;
-use crate::pretrained::{Pretrained, Weights};
+use crate::pretrained::{self, Pretrained};
 use crate::report::html::{Figure, render};
-use crate::report::scores::{self, ProtocolScores, Setup};
-use crate::report::{Row, overlay};
+use crate::report::scores::{self, ProtocolScores, Setup, Space, Supports, Weights};
+use crate::report::{Row, Setting, overlay};
 use crate::volume::ClassMap;
 use crate::volume::dataset::{self, Case, Dataset};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,20 +114,21 @@ fn summarise(rows: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolSc
 fn setup(config: &Config, folds: &[usize], protocol: Protocol) -> Setup {
     let is_trained = config.system.is_trained();
     Setup {
-        space: "native".to_owned(),
+        space: Space::Native,
         folds: config.split.folds,
         fold: folds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         setting: match config.split.setting {
-            _ if !is_trained => "-".to_owned(),
-            _ if config.supervision.tested_organs => "seen".to_owned(),
-            setting => setting.to_string(),
+            _ if !is_trained => Setting::Untrained,
+            _ if config.supervision.tested_organs => Setting::Seen,
+            1 => Setting::One,
+            _ => Setting::Two,
         },
         support: match config.split.supports {
-            Supports::Next => "next".to_owned(),
-            Supports::All => "all".to_owned(),
+            split::Supports::Next => Supports::Next,
+            split::Supports::All => Supports::All,
         },
         annotation: evaluation::annotation(config, protocol),
-        weights: if is_trained { "final" } else { "-" }.to_owned(),
+        weights: if is_trained { Weights::Final } else { Weights::None },
         seeds: vec![config.training.seed],
     }
 }
@@ -174,8 +175,8 @@ fn score_group(
 ) -> Result<Vec<Row>> {
     let parts = split::fold(data.cases.len(), fold, &config.split)?;
     let supports: Vec<usize> = match config.split.supports {
-        Supports::Next => vec![parts.support],
-        Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
+        split::Supports::Next => vec![parts.support],
+        split::Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
     };
     let needed: BTreeSet<usize> = parts.test.iter().chain(&supports).copied().collect();
     let tested = config.split.tested(group, &data.classes)?;
@@ -231,7 +232,7 @@ fn pretrained(
         return Ok(None);
     }
     let path = group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors");
-    let weights = Weights::read(&path)?;
+    let weights = pretrained::Weights::read(&path)?;
     let bytes = memory::estimate(config).segmenting_bytes;
     memory::check("segmenting", bytes, args.memory_limit, args.device, memory::SEGMENTING)?;
     let trained_on = weights.provenance.trained_on.clone();
@@ -280,9 +281,9 @@ impl Evaluation {
         self.summary.iter().find(|scores| scores.protocol == protocol)?.mean
     }
 
-    /// "1", "2", ..., as its signatures say.
-    fn setting(&self) -> String {
-        self.setups.values().next().map_or("-".to_owned(), |setup| setup.setting.clone())
+    /// As its signatures say.
+    fn setting(&self) -> Setting {
+        self.setups.values().next().map_or(Setting::Untrained, |setup| setup.setting)
     }
 
     /// Writes scores, summary and page.

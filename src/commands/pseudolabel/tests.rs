@@ -47,6 +47,7 @@ impl Place {
             label: "label_{id}.nii.gz".into(),
             classes,
             ignore: None,
+            benchmark: String::new(),
         };
         let data = dataset::open(self.folder.path(), &patterns).unwrap();
         run(Args { config, data, out: self.out(), score, preview }).unwrap();
@@ -134,17 +135,22 @@ fn the_table_names_scans_without_labels() {
     let classes = BTreeMap::from([("corner".to_owned(), 1)]);
     let data = Dataset { folder: PathBuf::new(), cases: cases.into(), classes };
     let table = table(&summary, &data);
-    assert_eq!(table.rows[0], ["1", "8", "1.000", "1.000", "1.000", "0.000", "1.000", ""]);
-    assert_eq!(table.rows[2], ["10", "8", "-", "-", "-", "-", "-", "no labels"]);
-    assert_eq!(table.rows[3][..3], ["mean", "8.0", "1.000"]);
+    assert_eq!(table.rows[0].cells, ["1", "8", "1.000", "1.000", "1.000", "0.000", "1.000", ""]);
+    assert_eq!(table.rows[2].cells, ["10", "8", "-", "-", "-", "-", "-", "no labels"]);
+    assert_eq!(table.rows[3].cells[..3], ["mean", "8.0", "1.000"]);
 }
 
 #[test]
 fn a_faulty_file_is_named_and_the_others_are_kept() {
     let place = Place::new();
     std::fs::write(place.folder.path().join("image_2.nii.gz"), b"not a scan").unwrap();
-    let patterns =
-        dataset::Config { image: "image_{id}.nii.gz".into(), label: String::new(), classes: [].into(), ignore: None };
+    let patterns = dataset::Config {
+        image: "image_{id}.nii.gz".into(),
+        label: String::new(),
+        classes: [].into(),
+        ignore: None,
+        benchmark: String::new(),
+    };
     let data = dataset::open(place.folder.path(), &patterns).unwrap();
     let fault = run(Args { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");
