@@ -28,8 +28,44 @@ use std::path::Path;
 use tch::{Device, Tensor};
 
 const SEED: u64 = 0;
-/// A CHAOS T2-SPIR scan as the few-shot papers resample it.
-pub const SCAN_VOX: [usize; 3] = [37, 256, 256];
+
+/// The sizes of what is timed, z y x.
+pub struct Sizes {
+    /// Of the scans that are cut into supervoxels and segmented.
+    pub scan_vox: [usize; 3],
+    /// Of the scan that episodes are drawn from, and of the templates.
+    pub training_vox: [usize; 3],
+    /// Of the feature map that is scored.
+    pub features_vox: [usize; 3],
+    /// Keys of the configuration that are set beside those of its file.
+    pub set: &'static [&'static str],
+}
+
+impl Sizes {
+    /// Scans as the few-shot papers resample those of CHAOS T2-SPIR. One network: of several a step of training is one
+    /// network's.
+    pub const FULL: Self = Self {
+        scan_vox: [37, 256, 256],
+        training_vox: [32, 128, 128],
+        features_vox: [24, 48, 48],
+        set: &["features.ensemble_size=1"],
+    };
+
+    /// Each stage in a fraction of a second: for a test that all of them run.
+    pub const SMALLEST: Self = Self {
+        scan_vox: [8, 32, 32],
+        training_vox: [12, 48, 48],
+        features_vox: [4, 8, 8],
+        set: &[
+            "features.ensemble_size=1",
+            "features.f_maps=4",
+            "preprocessing.size_vox=[8,32,32]",
+            "episode.min_size_vox=10",
+            "prediction.templates=2",
+        ],
+    };
+}
+
 const EXTENT_MM: [f64; 3] = [37.0 * 7.0, 256.0 * 1.3, 256.0 * 1.3];
 
 /// Subject `index` of a generated cohort: an abdomen of one extent in millimetres, whatever the number of voxels.
@@ -38,11 +74,11 @@ pub fn abdomen(size_vox: [usize; 3], index: usize) -> (Image, LabelMap) {
     phantom::subject(&phantom::Config { subjects: index + 1, size_vox, spacing_mm, seed: SEED }, index)
 }
 
-/// `paper` or `cpu`: a file of configs/, with one network: of several a step of training is one network's.
-pub fn configuration(name: &str) -> Config {
+/// `paper` or `cpu`: a file of configs/, with what the sizes change of it.
+pub fn configuration(name: &str, sizes: &Sizes) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"));
-    let one_network = ["features.ensemble_size=1".to_owned()];
-    config::load(Some(&path), &one_network).expect("the configurations that ship are valid")
+    let set: Vec<String> = sizes.set.iter().map(|&set| set.to_owned()).collect();
+    config::load(Some(&path), &set).expect("the configurations that ship are valid")
 }
 
 // Supervoxels
@@ -75,8 +111,10 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(config: Config) -> Self {
-        let (image, _) = abdomen([32, 128, 128], 0);
+    /// Of a file of configs/.
+    pub fn new(name: &str, sizes: &Sizes) -> Self {
+        let config = configuration(name, sizes);
+        let (image, _) = abdomen(sizes.training_vox, 0);
         let regions = supervoxels::generate(&image, &config.supervoxels);
         let (working, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let regions = grid.labels(regions.view());
@@ -118,14 +156,14 @@ pub struct Scoring {
 }
 
 impl Scoring {
-    pub fn new() -> Self {
+    pub fn new(size_vox: [usize; 3]) -> Self {
         let mut rng = rng::stream(SEED, "scoring", 0);
         let mut uniform = |shape: &[i64]| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
             from_floats(&values, shape)
         };
-        let (channels, size, count) = (16, [24, 48, 48], 384);
-        let [d, h, w] = size;
+        let (channels, count) = (16, 384);
+        let [d, h, w] = size_vox.map(|n| n as i64);
         Self {
             features: uniform(&[1, channels, d, h, w]).set_requires_grad(true),
             prototypes: uniform(&[count, channels]).set_requires_grad(true),
@@ -197,8 +235,9 @@ pub struct OneShot {
 }
 
 impl OneShot {
-    pub fn new(config: &Config) -> Self {
-        let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen([32, 128, 128], index));
+    pub fn new(name: &str, sizes: &Sizes) -> Self {
+        let config = configuration(name, sizes);
+        let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen(sizes.training_vox, index));
         let (support, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let classes = grid.labels(labels.voxels.view()).mapv(|label| label as u8);
         let (query, _) = preprocessing::prepare(&query, &config.preprocessing);
