@@ -1,8 +1,8 @@
 //! The training loss: paper, section 3.5, Eqs. 3.6 and 3.7.
 
 use crate::error::{Error, Result};
-use crate::similarity::probabilities;
 use crate::prototypes::Competition;
+use crate::similarity::probabilities;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -66,7 +66,9 @@ pub fn segmentation(scores: &Tensor, truth: &Tensor, competition: Competition, c
     if config.cross_entropy_weight > 0.0 {
         let entropy = match competition {
             Competition::Joint => cross_entropy(scores, truth, config.background_weight),
-            Competition::OneVsRest => binary_cross_entropy(&scores.narrow(1, 1, count), &truths, config.background_weight),
+            Competition::OneVsRest => {
+                binary_cross_entropy(&scores.narrow(1, 1, count), &truths, config.background_weight)
+            }
         };
         total += entropy * config.cross_entropy_weight;
     }

@@ -6,8 +6,8 @@ mod program;
 use ndarray::{Array3, Axis};
 use program::{command, said, succeed};
 use ssl3d::phantom::{self, subject, write_cohort};
-use ssl3d::volume::nifti::{read_image, read_labels, write_new};
 use ssl3d::preprocessing::annotation::middle_slices;
+use ssl3d::volume::nifti::{read_image, read_labels, write_new};
 use ssl3d::volume::{Geometry, Image, LabelMap, Volume};
 use std::collections::BTreeSet;
 use std::fs;
@@ -364,7 +364,9 @@ fn borders_come_nearer_to_those_that_the_annotator_draws() {
     let segment = |learned: bool, edges: bool| {
         let out = pair.folder.path().join(format!("learned {learned} {edges}"));
         let more = "--classes 200 --probabilities --set inference.templates=0 --set inference.self_training_rounds=0";
-        let more = format!("{more} --set inference.boundary_calibration.enabled={learned} --set inference.random_walker.enabled={edges}");
+        let more = format!(
+            "{more} --set inference.boundary_calibration.enabled={learned} --set inference.random_walker.enabled={edges}"
+        );
         succeed(&format!("{SEGMENT} {more}"), &[&trained.weights, image, label, image, &out]);
         let found = read_labels(&out.join("a_seg.nii.gz")).unwrap().0.voxels;
         let probability: Image = read_image(&out.join("a_probability_200.nii.gz")).unwrap().0;

@@ -34,7 +34,8 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let draw = episode::draw(&mut rng, &candidates, &config.episode).unwrap();
     let mut episode = Episode::make(&scans, &draw, &config.episode, &config.augment, &mut rng).unwrap();
 
-    let (model, fresh) = (Network::new(&config.network(), Device::Cpu, 0), Network::new(&config.network(), Device::Cpu, 0));
+    let (model, fresh) =
+        (Network::new(&config.network(), Device::Cpu, 0), Network::new(&config.network(), Device::Cpu, 0));
     let mut adamw = AdamW::new(weights::variables(&model.variables), 0.01);
     let tensors = Tensors::new(&episode, Device::Cpu);
     for _ in 0..80 {
@@ -83,7 +84,8 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
 
     for (norm, seed) in ["batch", "instance"].into_iter().flat_map(|norm| (0..4).map(move |seed| (norm, seed))) {
         let config = tiny(&["system=se-net", "features.f_maps=8", &format!("features.norm={norm}")]);
-        let (model, tensors) = (Network::new(&config.network(), Device::Cpu, seed), Tensors::new(&episode, Device::Cpu));
+        let (model, tensors) =
+            (Network::new(&config.network(), Device::Cpu, seed), Tensors::new(&episode, Device::Cpu));
         let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
         let mut adamw = AdamW::new(trainable, 0.01);
         let mut loss = f64::NAN;
@@ -181,7 +183,7 @@ fn networks_learn_in_turn_and_their_joined_features_have_the_mean_of_their_cosin
         Vec::try_from(Tensor::cosine_similarity(&voxels, &voxels.narrow(2, 0, 1), 1, 1e-8).squeeze()).unwrap()
     };
     let each: Vec<Vec<f64>> = networks.iter().map(|network| cosines(&network.forward(&image, false))).collect();
-    let joined = cosines(&model.features(&image));
+    let joined = cosines(&model.encode(&image));
     let mean = |voxel: usize| each.iter().map(|of| of[voxel]).sum::<f64>() / 3.0;
     let largest = |apart: &dyn Fn(usize) -> f64| (0..joined.len()).map(apart).fold(0.0, f64::max);
     let off = largest(&|voxel| (joined[voxel] - mean(voxel)).abs());
@@ -223,7 +225,7 @@ fn weights_that_were_written_give_the_features_of_the_model_that_wrote_them() {
         assert_eq!((about.config.as_str(), about.fold.as_str(), about.state.step), (&*bench.text, "fold 0 of 5", 6));
         let again = Network::new(&bench.config.network(), Device::Cpu, 99);
         again.load(&path, &tensors).unwrap();
-        assert_eq!(again.features(&image), model.features(&image), "{name}");
+        assert_eq!(again.encode(&image), model.encode(&image), "{name}");
     }
     // A finished training has nothing more to do.
     assert_eq!(bench.losses(folder.path()).unwrap(), []);
@@ -268,7 +270,7 @@ fn without_supervision_the_weights_are_the_initial_ones() {
         [99, bench.config.training.seed].map(|seed| Network::new(&bench.config.network(), Device::Cpu, seed));
     written.load(&path, &tensors).unwrap();
     let image = from_voxels(bench.train[0].image.view());
-    assert_eq!(written.features(&image), fresh.features(&image));
+    assert_eq!(written.encode(&image), fresh.encode(&image));
 }
 
 #[test]

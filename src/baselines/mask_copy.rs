@@ -27,7 +27,9 @@ impl MaskCopy {
     pub fn segment(self, support: &Image, labels: &LabelMap, query: &Image, clip_percentile: f64) -> Array3<i32> {
         let map = match self {
             Self::Centred => AxisMap::centred(&labels.geometry, &query.geometry),
-            Self::BodyBox => AxisMap::boxes(&clipped_body(support, clip_percentile), &clipped_body(query, clip_percentile)),
+            Self::BodyBox => {
+                AxisMap::boxes(&clipped_body(support, clip_percentile), &clipped_body(query, clip_percentile))
+            }
         };
         map.lay(labels.voxels.view(), query.geometry.shape_vox)
     }

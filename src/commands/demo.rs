@@ -4,7 +4,7 @@ use crate::artifact;
 use crate::baselines::AxisMap;
 use crate::commands::progress::note;
 use crate::commands::train::Folds;
-use crate::commands::{scans, eval, pseudolabel, segment, train};
+use crate::commands::{eval, pseudolabel, scans, segment, train};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};

@@ -158,8 +158,10 @@ impl Supports {
     /// The network's grid shows nothing of a class, or no background.
     fn fit<'s>(&self, segmenter: &'s Segmenter<'s>, config: &Config) -> Result<Fitted<'s>> {
         let annotated = self.scans.iter().zip(&self.maps);
-        let support =
-            |(scan, map): (_, &LabelMap)| Support { scan, annotation: Annotation::new(map.clone(), config.data.ignore) };
+        let support = |(scan, map): (_, &LabelMap)| Support {
+            scan,
+            annotation: Annotation::new(map.clone(), config.data.ignore),
+        };
         let fitted = segmenter.fit(&annotated.map(support).collect::<Vec<_>>(), &self.map);
         if let Some(class) = fitted.classes_without_voxels().first() {
             let (value, size) = (self.map.value(*class), config.preprocessing.size_vox);

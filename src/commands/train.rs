@@ -3,7 +3,7 @@
 use crate::artifact;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{Progress, brief, note, warn};
-use crate::commands::{scans, memory, pseudolabel, stop};
+use crate::commands::{memory, pseudolabel, scans, stop};
 use crate::config::Config;
 use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};

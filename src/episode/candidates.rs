@@ -172,9 +172,8 @@ fn admissible(scan: &Scan, config: &Config) -> BTreeSet<i32> {
         *sizes_vox.entry(region).or_default() += 1;
     }
     let labelled: usize = sizes_vox.values().sum();
-    let fits = |size_vox: usize| {
-        size_vox >= config.min_size_vox && size_vox as f64 <= config.max_fraction * labelled as f64
-    };
+    let fits =
+        |size_vox: usize| size_vox >= config.min_size_vox && size_vox as f64 <= config.max_fraction * labelled as f64;
     sizes_vox.into_iter().filter(|(_, size_vox)| fits(*size_vox)).map(|(region, _)| region).collect()
 }
 

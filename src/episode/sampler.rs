@@ -1,7 +1,7 @@
 //! Drawing an episode: scans, slabs and the classes that they show.
 
-use super::config::{Config, Slabs};
 use super::candidates::{Candidates, Class, Scan, common};
+use super::config::{Config, Slabs};
 use super::supervision::Source;
 use ndarray::{Array3, ArrayView3, s};
 use rand::{Rng, RngExt};

@@ -156,7 +156,14 @@ mod tests {
     use super::*;
 
     fn config(folds: usize) -> Config {
-        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_reveals_range: true }
+        Config {
+            folds,
+            supports: Supports::Next,
+            setting: 1,
+            groups: vec![],
+            support_slices: 0,
+            ep1_reveals_range: true,
+        }
     }
 
     fn groups(groups: &[&[&str]]) -> Config {

@@ -98,13 +98,13 @@ mod tests {
 
     #[test]
     fn annotations_are_asked_for_where_the_rules_need_them() {
-        use Source::{None, Organs, Supervoxels};
+        use Source::{Organs, Supervoxels, Untrained};
         for (source, annotated_scans, setting, expected) in [
             (Supervoxels, 0, 1, [false; 3]),
             (Supervoxels, 1, 2, [true; 3]),
             (Organs, 0, 1, [true; 3]),
             (Organs, 2, 2, [true, true, false]),
-            (None, 0, 2, [false; 3]),
+            (Untrained, 0, 2, [false; 3]),
         ] {
             let rules = Rules {
                 supervision: Config { source, annotated_scans, tested_organs: false },

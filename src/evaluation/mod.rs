@@ -210,8 +210,8 @@ impl<'a> Supported<'a> {
             let whole = [(slice, 0..query.labels.geometry.shape_vox[0])];
             return segmenter.segment_sections(&self.whole(), &query.scan, &whole, &only).labels;
         }
-        let fitted = self.by_slice[class.index()]
-            .get_or_init(|| segmenter.fit(&[self.support.on_slices(&slices)], &only));
+        let fitted =
+            self.by_slice[class.index()].get_or_init(|| segmenter.fit(&[self.support.on_slices(&slices)], &only));
         fitted.segment(&query.scan, &SliceRanges::unknown()).labels
     }
 

@@ -106,8 +106,16 @@ mod tests {
     fn a_2d_network_does_not_pool_along_z() {
         let pooling = vec![[1, 2, 2], [2, 2, 2]];
         let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
-        let config =
-            Config { architecture, ensemble_size: 1, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
+        let config = Config {
+            architecture,
+            ensemble_size: 1,
+            f_maps: 4,
+            levels: 3,
+            output_channels: 4,
+            norm,
+            pooling,
+            output_level: 0,
+        };
         assert!(config.check().is_ok());
         let message = Config { architecture: Architecture::UNet2d, ..config }.check().unwrap_err().to_string();
         assert!(message.contains("features.pooling") && message.contains("along z"), "{message}");

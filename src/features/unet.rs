@@ -108,7 +108,16 @@ mod tests {
     fn paper() -> Config {
         let pooling = vec![[2, 2, 2]; 3];
         let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
-        Config { architecture, ensemble_size: 1, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
+        Config {
+            architecture,
+            ensemble_size: 1,
+            f_maps: 32,
+            levels: 4,
+            output_channels: 32,
+            norm,
+            pooling,
+            output_level: 0,
+        }
     }
 
     /// Four channels, three levels, slice by slice.

@@ -10,9 +10,9 @@ use super::constraints::Constraint;
 use super::constraints::single_component::{self, MinFraction, SingleComponents, agreement};
 use super::constraints::slice_range::{DepthRange, InSliceRange};
 use super::constraints::volume_bounds::VolumeBounds;
+use super::evidence::Evidence;
 use super::evidence::spatial_prior::{self, SpatialPrior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
-use super::evidence::Evidence;
 use super::missing::{self, Expected};
 use super::supports::Shot;
 use crate::network::Network;
@@ -197,8 +197,7 @@ impl Fusion<'_> {
             return (found, vec![]);
         }
         let by_supports = refined(&compared.similarities[..1], &missing);
-        let found =
-            missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
+        let found = missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
         (context.single_components(&found), missing.iter().map(|bounds| bounds.class).collect())
     }
 
@@ -215,13 +214,7 @@ impl Fusion<'_> {
     /// The median of the scores over the voters, with all evidence and under all constraints. In each further round the prototypes of
     /// the query's own confident voxels stand beside those of each voter. In the last round the features of each voxel decide alone:
     /// no evidence is added.
-    fn refine(
-        &self,
-        query: &EncodedScan,
-        voters: &[Similarity],
-        context: Context,
-        bounds: &[VolumeBounds],
-    ) -> Tensor {
+    fn refine(&self, query: &EncodedScan, voters: &[Similarity], context: Context, bounds: &[VolumeBounds]) -> Tensor {
         let network = &self.network.config;
         let mut evidence: Vec<Box<dyn Evidence + '_>> = Vec::new();
         if let Some(labels) = &query.supervoxels {
@@ -352,7 +345,9 @@ mod tests {
             let voters = Voters {
                 support: set(rows(&[2]), [rows(&[0]), rows(&[1])]),
                 templates: vec![template(), template()],
-                expected: volumes_vox.map(|volume_vox| Expected { volume_vox, evidence_mass: 20.0 * volume_vox }).into(),
+                expected: volumes_vox
+                    .map(|volume_vox| Expected { volume_vox, evidence_mass: 20.0 * volume_vox })
+                    .into(),
                 min_fractions: vec![None; 2],
                 labels: vec![],
                 log_prior: None,
@@ -402,8 +397,14 @@ mod tests {
         let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
         let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
         let found = |place| {
-            let voters =
-                Voters { support: support(), templates: vec![], expected: vec![], min_fractions: vec![], labels: vec![], log_prior: place };
+            let voters = Voters {
+                support: support(),
+                templates: vec![],
+                expected: vec![],
+                min_fractions: vec![],
+                labels: vec![],
+                log_prior: place,
+            };
             let (labels, _) = fuse(&setup, &features, None, &voters, &[]);
             [0, 3, 7].map(|column| labels.int64_value(&[0, 1, column]))
         };
@@ -420,8 +421,14 @@ mod tests {
         let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
         let found = |supervoxels: Option<Tensor>| {
             let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-            let voters =
-                Voters { support, templates: vec![], expected: vec![], min_fractions: vec![None], labels: vec![], log_prior: None };
+            let voters = Voters {
+                support,
+                templates: vec![],
+                expected: vec![],
+                min_fractions: vec![None],
+                labels: vec![],
+                log_prior: None,
+            };
             let (labels, _) = fuse(&setup, &features, supervoxels, &voters, &[]);
             [0, 3, 4].map(|column| labels.int64_value(&[0, 2, column]))
         };

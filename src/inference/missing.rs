@@ -52,8 +52,7 @@ pub fn expected(templates: &[&Tensor], log_prior: Option<&Tensor>, count: usize)
         of_class.sort_by(f64::total_cmp);
         of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
     };
-    let of_class =
-        |class| Expected { volume_vox: median(&volumes_vox, class), evidence_mass: median(&masses, class) };
+    let of_class = |class| Expected { volume_vox: median(&volumes_vox, class), evidence_mass: median(&masses, class) };
     (0..count).map(of_class).collect()
 }
 

@@ -241,12 +241,7 @@ impl<'a> Segmenter<'a> {
 }
 
 /// What gives the scores of queries on the network's grid, from supports with `count` classes on that grid; without templates.
-pub fn scorer<'a>(
-    network: &'a Network,
-    config: &'a Config,
-    supports: &[Shot],
-    count: usize,
-) -> Box<dyn Scorer + 'a> {
+pub fn scorer<'a>(network: &'a Network, config: &'a Config, supports: &[Shot], count: usize) -> Box<dyn Scorer + 'a> {
     fit(Fusion { network, config }, supports, &[], count)
 }
 
@@ -256,9 +251,7 @@ fn fit<'a>(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], cou
             let voters = fusion.fit(supports, templates, count);
             Box::new(PrototypeScorer::new(fusion, voters)) as Box<dyn Scorer>
         }
-        Members::SeNet(network) => {
-            Box::new(SliceScorer::new(network, supports, count, fusion.network.device()))
-        }
+        Members::SeNet(network) => Box::new(SliceScorer::new(network, supports, count, fusion.network.device())),
     })
 }
 

@@ -26,8 +26,8 @@ pub fn label_doubts(image: &Image, labels: &LabelMap, classes: &[(i32, &str)]) -
     let mut doubts = Vec::new();
     for &(value, name) in classes {
         let of_class = labels.voxels.iter().zip(&body).filter(|(label, _)| **label == value);
-        let (all, inside) =
-            of_class.fold((0.0, 0.0), |(all, inside), (_, is_body)| (all + 1.0, inside + f64::from(u8::from(*is_body))));
+        let (all, inside) = of_class
+            .fold((0.0, 0.0), |(all, inside), (_, is_body)| (all + 1.0, inside + f64::from(u8::from(*is_body))));
         if all > 0.0 && 1.0 - inside / all > OUTSIDE_OF_BODY {
             let outside = percent(1.0 - inside / all);
             doubts.push(format!("{outside} of {name} lies outside of the body: was it drawn on this image?"));

@@ -11,6 +11,7 @@
 //! | none | any | not scored | not scored |
 
 use super::percentile;
+use crate::components::bounding_box;
 use ndarray::{Array3, ArrayView3, ArrayViewMut1, Axis, Zip, s};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -48,8 +49,8 @@ impl Surface {
     /// ```
     pub fn of(prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32, spacing_mm: [f64; 3]) -> Option<Self> {
         assert_eq!(prediction.shape(), truth.shape(), "prediction and truth lie on one grid");
-        let of_truth = bounding_box(truth, label)?;
-        let Some(of_prediction) = bounding_box(prediction, label) else {
+        let of_truth = bounding_box(truth, |l| *l == label)?;
+        let Some(of_prediction) = bounding_box(prediction, |l| *l == label) else {
             return Some(Self { hd95_mm: None, assd_mm: None, nsd: 0.0 });
         };
         // What lies outside the box is outside both masks, so cutting moves no surface.
@@ -69,21 +70,6 @@ impl Surface {
             nsd: both().filter(|mm| **mm <= NSD_TOLERANCE_MM + ROUNDING_MM).count() as f64 / voxels,
         })
     }
-}
-
-/// The smallest box that holds all voxels of `label`; `None` without any.
-fn bounding_box(labels: ArrayView3<i32>, label: i32) -> Option<[Range<usize>; 3]> {
-    let slices = (0..labels.dim().0).into_par_iter().filter_map(|z| {
-        let mut found: Option<[Range<usize>; 2]> = None;
-        for (y, row) in labels.index_axis(Axis(0), z).rows().into_iter().enumerate() {
-            let Some(first) = row.iter().position(|&l| l == label) else { continue };
-            let last = row.iter().rposition(|&l| l == label).unwrap_or(first);
-            let [ys, xs] = found.get_or_insert([y..y + 1, first..last + 1]);
-            (ys.end, xs.start, xs.end) = (y + 1, xs.start.min(first), xs.end.max(last + 1));
-        }
-        found.map(|[ys, xs]| [z..z + 1, ys, xs])
-    });
-    slices.reduce_with(|a, b| [0, 1, 2].map(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)))
 }
 
 /// The voxels of `label` with a face neighbour of another label or beyond the grid.

@@ -20,13 +20,7 @@ const FLOAT_BYTES: u64 = 4;
 
 impl MemoryEstimate {
     /// For volumes of `size_vox`, training on so many regions and segmenting so many classes at a time.
-    pub fn of(
-        config: &super::Config,
-        size_vox: [usize; 3],
-        templates: usize,
-        regions: usize,
-        classes: usize,
-    ) -> Self {
+    pub fn of(config: &super::Config, size_vox: [usize; 3], templates: usize, regions: usize, classes: usize) -> Self {
         if !config.system.is_trained() {
             return Self { parameters: 0, training_bytes: PROCESS_BYTES, segmenting_bytes: PROCESS_BYTES };
         }

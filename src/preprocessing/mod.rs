@@ -63,7 +63,12 @@ pub enum Resample {
 impl Config {
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String| {
-            Err(Error::invalid(format!("preprocessing.{key}"), expected, found, "change it in the config or with --set"))
+            Err(Error::invalid(
+                format!("preprocessing.{key}"),
+                expected,
+                found,
+                "change it in the config or with --set",
+            ))
         };
         if self.size_vox.iter().any(|&n| n > 4096) || self.size_vox[1..].contains(&0) {
             let expected = "three sizes z y x from 1 to 4096 (z also 0: a scan's own)";

@@ -1,11 +1,19 @@
 use super::*;
+use crate::inference::GridScores;
 use crate::rng;
+use crate::volume::{ClassMap, Geometry, LabelMap};
 use ndarray::{Array4, Axis, s};
 use rand::RngExt;
 
 fn config(size_vox: [usize; 3], crop: Crop) -> Config {
     let (resample, spacing_mm) = (Resample::Size, [7.7, 1.25, 1.25]);
     Config { size_vox, crop, resample, spacing_mm, clip_percentile: 99.5, clip_lower_percentile: 0.0 }
+}
+
+/// The greatest channel of each native voxel.
+fn labels_of(grid: &WorkingGrid, scores: &Array4<f32>) -> Array3<i32> {
+    let classes: Vec<i32> = (1..scores.shape()[0] as i32).collect();
+    GridScores::new(grid, scores.clone()).labels(&ClassMap::new(classes).unwrap())
 }
 
 fn spaced(size_vox: [usize; 3], crop: Crop, spacing_mm: [f64; 3]) -> Config {
@@ -24,7 +32,7 @@ fn phantom() -> Image {
 
 /// One channel on the native voxels, `outside` where the network saw nothing.
 fn to_native(grid: &WorkingGrid, channel: &Array3<f32>, outside: f32) -> Array3<f32> {
-    NativeScores::new(grid, channel.view().insert_axis(Axis(0))).of(0, outside)
+    GridScores::new(grid, channel.clone().insert_axis(Axis(0))).of(0, outside)
 }
 
 fn random4(shape: [usize; 4]) -> Array4<f32> {
@@ -99,8 +107,9 @@ fn classes_come_back_as_the_greatest_of_the_resized_channels() {
             shape_vox: size,
         };
         let scores = random4([3, size[0], size[1], size[2]]);
-        let answer = NativeScores::new(&grid, scores.view());
-        let (classes, channels) = (answer.classes(), [0, 1, 2].map(|class| answer.of(class, -9.0)));
+        let answer = GridScores::new(&grid, scores.clone());
+        let map = ClassMap::new([1, 2]).unwrap();
+        let (classes, channels) = (answer.labels(&map), [0, 1, 2].map(|class| answer.of(class, -9.0)));
         for (channel, score) in channels.iter().zip(scores.outer_iter()) {
             let twin = resize(score, native);
             let inner = grid.cropped(channel.view());
@@ -125,8 +134,8 @@ fn labels_go_to_the_working_grid_and_nearly_come_back() {
     for ((z, y, x), &label) in working.indexed_iter() {
         scores[[label as usize, z, y, x]] = 1.0;
     }
-    let back = NativeScores::new(&grid, scores.view()).classes();
-    let same = back.iter().zip(&labels).filter(|(a, b)| i32::from(**a) == **b).count();
+    let back = labels_of(&grid, &scores);
+    let same = back.iter().zip(&labels).filter(|(a, b)| a == b).count();
     assert!(same as f64 > 0.995 * labels.len() as f64, "{same} of {}", labels.len());
 }
 
@@ -206,7 +215,7 @@ fn labels_come_back_exactly_where_the_network_saw_and_are_0_elsewhere() {
         let scores = Array4::from_shape_fn([4, size[0], size[1], size[2]], |(class, z, y, x)| {
             f32::from(working[[z, y, x]] == class as i32)
         });
-        let back = NativeScores::new(&grid, scores.view()).classes();
+        let back = labels_of(&grid, &scores);
         let numbers = to_native(&grid, &working.mapv(|l| l as f32), -7.0);
         // Voxel n / 2 of the scan lies on voxel n / 2 of the array.
         let on_array = |at: [usize; 3], axis: usize| (at[axis] + size[axis] / 2).checked_sub(native[axis] / 2);
@@ -220,7 +229,7 @@ fn labels_come_back_exactly_where_the_network_saw_and_are_0_elsewhere() {
                 }
                 _ => (0, -7.0),
             };
-            assert_eq!((i32::from(back[at]), numbers[at]), (expected, number), "{native:?} {size:?} {at:?}");
+            assert_eq!((back[at], numbers[at]), (expected, number), "{native:?} {size:?} {at:?}");
         }
         let kept: usize = [0, 1, 2].map(|axis| native[axis].min(size[axis])).iter().product();
         assert_eq!(working.iter().filter(|&&l| l != 0).count(), kept, "the rest is padding");
@@ -237,8 +246,8 @@ fn organs_survive_another_spacing_and_odd_sizes() {
     let working = grid.labels(labels.view());
     let scores =
         Array4::from_shape_fn([4, 23, 51, 81], |(class, z, y, x)| f32::from(working[[z, y, x]] == class as i32));
-    let back = NativeScores::new(&grid, scores.view()).classes();
-    let same = back.iter().zip(&labels).filter(|(a, b)| i32::from(**a) == **b).count();
+    let back = labels_of(&grid, &scores);
+    let same = back.iter().zip(&labels).filter(|(a, b)| a == b).count();
     assert!(same as f64 > 0.99 * labels.len() as f64, "{same} of {}", labels.len());
 }
 
@@ -318,9 +327,13 @@ fn the_known_fraction_is_the_resized_indicator_of_what_is_annotated() {
     let image = phantom(); // 12 slices
     let labels =
         Array3::from_shape_fn([12, 50, 60], |(z, _, x)| if z == 4 || z == 9 { i32::from(x > 30) } else { 255 });
+    let classes = ClassMap::new([1]).unwrap();
+    let map = LabelMap { voxels: labels.clone(), geometry: image.geometry.clone() };
+    let annotation = Annotation::new(map.clone(), Some(255));
     for crop in [Crop::None, Crop::Body] {
         let (_, grid) = prepare(&image, &config([6, 32, 40], crop));
-        let known = grid.known(labels.view(), Some(255)).unwrap();
+        let (found, known) = grid.annotation(&annotation, &classes);
+        let known = known.unwrap();
         assert_eq!(known.shape(), [6, 32, 40]);
         // Halved by a triangle two slices to each side: 3/8 of slices 2 i and 2 i + 1, 1/8 of their neighbours.
         // The last slice lacks one of those, and its weights are 7 / 8 together.
@@ -328,13 +341,13 @@ fn the_known_fraction_is_the_resized_indicator_of_what_is_annotated() {
             let slice = known.index_axis(Axis(0), z);
             assert!(slice.iter().all(|&k| (k - expected).abs() < 1e-6), "{crop:?} {z}: {}", slice[[0, 0]]);
         }
-        assert_eq!(grid.known(labels.view(), None), None);
-        assert_eq!(grid.known(labels.view(), Some(7)), None);
+        for ignore in [None, Some(7)] {
+            assert!(grid.annotation(&Annotation::new(map.clone(), ignore), &classes).1.is_none());
+        }
         // Where something is known the classes are those of the annotated slices, as if all others showed the same.
         let all = grid.labels(labels.index_axis(Axis(0), 4).broadcast([12, 50, 60]).unwrap());
-        let found = grid.known_labels(labels.view(), 255);
         for (at, &class) in found.indexed_iter() {
-            assert_eq!(class, if known[at] > 0.0 { all[at] } else { 0 }, "{at:?}");
+            assert_eq!(i32::from(class), if known[at] > 0.0 { all[at] } else { 0 }, "{at:?}");
         }
     }
 }
@@ -342,11 +355,13 @@ fn the_known_fraction_is_the_resized_indicator_of_what_is_annotated() {
 #[test]
 fn padding_is_not_annotated() {
     let shape = [4, 10, 10];
-    let image = Image { voxels: Array3::zeros(shape), geometry: Geometry::with_spacing(shape, [2.0, 1.0, 1.0]) };
+    let geometry = Geometry::with_spacing(shape, [2.0, 1.0, 1.0]);
+    let image = Image { voxels: Array3::zeros(shape), geometry: geometry.clone() };
     let (_, grid) = prepare(&image, &spaced([4, 12, 14], Crop::None, [2.0, 1.0, 1.0]));
     let mut labels = Array3::zeros(shape);
     labels[[0, 0, 0]] = 255;
-    let known = grid.known(labels.view(), Some(255)).unwrap();
+    let annotation = Annotation::new(LabelMap { voxels: labels, geometry }, Some(255));
+    let known = grid.annotation(&annotation, &ClassMap::new([1]).unwrap()).1.unwrap();
     assert_eq!(known.shape(), [4, 12, 14]);
     assert_eq!(known.sum() as usize, 4 * 10 * 10 - 1);
 }

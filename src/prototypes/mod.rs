@@ -298,7 +298,12 @@ mod tests {
 
     /// The sums over annotated voxels written out, for windows of 2 x 2 x 2 of a map of 4 x 4 x 4: prototypes of the
     /// windows of `role`, and its mean.
-    fn reference_sparse(support: &EncodedSupport, known: &[f64], role: i64, against_rest: bool) -> (Vec<[f64; 5]>, [f64; 5]) {
+    fn reference_sparse(
+        support: &EncodedSupport,
+        known: &[f64],
+        role: i64,
+        against_rest: bool,
+    ) -> (Vec<[f64; 5]>, [f64; 5]) {
         let voxels = || (0..4i64).flat_map(|z| (0..4i64).flat_map(move |y| (0..4i64).map(move |x| [z, y, x])));
         let known = |[z, y, x]: [i64; 3]| known[(16 * z + 4 * y + x) as usize];
         let class = |[z, y, x]: [i64; 3]| if z < 2 && y < 2 && x < 3 { 1 } else { 2 * i64::from(z == 3 && y == 3) };
@@ -339,7 +344,8 @@ mod tests {
             for (competition, roles) in [(Competition::Joint, 3), (Competition::OneVsRest, 4)] {
                 let means = Means::of(&support, alp.train_window, &alp, competition);
                 for role in 0..roles {
-                    let (windows, mean) = reference_sparse(&support, &known, role, competition == Competition::OneVsRest);
+                    let (windows, mean) =
+                        reference_sparse(&support, &known, role, competition == Competition::OneVsRest);
                     let (local, global) = (&means.local[role as usize], &means.global[role as usize]);
                     assert_eq!(local.size(), [windows.len() as i64, 5], "seed {seed}, {competition:?}, role {role}");
                     let close = |found: f64, expected: f64| (found - expected).abs() < 1e-12;

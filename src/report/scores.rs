@@ -2,8 +2,8 @@
 
 use crate::artifact;
 use crate::error::{Error, Result};
-use crate::report::Setting;
 use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
+use crate::report::Setting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

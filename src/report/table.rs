@@ -1,9 +1,9 @@
 //! Tables as rows of text, for the terminal and the HTML page.
 
 use super::scores::{ProtocolScores, Setup};
+use crate::metrics::{Protocol, Summary};
 use crate::report::Setting;
 use crate::report::published::{Benchmark, Published};
-use crate::metrics::{Protocol, Summary};
 
 /// A header and its rows; each row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]

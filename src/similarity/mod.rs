@@ -220,10 +220,10 @@ mod tests {
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let rows = similarity::Rows { values: &rows, channels: 16, ends: &[25, 40] };
+                let rows = simd::Rows { values: &rows, channels: 16, ends: &[25, 40] };
                 let (mut scores, mut of_voxels) = (vec![0.0; of_scores.len()], vec![0.0; voxels.len()]);
-                similarity::scores(&voxels, rows, 20.0, &mut scores);
-                let of_rows = similarity::gradients(&voxels, rows, 20.0, &of_scores, &mut of_voxels);
+                simd::scores(&voxels, rows, 20.0, &mut scores);
+                let of_rows = simd::gradients(&voxels, rows, 20.0, &of_scores, &mut of_voxels);
                 (scores, of_voxels, of_rows)
             })
         };

@@ -134,8 +134,8 @@ pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> 
 
 #[cfg(test)]
 mod tests {
-    use crate::components::{Neighbourhood, components};
     use super::*;
+    use crate::components::{Neighbourhood, components};
     use crate::rng;
     use crate::volume::{Volume, dataset, nifti};
     use rand::RngExt;

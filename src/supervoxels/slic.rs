@@ -5,9 +5,9 @@
 //! either side of a centre, so that no voxel falls between the windows when centres drift; the iteration stops when the
 //! centres rest; and small components join the neighbour with the longest border instead of any neighbour.
 
-use crate::components::{Neighbourhood, join_small};
 use super::seeds::{Centre, Grid, seed};
 use super::tiles::{Sums, Tiles};
+use crate::components::{Neighbourhood, join_small};
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;

@@ -177,7 +177,8 @@ pub fn newest(folder: &Path) -> Result<Option<Position>> {
 
     let mut damaged = Vec::new();
     for path in paths.into_iter().filter(|path| path.exists()) {
-        let read = weights::read(&path).and_then(|file| Ok((Provenance::from_json(&path, &file.metadata)?, file.tensors)));
+        let read =
+            weights::read(&path).and_then(|file| Ok((Provenance::from_json(&path, &file.metadata)?, file.tensors)));
         match read {
             Ok((about, tensors)) => return Ok(Some(Position { path, about, tensors, damaged })),
             Err(fault @ Error::Io { .. }) => return Err(fault),

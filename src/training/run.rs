@@ -1,7 +1,7 @@
 //! The training loop, from the last checkpoint to the end.
 
 use super::adamw::AdamW;
-use super::checkpoint::{self, Provenance, Damage, State};
+use super::checkpoint::{self, Damage, Provenance, State};
 use super::one_cycle::one_cycle;
 use super::step::{Tensors, step};
 use super::validation::{self, Organs};
@@ -321,7 +321,8 @@ impl Trainer<'_> {
         };
         let mut is_best = false;
         if epoch.is_multiple_of(config.validate_every_epochs) || epoch == config.epochs {
-            let ControlFlow::Continue(on_supervoxels) = validation::on_supervoxels(model, held_out, recipe, stop) else {
+            let ControlFlow::Continue(on_supervoxels) = validation::on_supervoxels(model, held_out, recipe, stop)
+            else {
                 return Ok(ControlFlow::Break(()));
             };
             if let Some(organs) = organs {

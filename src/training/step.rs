@@ -1,13 +1,13 @@
 //! One training step: features, prototypes, scores, loss; and the same with support and query swapped (alignment). For
 //! an SE-Net: slices, scores, loss.
 
-use crate::episode::Episode;
-use crate::loss;
 use crate::baselines::SeNet;
 use crate::baselines::se_net::volume::{absent, against_background, of_volume, showing};
+use crate::episode::Episode;
+use crate::loss;
 use crate::network::{Members, Network};
-use crate::similarity::{Tape, argmax};
 use crate::prototypes::{Competition, EncodedSupport};
+use crate::similarity::{Tape, argmax};
 use crate::tensor::{batch, from_classes, from_voxels};
 use tch::{Device, Kind, Tensor, no_grad};
 

@@ -4,11 +4,11 @@
 use super::TrainingConfig;
 use super::step::{Tensors, step};
 use crate::episode::{self, Episode, Rules, Scan};
-use crate::metrics;
 use crate::inference::{self, Shot};
+use crate::metrics;
 use crate::network::Network;
-use crate::similarity::argmax;
 use crate::rng;
+use crate::similarity::argmax;
 use crate::tensor::{from_classes, from_voxels};
 use ndarray::Array3;
 use std::ops::ControlFlow;

@@ -115,8 +115,8 @@ pub fn absent(scores: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::features::blocks::Norm;
-    use crate::similarity::argmax;
     use crate::rng;
+    use crate::similarity::argmax;
     use tch::{Device, nn::VarStore, no_grad};
 
     fn network() -> (VarStore, SeNet) {

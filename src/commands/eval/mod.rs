@@ -7,8 +7,8 @@ pub use systems::run;
 
 use crate::artifact;
 use crate::cli::Protocols;
-use crate::commands::scans::ScanFile;
 use crate::commands::progress::Progress;
+use crate::commands::scans::ScanFile;
 use crate::commands::train::group_folder;
 use crate::commands::{memory, stop};
 use crate::config::{self, Config};
@@ -138,10 +138,8 @@ fn folds(args: &Args, config: &Config) -> Result<Vec<usize>> {
     let weights = |fold: usize, group| {
         group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
     };
-    let finished = |fold: &usize| {
-        !config.system.is_trained()
-            || (0..config.split.trainings()).all(|group| weights(*fold, group))
-    };
+    let finished =
+        |fold: &usize| !config.system.is_trained() || (0..config.split.trainings()).all(|group| weights(*fold, group));
     let every: Vec<usize> = (0..config.split.folds).collect();
     let chosen = match args.fold.as_deref() {
         None => every.into_iter().filter(finished).collect(),
@@ -204,8 +202,7 @@ fn score_group(
             for &protocol in &args.protocols {
                 let reusable = joint.take().filter(|found| supported.serves(found, protocol));
                 let Some(found) = reusable.or_else(|| supported.segment(query, protocol)) else { continue };
-                let scored =
-                    evaluation::score(config, &place, [support, query], (&names, &classes), protocol, &found);
+                let scored = evaluation::score(config, &place, [support, query], (&names, &classes), protocol, &found);
                 if protocol == args.protocols[0] {
                     examples.push(example(config, &scored, support, query, &found, &classes));
                 }

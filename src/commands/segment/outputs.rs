@@ -32,8 +32,7 @@ impl Outputs<'_> {
         let path = |class: Class| {
             self.args.out.join(format!("{}{}{}.nii.gz", query.name, queries::PROBABILITY, classes.value(class)))
         };
-        let paths: Vec<PathBuf> =
-            if self.args.probabilities { classes.iter().map(path).collect() } else { vec![] };
+        let paths: Vec<PathBuf> = if self.args.probabilities { classes.iter().map(path).collect() } else { vec![] };
         paths.iter().try_for_each(|path| refuse_existing(path, self.args.force))?;
         Ok(paths)
     }
@@ -46,7 +45,12 @@ impl Outputs<'_> {
         for query in queries {
             if let Some(other) = taken.insert(&query.name, &query.path) {
                 let found = format!("{} and {}, which have one", other.display(), query.path.display());
-                return Err(Error::invalid("--query", "files of different names", found, "rename one or use two calls"));
+                return Err(Error::invalid(
+                    "--query",
+                    "files of different names",
+                    found,
+                    "rename one or use two calls",
+                ));
             }
             let result = self.result(query);
             refuse_existing(&result, args.force)?;

@@ -1,8 +1,8 @@
 //! What `--query` names: NIfTI files, patterns of them, folders of them, folders of DICOM slices.
 
-use crate::commands::scans::ScanFile;
 use crate::commands::prepare;
 use crate::commands::progress::warn;
+use crate::commands::scans::ScanFile;
 use crate::error::{Error, Result};
 use crate::inference::PreparedScan;
 use crate::preprocessing;

@@ -45,8 +45,9 @@ impl Given {
 pub fn ranges(given: &[Given], classes: &[LabelClass], grid: &NativeGrid) -> Result<SliceRanges> {
     let mut ranges = SliceRanges::unknown();
     for given in given {
-        let is_meant =
-            |class: &LabelClass| class.name.eq_ignore_ascii_case(&given.class) || given.class == class.value.to_string();
+        let is_meant = |class: &LabelClass| {
+            class.name.eq_ignore_ascii_case(&given.class) || given.class == class.value.to_string()
+        };
         let Some(index) = classes.iter().position(is_meant) else {
             let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
             let expected = format!("a class that is looked for: {}", names.join(", "));

@@ -158,12 +158,7 @@ impl Calibration {
 
 /// The samples of a support that was segmented from all supports: for each class voxels around the prediction, evenly spread, and
 /// whether the annotator labelled them so. Voxels that are not annotated, and classes that the support does not show, give none.
-pub fn samples(
-    prediction: &Prediction,
-    truth: &Annotation,
-    classes: &ClassMap,
-    config: &Config,
-) -> Vec<Vec<Sample>> {
+pub fn samples(prediction: &Prediction, truth: &Annotation, classes: &ClassMap, config: &Config) -> Vec<Vec<Sample>> {
     let of_class = |class: Class| {
         let value = classes.value(class);
         let around = truth.shows(value).then(|| Surroundings::of(prediction, class, value, config)).flatten();
@@ -230,12 +225,7 @@ impl Surroundings {
 }
 
 /// The box around a label and so much beyond.
-fn around(
-    labels: ArrayView3<i32>,
-    value: i32,
-    spacing_mm: [f64; 3],
-    margin_mm: f64,
-) -> Option<[Range<usize>; 3]> {
+fn around(labels: ArrayView3<i32>, value: i32, spacing_mm: [f64; 3], margin_mm: f64) -> Option<[Range<usize>; 3]> {
     let found = bounding_box(labels, |label| *label == value)?;
     Some(std::array::from_fn(|axis| {
         let margin = (margin_mm / spacing_mm[axis]).ceil() as usize;
@@ -374,14 +364,16 @@ mod tests {
 
         fn redrawn(&self, calibration: &Calibration) -> (Array3<i32>, Vec<Array3<f32>>) {
             let probability = |class: Class| self.probabilities[class.index()].clone();
-            let prediction = Prediction { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
+            let prediction =
+                Prediction { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
             let (labels, probabilities) = calibration.apply(&prediction, &classes(), &CONFIG, None);
             (labels, probabilities.iter().map(|of_class| of_class.placed(self.found.dim())).collect())
         }
 
         fn fitted(&self) -> Calibration {
             let probability = |class: Class| self.probabilities[class.index()].clone();
-            let prediction = Prediction { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
+            let prediction =
+                Prediction { labels: self.found.view(), probability: &probability, spacing_mm: SPACING_MM };
             let geometry = crate::volume::Geometry::with_spacing([12, 40, 40], SPACING_MM);
             let labels = crate::volume::LabelMap { voxels: self.truth.clone(), geometry };
             let truth = Annotation::new(labels, Some(IGNORE));

@@ -119,7 +119,8 @@ fn noise(probability: &Array3<f32>, image: ArrayView3<f32>, axis: usize, config:
     }
     let middle = found.len() / 2;
     // Neighbours may be equal throughout, as in a drawing: then any difference is an edge.
-    (found.len() >= config.min_pairs).then(|| found.select_nth_unstable_by(middle, f32::total_cmp).1.max(f32::MIN_POSITIVE))
+    (found.len() >= config.min_pairs)
+        .then(|| found.select_nth_unstable_by(middle, f32::total_cmp).1.max(f32::MIN_POSITIVE))
 }
 
 /// Voxels in rows along x, planes of y and x, with their ties.

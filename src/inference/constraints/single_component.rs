@@ -309,7 +309,10 @@ mod tests {
         assert_eq!(least(&[shot(two, None)]), [None, Some(CONFIG.min_fraction * 0.25)]);
         assert_eq!(least(&[shot(one, None), shot(two, None)]), [None, Some(CONFIG.min_fraction * 0.25)]);
         assert_eq!(least(&[shot(one, None), shot(one, None)]), [Some(CONFIG.min_fraction * 7.0 / 40.0), None]);
-        assert_eq!(least(&[shot(two, Some(0.0))]), [Some(CONFIG.min_fraction * 7.0 / 40.0), Some(CONFIG.min_fraction * 0.25)]);
+        assert_eq!(
+            least(&[shot(two, Some(0.0))]),
+            [Some(CONFIG.min_fraction * 7.0 / 40.0), Some(CONFIG.min_fraction * 0.25)]
+        );
     }
 
     #[test]

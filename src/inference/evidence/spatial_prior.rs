@@ -59,8 +59,7 @@ pub fn log_prior(labels: &[Tensor], count: usize, ranges: &[DepthRange], config:
     let fraction = |class: Class| {
         let range = ranges.get(class.index()).and_then(Option::as_ref);
         let channel = class.channel() as i64;
-        let maps: Vec<Tensor> =
-            labels.iter().filter_map(|labels| placed(&labels.eq(channel), range, size)).collect();
+        let maps: Vec<Tensor> = labels.iter().filter_map(|labels| placed(&labels.eq(channel), range, size)).collect();
         match maps.is_empty() {
             true => Tensor::zeros(size, (Kind::Float, labels[0].device())),
             false => Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float),
@@ -143,8 +142,11 @@ mod tests {
             labels
         };
         let empty = Tensor::zeros([40, 6, 6], (Kind::Int64, Device::Cpu));
-        let shares = |ranges: &[DepthRange]| log_prior(&[labels(), empty.shallow_clone()], 2, ranges, &CONFIG).unwrap().exp();
-        let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| share.double_value(&[0, class, z, y, x]) - CONFIG.floor;
+        let shares =
+            |ranges: &[DepthRange]| log_prior(&[labels(), empty.shallow_clone()], 2, ranges, &CONFIG).unwrap().exp();
+        let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| {
+            share.double_value(&[0, class, z, y, x]) - CONFIG.floor
+        };
         let (as_found, told) = (shares(&[]), shares(&[Some(0.0..0.5), None]));
         for (y, first, then) in [(1, 25, 5), (4, 35, 15)] {
             assert!((of(&as_found, 1, first, y, 4) - 0.5).abs() < 1e-5);

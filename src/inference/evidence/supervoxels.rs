@@ -112,6 +112,9 @@ mod tests {
         let scores = Tensor::from_slice(&[1.0f32, 3.0, 5.0, 0.0, 0.0, 6.0]).view([1, 2, 1, 1, 3]);
         let regions = Tensor::from_slice(&[2i64, 2, 0]);
         let expected = Tensor::from_slice(&[2.0f32, 4.0, 7.5, 0.0, 0.0, 9.0]).view([1, 2, 1, 1, 3]);
-        assert!((SupervoxelMean { labels: &regions, weight: 0.5 }.add(scores) - expected).abs().max().double_value(&[]) < 1e-6);
+        assert!(
+            (SupervoxelMean { labels: &regions, weight: 0.5 }.add(scores) - expected).abs().max().double_value(&[])
+                < 1e-6
+        );
     }
 }
