@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config};
 use crate::error::Result;
-use crate::inference::Segmenter;
+use crate::inference::{NetworkVolume, Segmenter};
 use crate::network::Network;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::templates;
@@ -52,8 +52,7 @@ pub struct Pretrained {
     pub config: Config,
     /// With the trained weights.
     pub network: Network,
-    /// (1, 1, D, H, W) each.
-    templates: Vec<Tensor>,
+    templates: Vec<NetworkVolume>,
 }
 
 impl Pretrained {

@@ -6,7 +6,7 @@ mod tiny;
 use program::{command, small_table, succeed};
 use ssl3d::device::{CudaStatus, cuda_status};
 use ssl3d::episode::{self, Candidates, Episode};
-use ssl3d::inference::{self, Shot};
+use ssl3d::inference::{self, NetworkVolume, Shot};
 use ssl3d::network::Network;
 use ssl3d::phantom::{self, write_cohort};
 use ssl3d::tensor::{from_classes, from_voxels, to_vec};
@@ -112,7 +112,7 @@ fn in_full_precision_both_compute_the_same() {
             let image = |voxels: &ndarray::Array3<f32>| from_voxels(voxels.view());
             let shot = Shot::new(image(&episode.support_image), from_classes(episode.support_labels.view()));
             let scorer = inference::scorer(&model, &config.inference, &[shot], usize::from(episode.classes));
-            let scores = scorer.scores(&image(&episode.query_image));
+            let scores = scorer.scores(&NetworkVolume { image: image(&episode.query_image), spacing_mm: [1.0; 3] });
             assert_eq!(scores.device(), device);
             [to_vec(&outcome.loss()), gradients, to_vec(&scores)]
         });

@@ -6,7 +6,7 @@ mod tiny;
 use ndarray::Array3;
 use ssl3d::episode::{self, Candidates, Episode, Rules};
 use ssl3d::error::Error;
-use ssl3d::inference::{self, Shot};
+use ssl3d::inference::{self, NetworkVolume, Shot};
 use ssl3d::network::{Members, Network};
 use ssl3d::similarity::argmax;
 use ssl3d::tensor::{from_classes, from_voxels, to_voxels};
@@ -46,7 +46,8 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let query = |model: &Network, episode: &Episode| {
         let shot = Shot::new(from_voxels(episode.support_image.view()), from_classes(episode.support_labels.view()));
         let scorer = inference::scorer(model, &config.inference, &[shot], 1);
-        let scores = scorer.scores(&from_voxels(episode.query_image.view()));
+        let image = from_voxels(episode.query_image.view());
+        let scores = scorer.scores(&NetworkVolume { image, spacing_mm: [1.0; 3] });
         dice(&argmax(&scores), &episode.query_labels)
     };
     let learned = query(&model, &episode);
@@ -100,7 +101,8 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
         let image = from_voxels(image.view());
         let shot = Shot::new(image.shallow_clone(), from_classes(labels.view()));
         let scorer = inference::scorer(&model, &config.inference, &[shot], 2);
-        let found = to_voxels(&argmax(&scorer.scores(&image))).mapv(|class| class as i32);
+        let found = argmax(&scorer.scores(&NetworkVolume { image, spacing_mm: [1.0; 3] }));
+        let found = to_voxels(&found).mapv(|class| class as i32);
         for class in 1..=2 {
             let dice = metrics::dice(found.view(), labels.mapv(i32::from).view(), class).unwrap();
             assert!(dice > 0.9, "{norm} norm, start {seed}: Dice {dice} of class {class}");

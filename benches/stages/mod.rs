@@ -10,7 +10,7 @@ use rand::RngExt;
 use ssl3d::augment;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
-use ssl3d::inference::{self, Shot};
+use ssl3d::inference::{self, NetworkVolume, Shot};
 use ssl3d::loss;
 use ssl3d::network::Network;
 use ssl3d::phantom;
@@ -231,7 +231,7 @@ pub struct OneShot {
     inference: inference::Config,
     support: Tensor,
     classes: Tensor,
-    query: Tensor,
+    query: NetworkVolume,
 }
 
 impl OneShot {
@@ -240,13 +240,14 @@ impl OneShot {
         let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen(sizes.training_vox, index));
         let (support, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let classes = grid.labels(labels.voxels.view()).mapv(|label| label as u8);
-        let (query, _) = preprocessing::prepare(&query, &config.preprocessing);
+        let geometry = query.geometry.clone();
+        let (query, query_grid) = preprocessing::prepare(&query, &config.preprocessing);
         Self {
             model: Network::new(&config.network(), Device::Cpu, SEED),
             inference: config.inference.clone(),
             support: from_voxels(support.view()),
             classes: from_classes(classes.view()),
-            query: from_voxels(query.view()),
+            query: NetworkVolume { image: from_voxels(query.view()), spacing_mm: query_grid.spacing_mm(&geometry) },
         }
     }
 

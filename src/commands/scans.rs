@@ -104,5 +104,6 @@ pub fn annotated(case: &Case, classes: &ClassMap, config: &preprocessing::Config
     let file = ScanFile::read(&case.image, config)?;
     let labels = file.read_labels(&case.image, label)?;
     let classes = file.scan.grid.classes(labels.voxels.view(), classes);
-    Ok(Some(Annotated { image: file.scan.input, classes }))
+    let spacing_mm = file.scan.grid.spacing_mm(&file.scan.image.geometry);
+    Ok(Some(Annotated { image: file.scan.input, classes, spacing_mm }))
 }

@@ -14,7 +14,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{self, SpatialPrior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::supports::Shot;
+use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
@@ -96,11 +96,11 @@ impl Voters {
 }
 
 impl Fusion<'_> {
-    /// A volume (1, 1, D, H, W) with features that are there already.
-    pub fn encoded(&self, image: &Tensor, features: Tensor) -> EncodedScan {
+    /// A volume with features that are there already.
+    pub fn encoded(&self, volume: &NetworkVolume, features: Tensor) -> EncodedScan {
         let size = features.size();
         let config = &self.config.supervoxels;
-        let of_map = || supervoxels::on_map(image, [size[2], size[3], size[4]], config).to_device(features.device());
+        let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config).to_device(features.device());
         let supervoxels = (config.network_weight > 0.0).then(of_map);
         EncodedScan { features, supervoxels }
     }
@@ -470,7 +470,8 @@ mod tests {
         let zeros = |size: &[i64], kind| Tensor::zeros(size, (kind, Device::Cpu));
         let image = zeros(&[1, 1, 10, 8, 8], Kind::Float);
         let _ = image.narrow(4, 0, 4).fill_(1.0);
-        let template = || fusion.encoded(&image, tch::no_grad(|| network.encode(&image)));
+        let volume = NetworkVolume { image: image.shallow_clone(), spacing_mm: [1.0; 3] };
+        let template = || fusion.encoded(&volume, tch::no_grad(|| network.encode(&image)));
         let are_known = |slices: Option<i64>| {
             let classes = zeros(&[10, 8, 8], Kind::Int64);
             let _ = classes.narrow(0, 4, 2).narrow(2, 0, 4).fill_(1);

@@ -43,9 +43,10 @@ pub use constraints::slice_range::SliceRanges;
 pub use native::{GridProbabilities, GridScores};
 pub use plausibility::{label_doubts, query_doubts};
 pub use scorer::Scorer;
-pub use supports::{PreparedScan, Shot, Support};
+pub use supports::{NetworkVolume, PreparedScan, Shot, Support};
 
 use crate::network::{Members, Network};
+use crate::prototypes::Competition;
 use crate::supervoxels;
 use crate::tensor::to_channels;
 use crate::volume::{Class, ClassMap};
@@ -53,7 +54,7 @@ use boundary::calibration::{self, Calibration, CroppedProbability, Prediction};
 use constraints::single_component::{keep_largest, single_component_values};
 use evidence::intensity::Intensities;
 use label_fusion::{EncodedScan, Fusion};
-use ndarray::Array3;
+use ndarray::{Array3, Zip};
 use scorer::{PrototypeScorer, SliceScorer};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -78,13 +79,15 @@ impl<'a> Segmenter<'a> {
         Self { network, config, supervoxels, templates: vec![], keep_largest_of_all: false }
     }
 
-    /// Unlabelled scans that are segmented from the supports and fused with them from now on, (1, 1, D, H, W) each.
-    pub fn set_templates(&mut self, templates: &[Tensor]) {
+    /// Unlabelled scans that are segmented from the supports and fused with them from now on.
+    pub fn set_templates(&mut self, templates: &[NetworkVolume]) {
         self.templates.clear();
-        for pair in templates.chunk_by(|a, b| a.size() == b.size()).flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
-            let features = no_grad(|| self.network.encode(&Tensor::cat(pair, 0).to_device(self.network.device())));
-            for (index, image) in (0..).zip(pair) {
-                self.templates.push(self.fusion().encoded(image, features.narrow(0, index, 1)));
+        let alike = templates.chunk_by(|a, b| a.image.size() == b.image.size());
+        for pair in alike.flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
+            let images: Vec<&Tensor> = pair.iter().map(|volume| &volume.image).collect();
+            let features = no_grad(|| self.network.encode(&Tensor::cat(&images, 0).to_device(self.network.device())));
+            for (index, volume) in (0..).zip(pair) {
+                self.templates.push(self.fusion().encoded(volume, features.narrow(0, index, 1)));
             }
         }
     }
@@ -133,7 +136,8 @@ impl<'a> Segmenter<'a> {
             let others: Vec<Shot> =
                 (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
             if !others.is_empty() {
-                let scores = self.fit_shots(&others, classes.len()).scores(&shots[index].image);
+                let (scorer, volume) = (self.fit_shots(&others, classes.len()), supports[index].scan.volume());
+                let scores = scorer.scores_by_supports(&volume.image).unwrap_or_else(|| scorer.scores(&volume));
                 unknown.push((index, shots[index].background_given_to(&missing, &scores)));
             }
         }
@@ -152,13 +156,14 @@ impl<'a> Segmenter<'a> {
         sections: &[(usize, Range<usize>)],
         classes: &'q ClassMap,
     ) -> Segmentation<'q> {
-        let (shot, image) = (support.shot(classes), query.tensor());
-        let scores = scorer::absent(&image, classes.len());
+        let (shot, volume) = (support.shot(classes), query.volume());
+        let scores = scorer::absent(&volume.image, classes.len());
         for (slice, section) in sections {
             let (first, count) = query.grid.slices_of(section);
             let (first, count) = (first as i64, count as i64);
             let of_slice = shot.slice(support.scan.grid.slice_of(*slice) as i64);
-            let found = self.fit_shots(&[of_slice], classes.len()).scores(&image.narrow(2, first, count));
+            let section = NetworkVolume { image: volume.image.narrow(2, first, count), ..volume };
+            let found = self.fit_shots(&[of_slice], classes.len()).scores(&section);
             scores.narrow(2, first, count).copy_(&found.to_device(scores.device()));
         }
         let slices: Vec<usize> = sections.iter().map(|(slice, _)| *slice).collect();
@@ -180,11 +185,11 @@ impl<'a> Segmenter<'a> {
     where
         'a: 'q,
     {
-        let config = self.config;
+        let (config, competition) = (self.config, self.network.config.similarity.competition);
         let scores = self.native_scores(query, scores);
-        let labels = constrained(scores.labels(classes), classes, single, ranges);
+        let mut before = scores.labels(classes);
+        let labels = constrained(before.clone(), classes, single, ranges);
         let identity = config.random_walker.enabled.then(|| Calibration::identity(classes.len()));
-        let competition = self.network.config.similarity.competition;
         let (mut labels, redrawn) = match calibration.or(identity.as_ref()) {
             None => (labels, None),
             Some(calibration) => {
@@ -192,7 +197,8 @@ impl<'a> Segmenter<'a> {
                 let (labels, probabilities) = with_prediction(&scores, competition, query, &labels, |prediction| {
                     calibration.apply(prediction, classes, &config.boundary_calibration, image)
                 });
-                (constrained(labels, classes, single, ranges), Some(probabilities))
+                before = labels;
+                (constrained(before.clone(), classes, single, ranges), Some(probabilities))
             }
         };
         ranges.extend_into_range(&mut labels, classes, &config.slice_range);
@@ -200,7 +206,7 @@ impl<'a> Segmenter<'a> {
             Some(redrawn) => Probabilities::Redrawn(redrawn),
             None => Probabilities::Grid(scores),
         };
-        Segmentation { labels, missing: vec![], classes, probabilities, competition }
+        Segmentation { labels, missing: vec![], classes, probabilities, competition, before }
     }
 
     /// Scores on the scan's own grid with the evidence that is computed there.
@@ -208,7 +214,7 @@ impl<'a> Segmenter<'a> {
     where
         'a: 'q,
     {
-        let config = self.config;
+        let (config, competition) = (self.config, self.network.config.similarity.competition);
         let mut native = GridScores::new(&scan.grid, to_channels(scores));
         let weight = config.supervoxels.native_weight;
         if weight > 0.0 {
@@ -219,7 +225,7 @@ impl<'a> Segmenter<'a> {
         if weight > 0.0 {
             let image = scan.image.voxels.view();
             let intensities = Intensities::new(image, native.seen(image), &config.intensity);
-            native = native.with_intensities(intensities, self.network.config.similarity.competition, weight);
+            native = native.with_intensities(intensities, competition, weight);
         }
         native
     }
@@ -274,8 +280,12 @@ impl Fitted<'_> {
 
     /// The same under several slice ranges; the query is encoded and compared once.
     pub fn segment_each<'q>(&'q self, query: &'q PreparedScan, ranges: &[SliceRanges]) -> Vec<Segmentation<'q>> {
+        if query.is_blank() {
+            let competition = self.segmenter.network.config.similarity.competition;
+            return ranges.iter().map(|_| Segmentation::nothing(query, &self.classes, competition)).collect();
+        }
         self.segmenter.beside_supervoxels(query, || {
-            let compared = self.scorer.compare(&query.tensor());
+            let compared = self.scorer.compare(&query.volume());
             let under = |ranges: &SliceRanges| {
                 let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
                 let (classes, calibration) = (&self.classes, self.calibration.as_ref());
@@ -301,7 +311,7 @@ impl Fitted<'_> {
         let (config, classes) = (&self.segmenter.config.boundary_calibration, &self.classes);
         let mut samples = vec![Vec::new(); classes.len()];
         for Support { scan, annotation } in supports {
-            let scores = self.scorer.scores_by_supports(&scan.tensor())?;
+            let scores = self.scorer.scores_by_supports(&scan.volume().image)?;
             let scores = self.segmenter.native_scores(scan, &scores);
             let labels = constrained(scores.labels(classes), classes, &self.single, &SliceRanges::unknown());
             let competition = self.segmenter.network.config.similarity.competition;
@@ -322,7 +332,9 @@ pub struct Segmentation<'a> {
     pub missing: Vec<Class>,
     classes: &'a ClassMap,
     probabilities: Probabilities<'a>,
-    competition: crate::prototypes::Competition,
+    competition: Competition,
+    /// The labels before the constraints of slice ranges and single components: those of the highest probability.
+    before: Array3<i32>,
 }
 
 enum Probabilities<'a> {
@@ -330,23 +342,54 @@ enum Probabilities<'a> {
     Grid(GridScores<'a>),
     /// After the boundary step, in the order of the classes.
     Redrawn(Vec<CroppedProbability>),
+    /// 0 everywhere.
+    Nothing,
 }
 
-impl Segmentation<'_> {
+impl<'a> Segmentation<'a> {
+    /// Of a scan without contrast: no class is anywhere.
+    fn nothing(query: &PreparedScan, classes: &'a ClassMap, competition: Competition) -> Self {
+        let labels = Array3::zeros(query.image.voxels.dim());
+        let before = labels.clone();
+        Self { labels, missing: vec![], classes, probabilities: Probabilities::Nothing, competition, before }
+    }
+
     /// Calls `f` for each class with its probability on the scan's own grid `[z, y, x]`, one class at a time: a volume may be large.
+    ///
+    /// The label of a voxel is the class of its highest probability; the background has what the classes leave of 1, and where each
+    /// class competes with its background alone, a label is above one half. Where a constraint has changed a label, so it has the
+    /// probabilities: the class that a voxel lost has none, and that which it got is above one half.
     pub fn for_each_probability<E>(&self, mut f: impl FnMut(Class, &Array3<f32>) -> Result<(), E>) -> Result<(), E> {
         let of_grid = match &self.probabilities {
             Probabilities::Grid(scores) => Some(scores.probabilities(self.competition)),
-            Probabilities::Redrawn(_) => None,
+            Probabilities::Redrawn(_) | Probabilities::Nothing => None,
         };
         self.classes.iter().try_for_each(|class| {
-            let probability = match (&self.probabilities, &of_grid) {
+            let mut probability = match (&self.probabilities, &of_grid) {
                 (Probabilities::Redrawn(redrawn), _) => redrawn[class.index()].placed(self.labels.dim()),
                 (_, Some(of_grid)) => of_grid.of(class),
-                _ => unreachable!("one of both"),
+                _ => Array3::zeros(self.labels.dim()),
             };
+            self.follow_labels(self.classes.value(class), &mut probability);
             f(class, &probability)
         })
+    }
+}
+
+impl Segmentation<'_> {
+    /// Where constraints have changed a label, the probability of a class agrees with the label.
+    fn follow_labels(&self, value: i32, probability: &mut Array3<f32>) {
+        let above_half = 0.5f32.next_up();
+        Zip::from(probability).and(&self.labels).and(&self.before).par_for_each(|p, &label, &before| {
+            if label != before {
+                *p = match value {
+                    value if value == label => p.max(above_half),
+                    value if value == before => 0.0,
+                    _ if label == 0 => p.min(0.5),
+                    _ => p.min(1.0 - above_half),
+                };
+            }
+        });
     }
 }
 
@@ -379,7 +422,7 @@ fn constrained(
 /// Calls `f` with the labels of a scan and the probabilities of their scores.
 fn with_prediction<T>(
     scores: &GridScores,
-    competition: crate::prototypes::Competition,
+    competition: Competition,
     scan: &PreparedScan,
     labels: &Array3<i32>,
     f: impl FnOnce(&Prediction) -> T,

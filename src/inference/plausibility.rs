@@ -51,6 +51,10 @@ pub fn query_doubts(query: &PreparedScan, supports: &[PreparedScan]) -> Vec<Stri
         let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
         doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
     }
+    if query.is_blank() {
+        doubts.push("it has no contrast: nothing is looked for in it".to_owned());
+        return doubts;
+    }
     let distance = |other: &PreparedScan| {
         let pairs = query.percentiles().iter().zip(other.percentiles());
         pairs.map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / query.percentiles().len() as f64

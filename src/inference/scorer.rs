@@ -2,7 +2,7 @@
 
 use super::constraints::slice_range::DepthRange;
 use super::label_fusion::{Compared, Fusion, Voters};
-use super::supports::Shot;
+use super::supports::{NetworkVolume, Shot};
 use crate::baselines::SeNet;
 use crate::baselines::se_net::volume::Slices;
 use crate::similarity::{self, ABSENT};
@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// What supports tell of their classes: made once, for any number of queries.
 pub trait Scorer {
-    /// A query (1, 1, D, H, W) beside the supports.
-    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_>;
+    /// A query beside the supports.
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_>;
 
     /// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) by the supports alone, without evidence or rounds; None of a network of
     /// single slices.
@@ -24,8 +24,8 @@ pub trait Scorer {
     /// Whether any support shows what is none of the classes.
     fn shows_background(&self) -> bool;
 
-    /// Scores (1, 1 + K, D, H, W) of a query (1, 1, D, H, W) of which nothing else is known.
-    fn scores(&self, query: &Tensor) -> Tensor {
+    /// Scores (1, 1 + K, D, H, W) of a query of which nothing else is known.
+    fn scores(&self, query: &NetworkVolume) -> Tensor {
         self.compare(query).scores(&[]).0
     }
 }
@@ -54,25 +54,23 @@ impl<'a> PrototypeScorer<'a> {
         Self { fusion, voters }
     }
 
-    fn encode(&self, image: &Tensor) -> (Tensor, Tensor) {
-        let image = image.to_device(self.fusion.network.device());
-        let features = self.fusion.network.encode(&image);
-        (image, features)
+    fn encode(&self, image: &Tensor) -> Tensor {
+        self.fusion.network.encode(&image.to_device(self.fusion.network.device()))
     }
 }
 
 impl Scorer for PrototypeScorer<'_> {
-    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
         no_grad(|| {
-            let (image, features) = self.encode(query);
-            let compared = self.fusion.compare(self.fusion.encoded(&image, features), &self.voters);
-            Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(query) })
+            let features = self.encode(&query.image);
+            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters);
+            Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(&query.image) })
         })
     }
 
     fn scores_by_supports(&self, image: &Tensor) -> Option<Tensor> {
         no_grad(|| {
-            let scores = self.fusion.scores_by_supports(&self.encode(image).1, &self.voters);
+            let scores = self.fusion.scores_by_supports(&self.encode(image), &self.voters);
             Some(similarity::interpolate(&scores, size_vox(image)))
         })
     }
@@ -117,8 +115,8 @@ impl<'a> SliceScorer<'a> {
 }
 
 impl Scorer for SliceScorer<'_> {
-    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_> {
-        Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.to_device(self.device)))))
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
+        Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.image.to_device(self.device)))))
     }
 
     fn scores_by_supports(&self, _: &Tensor) -> Option<Tensor> {

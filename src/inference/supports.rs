@@ -29,9 +29,15 @@ impl PreparedScan {
         Self { image, input, grid, supervoxels: OnceLock::new(), percentiles: OnceLock::new() }
     }
 
-    /// The network's array as a tensor (1, 1, D, H, W).
-    pub fn tensor(&self) -> Tensor {
-        from_voxels(self.input.view())
+    /// The network's array.
+    pub fn volume(&self) -> NetworkVolume {
+        let spacing_mm = self.grid.spacing_mm(&self.image.geometry);
+        NetworkVolume { image: from_voxels(self.input.view()), spacing_mm }
+    }
+
+    /// Whether the network's array is the same everywhere: nothing can be found in it.
+    pub fn is_blank(&self) -> bool {
+        self.input.iter().all(|value| *value == self.input[[0, 0, 0]])
     }
 
     /// Supervoxels on the scan's own grid; of more than `max_vox` voxels it is averaged in-plane first.
@@ -49,6 +55,15 @@ impl PreparedScan {
     }
 }
 
+/// A volume on the network's grid.
+#[derive(Debug)]
+pub struct NetworkVolume {
+    /// (1, 1, D, H, W), z-scored.
+    pub image: Tensor,
+    /// Distance between voxels along z, y, x.
+    pub spacing_mm: [f64; 3],
+}
+
 /// A scan of which somebody has annotated all or a part.
 #[derive(Debug, Clone)]
 pub struct Support<'a> {
@@ -63,7 +78,7 @@ impl Support<'_> {
     pub(super) fn shot(&self, classes: &ClassMap) -> Shot {
         let (channels, known) = self.scan.grid.annotation(&self.annotation, classes);
         Shot {
-            image: self.scan.tensor(),
+            image: from_voxels(self.scan.input.view()),
             classes: from_classes(channels.view()),
             known: known.map(|known| from_voxels(known.view())),
         }

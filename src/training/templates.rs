@@ -5,15 +5,17 @@
 use super::checkpoint::{self, Provenance};
 use crate::episode::Scan;
 use crate::error::{Error, Result};
-use crate::tensor::from_voxels;
+use crate::inference::NetworkVolume;
+use crate::tensor::{from_voxels, to_vec};
 use crate::weights;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// File name of the templates.
 const FILE: &str = "templates.safetensors";
-/// Prefix of the names of the tensors, before the scan's id.
-const PREFIX: &str = "scan ";
+/// Prefixes of the names of the tensors, before the scan's id: voxels (1, 1, D, H, W), and their spacing z y x in millimetres.
+const SCAN: &str = "scan ";
+const SPACING: &str = "spacing_mm ";
 
 /// Writes up to `most` of the scans, evenly spaced in their order, into `folder`; nothing if `most` is 0.
 ///
@@ -25,16 +27,20 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> 
     }
     let count = most.min(scans.len());
     let chosen = (0..count).map(|i| &scans[i * scans.len() / count]);
-    let tensors = chosen.map(|scan| (format!("{PREFIX}{}", scan.id), from_voxels(scan.image.view()))).collect();
+    let tensors = |scan: &Scan| {
+        let spacing_mm = Tensor::from_slice(&scan.spacing_mm.map(|mm| mm as f32));
+        let scan_of = (format!("{SCAN}{}", scan.id), from_voxels(scan.image.view()));
+        [scan_of, (format!("{SPACING}{}", scan.id), spacing_mm)]
+    };
+    let tensors = chosen.flat_map(tensors).collect();
     weights::write(&folder.join(FILE), &tensors, &about.to_json())
 }
 
-/// Reads at most `most` templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H,
-/// W) each.
+/// Reads at most `most` templates of the training that wrote `weights` (its last weights or a checkpoint).
 ///
 /// # Errors
 /// There are none, or they are of another training.
-pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tensor>> {
+pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<NetworkVolume>> {
     if most == 0 {
         return Ok(vec![]);
     }
@@ -47,14 +53,22 @@ pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tenso
     if !path.exists() {
         return refuse("no such file");
     }
-    let (theirs, tensors) = checkpoint::read_weights(&path)?;
+    let (theirs, mut tensors) = checkpoint::read_weights(&path)?;
     if (&theirs.config, &theirs.fold) != (&about.config, &about.fold) {
         return refuse("those of another training");
     }
-    if tensors.iter().any(|(name, image)| !name.starts_with(PREFIX) || !matches!(image.size()[..], [1, 1, _, _, _])) {
-        return refuse("other tensors than scans");
+    let spacings = tensors.split_off(SPACING);
+    let template = |(name, image): (String, Tensor)| {
+        let spacing_mm = to_vec(spacings.get(&format!("{SPACING}{}", name.strip_prefix(SCAN)?))?);
+        let spacing_mm: [f32; 3] = spacing_mm.try_into().ok()?;
+        let is_volume = matches!(image.size()[..], [1, 1, _, _, _]);
+        is_volume.then(|| NetworkVolume { image, spacing_mm: spacing_mm.map(f64::from) })
+    };
+    let templates: Option<Vec<NetworkVolume>> = tensors.into_iter().map(template).collect();
+    match templates {
+        Some(templates) => Ok(templates.into_iter().take(most).collect()),
+        None => refuse("other tensors than scans with their spacing"),
     }
-    Ok(tensors.into_values().take(most).collect())
 }
 
 /// The file in the folder of the weights; checkpoints are in a subfolder of it.
@@ -90,7 +104,7 @@ mod tests {
             image: Array3::from_elem((2, 3, 4), number as f32),
             regions: Array3::zeros((2, 3, 4)),
             organs: None,
-            spacing_mm: [1.0; 3],
+            spacing_mm: [5.0, 2.0, 2.0],
         };
         let scans: Vec<Scan> = (0..5).map(scan).collect();
         let last = folder.path().join("weights.safetensors");
@@ -105,9 +119,9 @@ mod tests {
         for weights in [last.clone(), folder.path().join("checkpoints/best.safetensors")] {
             let templates = read(&weights, &about("fold 0"), 9).unwrap();
             let means: Vec<f64> =
-                templates.iter().map(|image| image.mean(tch::Kind::Float).double_value(&[])).collect();
+                templates.iter().map(|template| template.image.mean(tch::Kind::Float).double_value(&[])).collect();
             assert_eq!(means, [0.0, 2.0]);
-            assert_eq!(templates[0].size(), [1, 1, 2, 3, 4]);
+            assert_eq!((templates[1].image.size(), templates[1].spacing_mm), (vec![1, 1, 2, 3, 4], [5.0, 2.0, 2.0]));
         }
         let message = read(&last, &about("fold 1"), 2).unwrap_err().to_string();
         assert!(message.contains("another training"), "{message}");

@@ -4,7 +4,7 @@
 use super::TrainingConfig;
 use super::step::{Tensors, step};
 use crate::episode::{self, Episode, Rules, Scan};
-use crate::inference::{self, Shot};
+use crate::inference::{self, NetworkVolume, Shot};
 use crate::metrics;
 use crate::network::Network;
 use crate::rng;
@@ -18,6 +18,8 @@ use tch::{Tensor, no_grad};
 /// An annotated scan on the working grid, `[z, y, x]`.
 #[derive(Debug)]
 pub struct Annotated {
+    /// Distance between voxels along z, y, x.
+    pub spacing_mm: [f64; 3],
     /// Intensities.
     pub image: Array3<f32>,
     /// Class indices 0 ..= K.
@@ -76,10 +78,11 @@ pub fn on_organs(
     let image = |scan: &Annotated| from_voxels(scan.image.view());
     let shot = Shot::new(image(support), from_classes(support.classes.view()));
     let scorer = inference::scorer(model, inference, &[shot], usize::from(*count));
+    let volume = |scan: &Annotated| NetworkVolume { image: image(scan), spacing_mm: scan.spacing_mm };
     let mut dices = Vec::new();
     for query in queries {
         go_on(stop)?;
-        dices.extend(dice(&argmax(&scorer.scores(&image(query))), &query.classes));
+        dices.extend(dice(&argmax(&scorer.scores(&volume(query))), &query.classes));
     }
     ControlFlow::Continue(mean(&dices))
 }

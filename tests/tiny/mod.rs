@@ -88,7 +88,7 @@ impl Bench {
         let config = tiny(more);
         let annotated = |id| {
             let Scan { image, organs, .. } = scan(id);
-            Annotated { image, classes: organs.unwrap() }
+            Annotated { image, classes: organs.unwrap(), spacing_mm: [1.0; 3] }
         };
         Self {
             text: config.to_toml(),

@@ -3,6 +3,7 @@
 use super::Evidence;
 use crate::error::Result;
 use crate::inference::config::check_range;
+use crate::inference::supports::NetworkVolume;
 use crate::supervoxels::{felzenszwalb, to_unit_range};
 use crate::tensor::to_voxels;
 use serde::{Deserialize, Serialize};
@@ -36,19 +37,18 @@ impl Config {
     }
 }
 
-/// The weight of an edge of the graph across slices is divided by this, beside 1 within a slice.
-const SLICE_STEP: f64 = 3.0;
 /// Felzenszwalb's k on intensities from 0 to 255.
 const SCALE: f64 = 1.0;
 
-/// The supervoxel of each voxel of a map of d x h x w, from 0, in a volume (1, 1, D, H, W): that at its middle, (d h w).
-pub fn on_map(image: &Tensor, size_vox: [i64; 3], config: &Config) -> Tensor {
+/// The supervoxel of each voxel of a map of d x h x w, from 0, in a volume of the network's grid: that at its middle, (d h w).
+pub fn on_map(volume: &NetworkVolume, size_vox: [i64; 3], config: &Config) -> Tensor {
+    let NetworkVolume { image, spacing_mm } = volume;
     let voxels = to_voxels(&image.to_device(Device::Cpu));
     let shape: [usize; 3] = voxels.dim().into();
     let least = (config.network_min_fraction * voxels.len() as f64).round().max(1.0) as usize;
     let graph = felzenszwalb::Config { scale: SCALE, min_size_vox: least, min_size_2d_vox: least };
     let unit = to_unit_range(&voxels, config.network_clip_percentile) * 255.0;
-    let labels = felzenszwalb::segment(unit.view(), [SLICE_STEP, 1.0, 1.0], None, &graph);
+    let labels = felzenszwalb::segment(unit.view(), *spacing_mm, None, &graph);
     let map = size_vox.map(|n| n as usize);
     let middle = |axis: usize, i: usize| (2 * i + 1) * shape[axis] / (2 * map[axis]);
     let region = |(z, y, x)| i64::from(labels[[middle(0, z), middle(1, y), middle(2, x)]]);
@@ -89,10 +89,10 @@ mod tests {
     };
 
     /// A bright half in the middle of a grey volume.
-    fn image(size: [i64; 3]) -> Tensor {
+    fn image(size: [i64; 3]) -> NetworkVolume {
         let image = Tensor::zeros([1, 1, size[0], size[1], size[2]], (Kind::Float, Device::Cpu));
         let _ = image.narrow(4, size[2] / 2, size[2] - size[2] / 2).fill_(1.0);
-        image
+        NetworkVolume { image, spacing_mm: [3.0, 1.0, 1.0] }
     }
 
     #[test]
@@ -116,5 +116,18 @@ mod tests {
             (SupervoxelMean { labels: &regions, weight: 0.5 }.add(scores) - expected).abs().max().double_value(&[])
                 < 1e-6
         );
+    }
+
+    /// Stripes along z of nearly the same intensity: the thicker the slices, the more a step across them costs.
+    #[test]
+    fn a_step_across_thick_slices_costs_more() {
+        let count = |slice_mm: f64| {
+            let image = Tensor::from_slice(&[0.0f32, 0.06, 0.0, 0.06, 0.0, 1.0]).view([1, 1, 6, 1, 1]);
+            let image = image.expand([1, 1, 6, 24, 24], false).contiguous();
+            let config = Config { network_min_fraction: 0.1, ..CONFIG };
+            let map = on_map(&NetworkVolume { image, spacing_mm: [slice_mm, 1.0, 1.0] }, [6, 24, 24], &config);
+            1 + map.max().int64_value(&[])
+        };
+        assert!(count(1.0) < count(12.0), "{} {}", count(1.0), count(12.0));
     }
 }
