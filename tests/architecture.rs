@@ -10,8 +10,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("rng", &["error"]),
     ("artifact", &["error"]),
+    ("units", &[]),
     // Arrays, without torch.
-    ("volume", &["error", "rng", "artifact"]),
+    ("volume", &["error", "rng", "artifact", "units"]),
     ("supervoxels", &["error", "rng", "artifact", "volume"]),
     ("augment", &["error", "rng", "artifact", "volume"]),
     ("baseline", &["error", "volume"]),
@@ -27,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("prediction", &["error", "tensor", "prototypes"]),
     ("loss", &["error", "tensor", "prototypes", "prediction"]),
     // Where the halves meet.
-    ("device", &["error"]),
+    ("device", &["error", "units"]),
     ("weights", &["error", "artifact", "tensor"]),
     ("model", &["error", "rng", "supervoxels", "tensor", "weights", "features", "prototypes", "prediction"]),
     ("training", ANY_ABOVE),
@@ -41,6 +42,7 @@ const WITHOUT_TORCH: &[&str] = &[
     "error",
     "rng",
     "artifact",
+    "units",
     "volume",
     "supervoxels",
     "episode",

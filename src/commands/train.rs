@@ -13,6 +13,7 @@ use crate::report::curves;
 use crate::training::checkpoint::{self, About};
 use crate::training::validation::Organs;
 use crate::training::{self, Event, Run, WEIGHTS};
+use crate::units;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::weights;
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +208,7 @@ fn train_fold(
     let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
     note(&format!(
         "{name}: {} parameters; training on {} scans ({}), held out {}",
-        grouped(model.parameters()),
+        units::thousands(model.parameters() as u64),
         train.len(),
         ids(&train),
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
@@ -360,14 +361,6 @@ impl Shown<'_> {
     }
 }
 
-/// 4081904 as 4,081,904.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    groups.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,12 +405,5 @@ mod tests {
         // Another program's weights say nothing of what they were trained on.
         weights::write(&path, &of(&source), "").unwrap();
         assert!(start_from(&same, &path, &withheld("7")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn large_numbers_are_grouped() {
-        for (number, text) in [(7, "7"), (1234, "1,234"), (4_081_904, "4,081,904"), (100_000, "100,000")] {
-            assert_eq!(grouped(number), text);
-        }
     }
 }

@@ -48,7 +48,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// The device to work on, and a line that says so ("cuda:0, NVIDIA H100 (85.0 GB)").
+/// The device to work on, and a line that says so ("cuda:0, NVIDIA H100 (85.00 GB)").
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
     pub device: tch::Device,
@@ -120,7 +120,8 @@ mod tests {
             line,
             "--device cuda:0: expected a usable GPU, found that there is no driver; install it, or use --device cpu"
         );
-        let one = CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: 8_000_000_000 }] };
+        let one =
+            CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: Some(8_000_000_000) }] };
         let line = choose(Request::Cuda(1), &one).unwrap_err().to_string();
         assert!(line.contains("expected a number below 1"), "{line}");
     }
@@ -128,10 +129,11 @@ mod tests {
     #[test]
     fn auto_says_what_it_chose() {
         let absent = CudaStatus::Absent { reason: "there is no driver".into(), remedy: "install it".into() };
-        let one = CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: 8_000_000_000 }] };
+        let one =
+            CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: Some(8_000_000_000) }] };
         for (status, device, why) in [
             (absent, tch::Device::Cpu, "cpu, since there is no driver"),
-            (one, tch::Device::Cuda(0), "cuda:0, A GPU (8.0 GB)"),
+            (one, tch::Device::Cuda(0), "cuda:0, A GPU (8.00 GB)"),
         ] {
             assert_eq!(choose(Request::Auto, &status).unwrap(), Chosen { device, why: why.into() });
         }
