@@ -9,6 +9,7 @@ use crate::report::overlay;
 use crate::report::table::Table;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
+use crate::units;
 use crate::volume::dataset::{Case, Dataset};
 use crate::volume::nifti;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,12 @@ pub struct Args {
 /// Writes the supervoxels of each scan on the scan's own grid, unless they are there from the same file and the
 /// same configuration. `summary.json` is saved after each scan, so a stopped run goes on where it was.
 pub fn run(args: Args) -> Result<()> {
+    let most_vox = args.config.method.most_vox();
+    run_within(args, most_vox)
+}
+
+/// The same, with the number of voxels that a scan may have.
+fn run_within(args: Args, most_vox: usize) -> Result<()> {
     args.config.check()?;
     artifact::create_folder(&args.out)?;
     let _lock = Lock::hold(&args.out, "another folder, or wait for it")?;
@@ -40,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     let config_digest = digest_of_config(&args.config);
     let mut scans = read_entries(&path);
     scans.retain(|id, _| args.data.cases.iter().any(|case| case.id == *id));
-    let job = Job { args: &args, config_digest: &config_digest };
+    let job = Job { args: &args, config_digest: &config_digest, most_vox };
     let total = args.data.cases.len();
     let progress = Progress::new("pseudolabel", 0, total as u64);
     let saved = Mutex::new(Summary { config: args.config.clone(), scans, mean_quality: None });
@@ -114,6 +121,7 @@ struct Entry {
 struct Job<'a> {
     args: &'a Args,
     config_digest: &'a str,
+    most_vox: usize,
 }
 
 impl Job<'_> {
@@ -139,6 +147,7 @@ impl Job<'_> {
         let (regions, mut entry) = match current {
             Some(entry) => (nifti::read_labels(&output)?.0.voxels, entry),
             None => {
+                self.refuse_larger(&case.image, image.voxels.len())?;
                 let regions = supervoxels::generate(&image, &self.args.config);
                 remove(&preview)?; // it shows the regions that are gone
                 nifti::write_labels(&output, &regions, &grid)?;
@@ -168,6 +177,16 @@ impl Job<'_> {
             };
         }
         Ok((entry, was_up_to_date))
+    }
+
+    /// A coarser image would have other regions than the configuration describes, so none is made.
+    fn refuse_larger(&self, image: &Path, voxels: usize) -> Result<()> {
+        if voxels <= self.most_vox {
+            return Ok(());
+        }
+        let expected = format!("at most {} voxels for supervoxels", units::thousands(self.most_vox as u64));
+        let remedy = "resample it first, for instance with ssl3d prepare nifti --spacing";
+        Err(Error::file(image, expected, units::thousands(voxels as u64), remedy))
     }
 }
 

@@ -27,6 +27,17 @@ pub enum Method {
     Felzenszwalb2d,
 }
 
+impl Method {
+    /// Voxels of the largest image that it divides.
+    pub const fn most_vox(self) -> usize {
+        match self {
+            Self::Slic => u32::MAX as usize,
+            Self::Felzenszwalb => felzenszwalb::most_vox(13),
+            Self::Felzenszwalb2d => felzenszwalb::most_vox(4),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -56,6 +67,9 @@ impl Config {
 
 /// Regions of an image: contiguous labels 1..=n `[z, y, x]`, every one connected; 0 is outside the body where
 /// that is left out. Adding a constant to the intensities or multiplying them by one changes nothing.
+///
+/// # Panics
+/// The image has more than [`Method::most_vox`] voxels.
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();
