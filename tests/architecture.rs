@@ -33,7 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["error", "rng", "supervoxels", "tensor", "weights", "features", "prototypes", "prediction"]),
     ("training", ANY_ABOVE),
     ("config", ANY_ABOVE),
-    ("cli", &["error"]),
+    ("cli", &["error", "device"]),
     ("commands", ANY_ABOVE),
 ];
 const ANY_ABOVE: &[&str] = &["*"];

@@ -1,5 +1,8 @@
 //! `ssl3d info`: what runs here, on what, and how much memory a config would take.
 
+use crate::cli;
+use crate::commands::memory;
+use crate::config;
 use crate::device::{self, CudaStatus, Libtorch, memory::Memory};
 use crate::error::Result;
 use crate::model::MemoryEstimate;
@@ -8,16 +11,11 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
 
-pub struct Args {
-    /// One JSON object with stable keys instead of lines.
-    pub json: bool,
-    /// The estimate for the config that was named, if one was.
-    pub memory: Option<MemoryEstimate>,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: &cli::Info) -> Result<()> {
+    let config = args.config.as_ref().map(|path| config::load(Some(path), &args.overrides.set)).transpose()?;
+    let estimate = config.as_ref().map(memory::estimate);
     let machine = Machine::look();
-    let text = if args.json { machine.json(args.memory.as_ref()) } else { machine.text(args.memory.as_ref()) };
+    let text = if args.json { machine.json(estimate.as_ref()) } else { machine.text(estimate.as_ref()) };
     print!("{text}");
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod nifti;
 pub mod steps;
 
 use crate::artifact;
+use crate::cli::Preparation;
 use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
@@ -16,17 +17,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use steps::Steps;
-
-/// What all kinds of sources have in common.
-pub struct Args {
-    /// Receives `image_<id>.nii.gz`, `label_<id>.nii.gz` and `dataset.json`.
-    pub out: PathBuf,
-    pub steps: Steps,
-    /// Scans that cannot be read are named and left out.
-    pub keep_going: bool,
-    /// Overwrite a dataset that is there already.
-    pub force: bool,
-}
 
 /// A scan to be prepared, not yet read.
 pub struct Source {
@@ -94,8 +84,8 @@ pub struct Origin {
 /// # Errors
 /// There are no scans; two have the same id; a scan that cannot be read, unless `keep_going`; files that are there
 /// already, unless `force`.
-pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
-    let Args { out, steps, .. } = args;
+pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Result<()> {
+    let (out, steps) = (&args.out, &Steps::from(args));
     steps.check()?;
     if sources.is_empty() {
         let remedy = "name the folder that holds the scans";
@@ -176,7 +166,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn refuse_to_replace(path: &Path, args: &Args) -> Result<()> {
+fn refuse_to_replace(path: &Path, args: &Preparation) -> Result<()> {
     if path.exists() && !args.force {
         return Err(Error::file(path, "no such file yet", "one", "give another --out, or --force to replace it"));
     }

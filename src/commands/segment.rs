@@ -5,14 +5,12 @@ mod queries;
 mod slices;
 mod summary;
 
-pub use classes::Wanted;
-pub use slices::Told;
-
 use crate::artifact;
 use crate::borders::Borders;
+use crate::cli::Segment;
 use crate::commands::cohort::{Drawing, Subject, native_probabilities};
 use crate::commands::progress::{Progress, warn};
-use crate::commands::{memory, stop};
+use crate::commands::{Resources, memory, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::metrics::volume_ml;
@@ -33,36 +31,18 @@ use std::time::Instant;
 use summary::{Answer, Class, Found, Origin, Summary, Support};
 use tch::{Kind, Tensor};
 
-pub struct Args {
-    pub weights: PathBuf,
-    /// Image and labels of each shot.
-    pub supports: Vec<(PathBuf, PathBuf)>,
-    pub classes: Wanted,
-    /// NIfTI files, patterns of them, and folders of them or of DICOM slices.
-    pub queries: Vec<PathBuf>,
-    /// What is known of where classes lie in the one query.
-    pub slices: Vec<Told>,
-    pub out: PathBuf,
-    pub probabilities: bool,
-    pub preview: bool,
-    /// Of every class, and not only of those that are one piece in the supports.
-    pub largest_component: bool,
-    /// A second place for `summary.json`.
-    pub report: Option<PathBuf>,
-    pub force: bool,
-    pub overrides: Vec<String>,
-    pub device: tch::Device,
-    /// Bytes that segmenting may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+/// The image and the labels of each support: `--support` and `--support-label`, one to one.
+fn supports(args: &Segment) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
+    args.support.iter().zip(&args.support_label)
 }
 
-/// `--support` and `--support-label`, one to one.
-pub fn pair(images: Vec<PathBuf>, labels: Vec<PathBuf>) -> Result<Vec<(PathBuf, PathBuf)>> {
-    if images.len() == labels.len() {
-        return Ok(images.into_iter().zip(labels).collect());
+fn check_pairs(args: &Segment) -> Result<()> {
+    let [images, labels] = [&args.support, &args.support_label].map(Vec::len);
+    if images == labels {
+        return Ok(());
     }
-    let expected = format!("{} of them, one for each --support", images.len());
-    Err(Error::invalid("--support-label", expected, labels.len().to_string(), "repeat both flags in the same order"))
+    let expected = format!("{images} of them, one for each --support");
+    Err(Error::invalid("--support-label", expected, labels.to_string(), "repeat both flags in the same order"))
 }
 
 /// A network that knows what to look for.
@@ -87,10 +67,11 @@ const PREVIEW_SLICES: usize = 3;
 const IN_THE_AIR: f64 = 0.5;
 const FILLS_THE_BODY: f64 = 0.8;
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Segment, resources: Resources) -> Result<()> {
+    check_pairs(args)?;
     let (about, tensors) = checkpoint::read_weights(&args.weights)?;
-    let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides)?;
-    let queries = queries::find(&args.queries, &config.data)?;
+    let config = config::with_overrides(&about.config, &args.weights.display().to_string(), &args.overrides.set)?;
+    let queries = queries::find(&args.query, &config.data)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
         return Err(Error::invalid("--slices", "one query, whose slices they are", found, "use a call for each query"));
@@ -99,12 +80,12 @@ pub fn run(args: &Args) -> Result<()> {
     memory::check(
         "segmenting",
         memory::estimate(&config).segmenting_bytes,
-        args.memory_limit,
-        args.device,
+        resources.memory_limit,
+        resources.device,
         memory::SEGMENTING,
     )?;
     artifact::create_folder(&args.out)?;
-    let model = Model::new(&config.model(), args.device, 0);
+    let model = Model::new(&config.model(), resources.device, 0);
     model.load(&args.weights, &tensors)?;
     let templates = templates::read(&args.weights, &about, config.prediction.templates)?;
     let segmenter = Segmenter::new(model, &templates, config, args)?;
@@ -147,7 +128,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Two queries never share a file, and nothing is overwritten unasked.
-fn refuse_existing_results(queries: &[Query], args: &Args) -> Result<()> {
+fn refuse_existing_results(queries: &[Query], args: &Segment) -> Result<()> {
     let mut taken = BTreeMap::new();
     for query in queries {
         if let Some(other) = taken.insert(&query.name, &query.path) {
@@ -171,8 +152,8 @@ fn refuse_existing_results(queries: &[Query], args: &Args) -> Result<()> {
 }
 
 /// What is read is written over by nobody, with --force neither.
-fn refuse_to_lose(output: &Path, queries: &[Query], args: &Args) -> Result<()> {
-    let supports = args.supports.iter().flat_map(|(image, label)| [image, label]);
+fn refuse_to_lose(output: &Path, queries: &[Query], args: &Segment) -> Result<()> {
+    let supports = args.support.iter().chain(&args.support_label);
     let mut read = supports.chain(queries.iter().map(|query| &query.path)).chain([&args.weights]);
     let Ok(output) = output.canonicalize() else { return Ok(()) };
     match read.find(|input| input.canonicalize().is_ok_and(|input| input == output)) {
@@ -192,30 +173,31 @@ fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-fn result_path(query: &Query, args: &Args) -> PathBuf {
+fn result_path(query: &Query, args: &Segment) -> PathBuf {
     args.out.join(format!("{}{}.nii.gz", query.name, queries::RESULT))
 }
 
-fn preview_path(query: &Query, args: &Args) -> PathBuf {
+fn preview_path(query: &Query, args: &Segment) -> PathBuf {
     args.out.join(format!("{}_preview.png", query.name))
 }
 
 impl Segmenter {
-    fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Args) -> Result<Self> {
-        let (mut supports, mut maps) = (Vec::new(), Vec::new());
+    fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Segment) -> Result<Self> {
+        let (mut subjects, mut maps) = (Vec::new(), Vec::new());
         let learns = config.prediction.learn_borders;
-        for (image, label) in &args.supports {
+        for (image, label) in supports(args) {
             let subject =
                 if learns { Subject::read_query(image, &config)? } else { Subject::read(image, &config.preprocess)? };
             maps.push(subject.read_labels(image, label)?);
-            supports.push(subject);
+            subjects.push(subject);
         }
-        let files: Vec<PathBuf> = args.supports.iter().map(|(_, label)| label.clone()).collect();
-        let names = classes::names(&files)?;
+        let supports = subjects;
+        let files = &args.support_label;
+        let names = classes::names(files)?;
         let ignore = config.data.ignore;
-        let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), &files, &names, ignore)?;
+        let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), files, &names, ignore)?;
         let classes = summary::classes(&values, &names);
-        for ((subject, labels), (_, file)) in supports.iter().zip(&maps).zip(&args.supports) {
+        for ((subject, labels), file) in supports.iter().zip(&maps).zip(files) {
             doubts(subject, labels, &classes).iter().for_each(|text| warn(&format!("{}: {text}", file.display())));
         }
         let of = |(subject, labels): (&Subject, &LabelMap)| subject.shot(labels, &values, ignore);
@@ -252,7 +234,7 @@ impl Segmenter {
     }
 
     /// Segments one volume and writes the result; what was found.
-    fn segment(&self, query: &Query, args: &Args) -> Result<Answer> {
+    fn segment(&self, query: &Query, args: &Segment) -> Result<Answer> {
         let started = Instant::now();
         let output = result_path(query, args);
         let probability = |value: &i32| args.out.join(format!("{}{}{value}.nii.gz", query.name, queries::PROBABILITY));
@@ -317,9 +299,9 @@ impl Segmenter {
     }
 }
 
-fn origin(args: &Args) -> Result<Origin> {
+fn origin(args: &Segment) -> Result<Origin> {
     let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
-    let support = |(image, label): &(PathBuf, PathBuf)| Support {
+    let support = |(image, label): (&PathBuf, &PathBuf)| Support {
         image: image.display().to_string(),
         label: label.display().to_string(),
     };
@@ -327,9 +309,9 @@ fn origin(args: &Args) -> Result<Origin> {
         ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
         weights: args.weights.display().to_string(),
         weights_digest: blake3::hash(&weights).to_hex().to_string(),
-        supports: args.supports.iter().map(support).collect(),
-        set: args.overrides.clone(),
-        slices: args.slices.iter().map(Told::text).collect(),
+        supports: supports(args).map(support).collect(),
+        set: args.overrides.set.clone(),
+        slices: args.slices.iter().map(ToString::to_string).collect(),
     })
 }
 

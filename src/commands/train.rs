@@ -2,10 +2,11 @@
 
 use crate::artifact;
 use crate::baseline;
+use crate::cli::{Held, Train};
 use crate::commands::lock::Lock;
 use crate::commands::progress::{Progress, brief, note, warn};
-use crate::commands::{cohort, memory, pseudolabel, stop};
-use crate::config::Config;
+use crate::commands::{Resources, cohort, memory, pseudolabel, stop};
+use crate::config::{self, Config};
 use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -21,41 +22,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-pub struct Args {
-    pub config: Config,
-    pub data: PathBuf,
-    /// Computed into the run directory where it is not given.
-    pub supervoxels: Option<PathBuf>,
-    pub run: PathBuf,
-    pub folds: Folds,
-    pub device: tch::Device,
-    /// Go on where the configuration, the scans or the supervoxels have changed since the run began.
-    pub allow_changed: bool,
-    /// Bytes that training may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+/// What all folds have in common.
+struct Job<'a> {
+    args: &'a Train,
+    config: Config,
+    device: tch::Device,
 }
 
-/// What to hold out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Folds {
-    /// These, one after another.
-    Some(Vec<usize>),
-    /// Nothing: train on every scan.
-    None,
-}
-
-impl Folds {
-    pub fn parse(text: &str, config: &split::Config) -> Result<Self> {
-        match text {
-            "all" => Ok(Self::Some((0..config.folds).collect())),
-            "none" => Ok(Self::None),
-            _ => match text.parse() {
-                Ok(fold) if fold < config.folds => Ok(Self::Some(vec![fold])),
-                _ => {
-                    let expected = format!("0 to {}, all or none (split.folds = {})", config.folds - 1, config.folds);
-                    Err(Error::invalid("--fold", expected, text, "name one of them"))
-                }
-            },
+/// The folds to train, one after another; `None` is the training on every scan.
+fn folds(held: Held, split: &split::Config) -> Result<Vec<Option<usize>>> {
+    match held {
+        Held::All => Ok((0..split.folds).map(Some).collect()),
+        Held::None => Ok(vec![None]),
+        Held::Fold(fold) if fold < split.folds => Ok(vec![Some(fold)]),
+        Held::Fold(fold) => {
+            let expected = format!("0 to {}, all or none (split.folds = {})", split.folds - 1, split.folds);
+            Err(Error::invalid("--fold", expected, fold.to_string(), "name one of them"))
         }
     }
 }
@@ -77,12 +59,16 @@ fn fold_name(fold: Option<usize>) -> String {
     fold.map_or("all_scans".to_owned(), |fold| format!("fold_{fold}"))
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let Args { config, run, .. } = args;
+pub fn run(args: &Train, resources: Resources) -> Result<()> {
+    let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
+    let folds = folds(args.fold, &config.split)?;
+    let job = Job { args, config, device: resources.device };
+    let (config, run) = (&job.config, &args.run);
     let data = dataset::open(&args.data, &config.data)?;
     if config.baseline.method == baseline::Method::None {
         let remedy = "lower preprocess.size_vox, features.f_maps or episode.regions; --force tries all the same";
-        memory::check("training", memory::estimate(config).training_bytes, args.memory_limit, args.device, remedy)?;
+        let limit = resources.memory_limit.filter(|_| !args.force);
+        memory::check("training", memory::estimate(config).training_bytes, limit, job.device, remedy)?;
     }
     artifact::create_folder(run)?;
     if run.join(CONFIG).exists() {
@@ -97,19 +83,15 @@ pub fn run(args: &Args) -> Result<()> {
         Some(folder) => Some(folder.clone()),
         None if config.supervision.source == Source::Supervoxels => {
             let (config, data, out) = (config.supervoxels.clone(), data.clone(), run.join("supervoxels"));
-            pseudolabel::run(pseudolabel::Args { config, data, out: out.clone(), score: false, preview: false })?;
+            pseudolabel::compute(pseudolabel::Task { config, data, out: out.clone(), score: false, preview: false })?;
             Some(out)
         }
         None => None, // and then no validation on supervoxels
     };
     let stop = stop::on_signals()?;
-    let folds = match &args.folds {
-        Folds::Some(folds) => folds.iter().map(|&fold| Some(fold)).collect(),
-        Folds::None => vec![None],
-    };
     for fold in folds {
         for group in 0..config.split.trainings() {
-            train_fold(args, &data, supervoxels.as_deref(), fold, group, &stop)?;
+            train_fold(&job, &data, supervoxels.as_deref(), fold, group, &stop)?;
         }
     }
     Ok(())
@@ -161,14 +143,15 @@ fn differences(before: &str, now: &str) -> Vec<String> {
 }
 
 fn train_fold(
-    args: &Args,
+    job: &Job,
     data: &Dataset,
     supervoxels: Option<&Path>,
     fold: Option<usize>,
     group: usize,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let Args { config, run, .. } = args;
+    let Job { args, config, device } = job;
+    let run = &args.run;
     let folder = group_folder(run, fold, &config.split, group);
     let name = match fold {
         Some(fold) => format!("fold {fold} of {}", config.split.folds),
@@ -204,7 +187,7 @@ fn train_fold(
 
     // A training that its data refuse holds nobody to its configuration.
     keep_config(run, config, args.allow_changed)?;
-    let model = Model::new(&config.model(), args.device, config.training.seed);
+    let model = Model::new(&config.model(), *device, config.training.seed);
     let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
     note(&format!(
         "{name}: {} parameters; training on {} scans ({}), held out {}",
@@ -364,7 +347,6 @@ impl Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
     use crate::training::adamw::AdamW;
 
     #[test]

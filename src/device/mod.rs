@@ -24,9 +24,9 @@ pub enum Request {
 }
 
 impl FromStr for Request {
-    type Err = Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let number = |digits: &str| digits.parse().ok().map(Self::Cuda);
         match text {
             "auto" => Some(Self::Auto),
@@ -34,7 +34,7 @@ impl FromStr for Request {
             "cuda" => Some(Self::Cuda(0)),
             _ => text.strip_prefix("cuda:").and_then(number),
         }
-        .ok_or_else(|| Error::invalid("--device", "auto, cpu, cuda or cuda:N", format!("{text:?}"), "name one of them"))
+        .ok_or_else(|| "expected auto, cpu, cuda or cuda:N".to_owned())
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
         }
         assert_eq!("cuda".parse::<Request>().unwrap(), Request::Cuda(0));
         for text in ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""] {
-            let line = text.parse::<Request>().unwrap_err().to_string();
+            let line = text.parse::<Request>().unwrap_err();
             assert!(line.contains("auto, cpu, cuda or cuda:N"), "{line}");
         }
     }

@@ -8,11 +8,11 @@ pub use systems::run;
 
 use crate::artifact;
 use crate::baseline;
-use crate::cli::Protocols;
+use crate::cli::{self, Folds, Protocols};
 use crate::commands::cohort::Subject;
 use crate::commands::progress::Progress;
 use crate::commands::train::group_folder;
-use crate::commands::{memory, stop};
+use crate::commands::{Resources, memory, stop};
 use crate::config::{self, Config};
 use crate::episode::split::{self, Supports};
 use crate::error::{Error, Result};
@@ -25,26 +25,31 @@ use crate::training::{checkpoint, templates};
 use crate::volume::dataset::{self, Case, Dataset};
 use found::{Annotated, Found, Segmenter};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One run to score.
-pub struct Args {
-    pub run: PathBuf,
-    pub data: PathBuf,
-    /// Numbers of folds with commas between them or "all"; every finished fold where it is not given.
-    pub fold: Option<String>,
+#[derive(Clone)]
+pub struct Task<'a> {
+    pub flags: &'a cli::Eval,
+    /// One of the flags' runs.
+    pub run: &'a Path,
+    /// As in the flags, or the folds of the runs that it is compared with.
+    pub fold: Option<Folds>,
     pub protocols: Vec<Protocol>,
-    pub out: PathBuf,
-    /// For what may differ at test: windows, classes, supports.
-    pub overrides: Vec<String>,
-    pub device: tch::Device,
-    /// Bytes that segmenting may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+    pub resources: Resources,
+}
+
+impl<'a> Task<'a> {
+    /// The first run.
+    pub fn of(flags: &'a cli::Eval, resources: Resources) -> Self {
+        let run = flags.run.first().expect("at least one is required");
+        Self { flags, run, fold: flags.fold.clone(), protocols: protocols(flags.protocol), resources }
+    }
 }
 
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
-pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
+fn refuse_existing(out: &Path, force: bool) -> Result<()> {
     let there = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
     match there.iter().find(|path| path.exists()).filter(|_| !force) {
         Some(path) => {
@@ -55,7 +60,7 @@ pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
     }
 }
 
-pub fn protocols(flag: Protocols) -> Vec<Protocol> {
+fn protocols(flag: Protocols) -> Vec<Protocol> {
     match flag {
         Protocols::Full => vec![Protocol::Full],
         Protocols::Ep1 => vec![Protocol::Ep1],
@@ -81,25 +86,25 @@ struct Example {
 }
 
 /// Scores the folds; nothing is written.
-pub fn evaluate(args: &Args) -> Result<Evaluation> {
-    let path = args.run.join("config.toml");
+pub fn evaluate(task: &Task) -> Result<Evaluation> {
+    let path = task.run.join("config.toml");
     if !path.exists() {
         return Err(Error::file(&path, "the configuration of a run", "no such file", "give a run of ssl3d train"));
     }
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let mut config = config::with_overrides(&text, &path.display().to_string(), &args.overrides)?;
-    let data = dataset::open(&args.data, &config.data)?;
+    let mut config = config::with_overrides(&text, &path.display().to_string(), &task.flags.overrides.set)?;
+    let data = dataset::open(&task.flags.data, &config.data)?;
     config.data.classes.clone_from(&data.classes); // a dataset that describes itself has its own
-    let folds = folds(args, &config)?;
+    let folds = folds(task, &config)?;
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for &fold in &folds {
         let mut examples = Vec::new();
         for group in 0..config.split.trainings() {
-            rows.extend(score_group(args, &config, &data, fold, group, &mut examples)?);
+            rows.extend(score_group(task, &config, &data, fold, group, &mut examples)?);
         }
-        figures.extend(page::fold_figures(args, &config, fold, examples)?);
+        figures.extend(page::fold_figures(task, &config, fold, examples)?);
     }
-    let setups = args.protocols.iter().map(|&protocol| (protocol, setup(&config, &folds, protocol))).collect();
+    let setups = task.protocols.iter().map(|&protocol| (protocol, setup(&config, &folds, protocol))).collect();
     let summary = summarise(&rows, &setups);
     Ok(Evaluation { config, rows, setups, summary, figures })
 }
@@ -135,39 +140,39 @@ fn setup(config: &Config, folds: &[usize], protocol: Protocol) -> Setup {
 }
 
 /// The folds to score: those asked for, which must be finished, or all that are.
-fn folds(args: &Args, config: &Config) -> Result<Vec<usize>> {
+fn folds(task: &Task, config: &Config) -> Result<Vec<usize>> {
     let weights = |fold: usize, group| {
-        group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
+        group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
     };
     let finished = |fold: &usize| {
         config.baseline.method != baseline::Method::None
             || (0..config.split.trainings()).all(|group| weights(*fold, group))
     };
     let every: Vec<usize> = (0..config.split.folds).collect();
-    let chosen = match args.fold.as_deref() {
+    let chosen = match &task.fold {
         None => every.into_iter().filter(finished).collect(),
-        Some("all") => every,
-        Some(text) => {
-            let known = |part: &str| part.trim().parse().ok().filter(|fold| *fold < config.split.folds);
-            text.split(',').map(known).collect::<Option<BTreeSet<usize>>>().map(Vec::from_iter).ok_or_else(|| {
+        Some(Folds::All) => every,
+        Some(Folds::These(folds)) => match folds.iter().find(|fold| **fold >= config.split.folds) {
+            None => folds.iter().copied().collect(),
+            Some(fold) => {
                 let expected = format!("0 to {}, several with commas, or all", config.split.folds - 1);
-                Error::invalid("--fold", expected, text, "name those to score")
-            })?
-        }
+                return Err(Error::invalid("--fold", expected, fold.to_string(), "name those to score"));
+            }
+        },
     };
     match chosen.iter().find(|fold| !finished(fold)) {
         None if !chosen.is_empty() => Ok(chosen),
         missing => {
             let what = missing.map_or("any fold".to_owned(), |fold| format!("fold {fold}"));
             let remedy = "finish it with ssl3d train, or name a finished one with --fold";
-            Err(Error::file(&args.run, format!("finished weights of {what}"), "none", remedy))
+            Err(Error::file(task.run, format!("finished weights of {what}"), "none", remedy))
         }
     }
 }
 
 /// Every query of a fold from each of its supports: the organs that the group is tested on.
 fn score_group(
-    args: &Args,
+    task: &Task,
     config: &Config,
     data: &Dataset,
     fold: usize,
@@ -180,7 +185,7 @@ fn score_group(
         Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
     };
     let needed: BTreeSet<usize> = parts.test.iter().chain(&supports).copied().collect();
-    let segmenter = segmenter(args, config, data, fold, group, &needed)?;
+    let segmenter = segmenter(task, config, data, fold, group, &needed)?;
     let tested = config.split.tested(group, &data.classes)?;
     let classes: Vec<(&str, i32)> = (1..)
         .zip(&data.classes)
@@ -199,11 +204,11 @@ fn score_group(
             stop::check()?;
             let (support, query) = (&scans[support], &scans[query]);
             let mut joint: Option<Found> = None; // what serves several protocols is found once
-            for &protocol in &args.protocols {
+            for &protocol in &task.protocols {
                 let reusable = joint.take().filter(|found| supported.serves(found, protocol));
                 let Some(found) = reusable.or_else(|| supported.segment(query, protocol)) else { continue };
-                let scored = score(config, args, fold, [support, query], &classes, protocol, &found);
-                if protocol == args.protocols[0] {
+                let scored = score(config, task, fold, [support, query], &classes, protocol, &found);
+                if protocol == task.protocols[0] {
                     examples.push(example(config, &scored, support, query, &found, &values));
                 }
                 rows.extend(scored);
@@ -218,7 +223,7 @@ fn score_group(
 
 /// The network with the fold's weights, which must not have seen the scans that are `needed`; or a floor.
 fn segmenter(
-    args: &Args,
+    task: &Task,
     config: &Config,
     data: &Dataset,
     fold: usize,
@@ -228,23 +233,23 @@ fn segmenter(
     if config.baseline.method != baseline::Method::None {
         return Ok(Segmenter::Floor(config.baseline.method));
     }
-    let weights = group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors");
+    let weights = group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors");
     let (about, tensors) = checkpoint::read_weights(&weights)?;
     memory::check(
         "segmenting",
         memory::estimate(config).segmenting_bytes,
-        args.memory_limit,
-        args.device,
+        task.resources.memory_limit,
+        task.resources.device,
         memory::SEGMENTING,
     )?;
-    let mut model = Model::new(&config.model(), args.device, config.training.seed);
+    let mut model = Model::new(&config.model(), task.resources.device, config.training.seed);
     model.load(&weights, &tensors)?;
     model.ask_beside(&templates::read(&weights, &about, config.prediction.templates)?);
     let ids = |position: &usize| &data.cases[*position].id;
     if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");
         let remedy = "give the dataset that the run was trained on";
-        return Err(Error::file(&args.data, expected, format!("scan {seen}, which it was trained on"), remedy));
+        return Err(Error::file(&task.flags.data, expected, format!("scan {seen}, which it was trained on"), remedy));
     }
     Ok(Segmenter::Network(Box::new(model)))
 }
@@ -261,7 +266,7 @@ fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
 
 fn score(
     config: &Config,
-    args: &Args,
+    task: &Task,
     fold: usize,
     [support, query]: [&Annotated; 2],
     classes: &[(&str, i32)],
@@ -285,7 +290,7 @@ fn score(
             hd95_mm: surface.and_then(|s| s.hd95_mm),
             assd_mm: surface.and_then(|s| s.assd_mm),
             nsd: surface.map(|s| s.nsd),
-            run: args.run.file_name().unwrap_or(args.run.as_os_str()).to_string_lossy().into_owned(),
+            run: task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned(),
         }
     };
     classes.iter().enumerate().map(row).collect()
@@ -323,10 +328,10 @@ impl Evaluation {
     }
 
     /// Writes scores, summary and page.
-    pub fn write(&self, args: &Args) -> Result<()> {
-        artifact::create_folder(&args.out)?;
-        scores::write_csv(&args.out.join("scores.csv"), &self.rows)?;
-        scores::write_summary(&args.out.join("summary.json"), &self.summary)?;
-        artifact::write_bytes(&args.out.join("report.html"), render(&self.page(args)).as_bytes())
+    pub fn write(&self, task: &Task) -> Result<()> {
+        artifact::create_folder(&task.flags.out)?;
+        scores::write_csv(&task.flags.out.join("scores.csv"), &self.rows)?;
+        scores::write_summary(&task.flags.out.join("summary.json"), &self.summary)?;
+        artifact::write_bytes(&task.flags.out.join("report.html"), render(&self.page(task)).as_bytes())
     }
 }
