@@ -11,11 +11,11 @@ pub fn bytes(bytes: u64) -> String {
 /// A count as `4,081,904`.
 pub fn thousands(count: u64) -> String {
     let digits = count.to_string();
-    let first = (digits.len() - 1) % 3 + 1;
-    let (mut text, rest) = (digits[..first].to_owned(), digits[first..].as_bytes());
-    for group in rest.chunks(3) {
+    let (first, rest) = digits.split_at((digits.len() - 1) % 3 + 1);
+    let mut text = first.to_owned();
+    for group in rest.as_bytes().chunks(3) {
         text.push(',');
-        text.extend(group.iter().map(|&digit| digit as char));
+        text.extend(group.iter().map(|&digit| char::from(digit)));
     }
     text
 }

@@ -44,14 +44,8 @@ impl Files {
     fn refuse_existing(&self) -> Result<()> {
         let Self { data, config, supervoxels, run, evaluation, segmentations, report } = self;
         let is_under_way = std::fs::read(config).is_ok_and(|text| text == CONFIG.as_bytes()) && !report.exists();
-        let mut all = [report, data, config, supervoxels, run, evaluation, segmentations].into_iter();
-        match all.find(|path| path.exists()).filter(|_| !is_under_way) {
-            Some(path) => {
-                let remedy = "give another --out, or --force to overwrite it";
-                Err(Error::file(path, "no demonstration yet", "something that is there already", remedy))
-            }
-            None => Ok(()),
-        }
+        let all = [report, data, config, supervoxels, run, evaluation, segmentations];
+        artifact::refuse_existing(all, "demonstration", is_under_way)
     }
 }
 

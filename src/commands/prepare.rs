@@ -101,7 +101,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
     artifact::create_folder(out)?;
     let names = sources.iter().flat_map(|source| [image_name(&source.id), label_name(&source.id)]);
     let names: Vec<String> = names.chain([DESCRIPTION.to_owned()]).collect();
-    names.iter().try_for_each(|name| refuse_to_replace(&out.join(name), args))?;
+    artifact::refuse_existing(names.iter().map(|name| out.join(name)), "dataset", args.force)?;
     let there: Vec<PathBuf> = names.iter().filter_map(|name| out.join(name).canonicalize().ok()).collect();
     let beside = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(out);
     let beside = beside.map_err(Error::io("create a folder in", out))?; // goes when it is dropped
@@ -124,7 +124,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
         }
         match (source.read)().map_err(|error| error.unpacked(&origin.root, &origin.source)) {
             Ok(scan) => {
-                refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
+                artifact::refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
                 scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
                 let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
                 description.scans.insert(source.id.clone(), entry);
@@ -164,25 +164,6 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
     };
     progress::note(&format!("dataset in {}: {} scans{left_out}", out.display(), description.scans.len()));
     Ok(())
-}
-
-fn refuse_to_replace(path: &Path, args: &Preparation) -> Result<()> {
-    if path.exists() && !args.force {
-        return Err(Error::file(path, "no such file yet", "one", "give another --out, or --force to replace it"));
-    }
-    Ok(())
-}
-
-/// What is read is written over by nobody, with --force neither.
-fn refuse_to_lose(read: &[PathBuf], there: &[PathBuf]) -> Result<()> {
-    let is_there = |path: &&PathBuf| !there.is_empty() && path.canonicalize().is_ok_and(|path| there.contains(&path));
-    match read.iter().find(is_there) {
-        Some(path) => {
-            let found = "that the result would take its place";
-            Err(Error::file(path, "a source that stays as it is", found, "give another --out"))
-        }
-        None => Ok(()),
-    }
 }
 
 fn image_name(id: &str) -> String {

@@ -32,7 +32,7 @@ use summary::{Answer, Class, Found, Origin, Summary, Support};
 use tch::{Kind, Tensor};
 
 /// The image and the labels of each support: `--support` and `--support-label`, one to one.
-fn supports(args: &Segment) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
+fn pairs(args: &Segment) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
     args.support.iter().zip(&args.support_label)
 }
 
@@ -136,10 +136,10 @@ fn refuse_existing_results(queries: &[Query], args: &Segment) -> Result<()> {
             return Err(Error::invalid("--query", "files of different names", found, "rename one or use two calls"));
         }
         let result = result_path(query, args);
-        refuse_existing(&result, args.force)?;
+        artifact::refuse_existing([&result], "result", args.force)?;
         refuse_to_lose(&result, queries, args)?;
         if args.preview {
-            refuse_existing(&preview_path(query, args), args.force)?;
+            artifact::refuse_existing([preview_path(query, args)], "result", args.force)?;
         }
     }
     let Some(report) = &args.report else { return Ok(()) };
@@ -147,30 +147,16 @@ fn refuse_existing_results(queries: &[Query], args: &Segment) -> Result<()> {
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
         return Err(Error::file(folder, "a folder for --report", "none", "create it first"));
     }
-    refuse_existing(report, args.force)?;
+    artifact::refuse_existing([report], "result", args.force)?;
     refuse_to_lose(report, queries, args)
 }
 
 /// What is read is written over by nobody, with --force neither.
 fn refuse_to_lose(output: &Path, queries: &[Query], args: &Segment) -> Result<()> {
+    let written: Vec<PathBuf> = output.canonicalize().into_iter().collect();
     let supports = args.support.iter().chain(&args.support_label);
-    let mut read = supports.chain(queries.iter().map(|query| &query.path)).chain([&args.weights]);
-    let Ok(output) = output.canonicalize() else { return Ok(()) };
-    match read.find(|input| input.canonicalize().is_ok_and(|input| input == output)) {
-        Some(input) => {
-            let found = "a file that this call reads";
-            Err(Error::file(input, "no result in the place of an input", found, "give another --out or --report"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn refuse_existing(path: &Path, force: bool) -> Result<()> {
-    if path.exists() && !force {
-        let remedy = "give another --out, or --force to overwrite";
-        return Err(Error::file(path, "no result yet", "an existing file", remedy));
-    }
-    Ok(())
+    let read = supports.chain(queries.iter().map(|query| &query.path)).chain([&args.weights]);
+    artifact::refuse_to_lose(read, &written)
 }
 
 fn result_path(query: &Query, args: &Segment) -> PathBuf {
@@ -183,15 +169,14 @@ fn preview_path(query: &Query, args: &Segment) -> PathBuf {
 
 impl Segmenter {
     fn new(mut model: Model, templates: &[Tensor], config: config::Config, args: &Segment) -> Result<Self> {
-        let (mut subjects, mut maps) = (Vec::new(), Vec::new());
+        let (mut supports, mut maps) = (Vec::new(), Vec::new());
         let learns = config.prediction.learn_borders;
-        for (image, label) in supports(args) {
+        for (image, label) in pairs(args) {
             let subject =
                 if learns { Subject::read_query(image, &config)? } else { Subject::read(image, &config.preprocess)? };
             maps.push(subject.read_labels(image, label)?);
-            subjects.push(subject);
+            supports.push(subject);
         }
-        let supports = subjects;
         let files = &args.support_label;
         let names = classes::names(files)?;
         let ignore = config.data.ignore;
@@ -240,7 +225,7 @@ impl Segmenter {
         let probability = |value: &i32| args.out.join(format!("{}{}{value}.nii.gz", query.name, queries::PROBABILITY));
         let probabilities: Vec<PathBuf> =
             if args.probabilities { self.values.iter().map(probability).collect() } else { vec![] };
-        probabilities.iter().try_for_each(|path| refuse_existing(path, args.force))?;
+        artifact::refuse_existing(&probabilities, "result", args.force)?;
         let mut subject = query.read(&self.config)?;
         let say = |text: &String| warn(&format!("{}: {text}", query.path.display()));
         let mut warnings = summary::doubts(&subject, &self.supports);
@@ -309,7 +294,7 @@ fn origin(args: &Segment) -> Result<Origin> {
         ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
         weights: args.weights.display().to_string(),
         weights_digest: blake3::hash(&weights).to_hex().to_string(),
-        supports: supports(args).map(support).collect(),
+        supports: pairs(args).map(support).collect(),
         set: args.overrides.set.clone(),
         slices: args.slices.iter().map(ToString::to_string).collect(),
     })

@@ -17,7 +17,6 @@ use crate::training::{self, Event, Run, WEIGHTS};
 use crate::units;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::weights;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -105,8 +104,8 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
         return artifact::write_bytes(&path, text.as_bytes());
     }
     let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let before = Config::from_toml(&before, &path.display().to_string())?.to_toml();
-    let changes = differences(&before, &text).join("; ");
+    let before = Config::from_toml(&before, &path.display().to_string())?;
+    let changes = config.changes_since(&before).join("; ");
     if changes.is_empty() {
         return Ok(());
     }
@@ -119,27 +118,6 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     std::fs::rename(&path, &aside).map_err(Error::io("set aside the older", &path))?;
     warn(&format!("{}: from here on {changes} (before: {})", path.display(), aside.display()));
     artifact::write_bytes(&path, text.as_bytes())
-}
-
-/// What differs between two configurations, as `section.key = value in place of another`.
-fn differences(before: &str, now: &str) -> Vec<String> {
-    let named = |text: &str| -> BTreeMap<String, String> {
-        let mut section = String::new();
-        let mut values = BTreeMap::new();
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                section = format!("{name}.");
-            } else if let Some((key, value)) = line.split_once(" = ") {
-                values.insert(format!("{section}{key}"), value.to_owned());
-            }
-        }
-        values
-    };
-    let (before, now) = (named(before), named(now));
-    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let value = |of: &BTreeMap<String, String>, key: &String| of.get(key).map_or("nothing".to_owned(), Clone::clone);
-    let changed = keys.into_iter().filter(|key| before.get(*key) != now.get(*key));
-    changed.map(|key| format!("{key} = {} in place of {}", value(&now, key), value(&before, key))).collect()
 }
 
 fn train_fold(

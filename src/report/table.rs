@@ -1,7 +1,7 @@
 //! Tables as rows of text, for the terminal and for the page.
 
 use super::published::{PUBLISHED, Published};
-use super::scores::{ProtocolScores, Setup};
+use super::scores::{ProtocolScores, Setup, unique};
 use crate::metrics::{Protocol, Summary};
 
 /// A header and its rows; each row has as many cells as the header.
@@ -86,12 +86,7 @@ pub struct System<'a> {
 /// Several systems beside each other, one row a system and protocol, and each class: Dice in
 /// per cent. The note says under which protocol and setting a published figure was measured.
 pub fn systems(systems: &[System]) -> Table {
-    let mut classes: Vec<&str> = Vec::new();
-    for class in systems.iter().flat_map(|system| &system.scores.classes) {
-        if !classes.contains(&class.class.as_str()) {
-            classes.push(&class.class);
-        }
-    }
+    let classes = unique(systems.iter().flat_map(|system| &system.scores.classes).map(|class| &class.class));
     let before =
         ["system", "network", "learns from", "prototypes", "setting", "protocol", "support", "mean", "published"];
     let after = ["sd folds", "sd seeds", "folds", "seeds", "published under"];

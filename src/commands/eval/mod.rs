@@ -50,14 +50,11 @@ impl<'a> Task<'a> {
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
 fn refuse_existing(out: &Path, force: bool) -> Result<()> {
-    let there = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
-    match there.iter().find(|path| path.exists()).filter(|_| !force) {
-        Some(path) => {
-            let remedy = "give another --out, or --force to overwrite it";
-            Err(Error::file(path, "no evaluation yet", "one that is there already", remedy))
-        }
-        None => Ok(()),
-    }
+    artifact::refuse_existing(
+        ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name)),
+        "evaluation",
+        force,
+    )
 }
 
 fn protocols(flag: Protocols) -> Vec<Protocol> {

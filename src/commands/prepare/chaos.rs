@@ -1,7 +1,7 @@
 //! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
 
 use super::dicom::read;
-use super::{DESCRIPTION, Origin, Scan, Source, refuse_to_replace, write};
+use super::{DESCRIPTION, Origin, Scan, Source, write};
 use crate::artifact;
 use crate::cli::PrepareChaos;
 pub use crate::cli::Sequence;
@@ -57,7 +57,7 @@ pub fn run(args: &PrepareChaos) -> Result<()> {
     let unpacked; // the folder goes when this does
     let root = if source.is_file() {
         // Before minutes are spent on unpacking.
-        refuse_to_replace(&args.out.join(DESCRIPTION), args)?;
+        artifact::refuse_existing([args.out.join(DESCRIPTION)], "dataset", args.force)?;
         artifact::create_folder(&args.out)?;
         unpacked = unpack(source, sequence, &args.out)?;
         unpacked.path().to_owned()
