@@ -7,11 +7,13 @@ mod stages;
 
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use ssl3d::device;
-use stages::{OneShot, SCAN_VOX, Scoring, Source, Trainer};
+use stages::{OneShot, Scoring, Sizes, Source, Trainer};
 use std::time::Duration;
 
+const SIZES: Sizes = Sizes::FULL;
+
 fn supervoxels(c: &mut Criterion) {
-    let (image, _) = stages::abdomen(SCAN_VOX, 0);
+    let (image, _) = stages::abdomen(SIZES.scan_vox, 0);
     let (unit, spacing_mm) = (stages::unit_range(&image), image.geometry.spacing_mm());
     let mut group = slow(c, "supervoxels 37x256x256");
     for k in [10, 60, 400, 2000] {
@@ -21,7 +23,7 @@ fn supervoxels(c: &mut Criterion) {
 }
 
 fn data(c: &mut Criterion) {
-    let paper = Source::new(stages::configuration("paper"));
+    let paper = Source::new("paper", &SIZES);
     let first = paper.episode(0);
     let mut group = c.benchmark_group("data");
     let mut step = 0;
@@ -34,7 +36,7 @@ fn data(c: &mut Criterion) {
         });
     });
     for name in ["cpu", "paper"] {
-        let source = Source::new(stages::configuration(name));
+        let source = Source::new(name, &SIZES);
         group.bench_function(format!("episode of {name}.toml"), |b| {
             b.iter(|| {
                 step += 1;
@@ -45,15 +47,15 @@ fn data(c: &mut Criterion) {
 }
 
 fn network(c: &mut Criterion) {
-    let scoring = Scoring::new();
+    let scoring = Scoring::new(SIZES.features_vox);
     let mut group = slow(c, "network");
     group.bench_function("alp 55296x384x16, forward and backward", |b| b.iter(|| stages::score(&scoring)));
     for (name, alignment) in [("cpu", false), ("cpu", true), ("paper", true)] {
         let with = if alignment { "with" } else { "without" };
-        let mut trainer = Trainer::new(&Source::new(stages::configuration(name)), alignment);
+        let mut trainer = Trainer::new(&Source::new(name, &SIZES), alignment);
         group.bench_function(format!("step of {name}.toml {with} alignment"), |b| b.iter(|| trainer.step()));
     }
-    let one_shot = OneShot::new(&stages::configuration("cpu"));
+    let one_shot = OneShot::new("cpu", &SIZES);
     group.bench_function("segment one query with cpu.toml", |b| b.iter(|| one_shot.segment()));
 }
 

@@ -1,4 +1,4 @@
-//! Files that are whole or absent: written beside the target, synced, renamed.
+//! Atomic writes: a file is written beside its target, synced and renamed, so that the target is complete or absent.
 
 use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// What the names of unfinished files begin and end with.
 const UNFINISHED: [&str; 2] = [".ssl3d-", ".part"];
 
-/// Writes `path` through `fill`; on any failure what was at `path` before is untouched.
+/// Writes `path` through `fill`. If anything fails, the file that was at `path` before stays as it was.
 ///
 /// # Errors
 /// The folder is missing or read-only, the disk is full, or `fill` failed.
@@ -18,12 +18,19 @@ where
     replace(path, None, fill)
 }
 
-/// Writes `bytes` to `path`, whole or not at all.
+/// Writes `bytes` to `path` atomically.
+///
+/// # Errors
+/// As [`write()`].
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
 }
 
-/// The same, and what was at `path` is at `previous` afterwards. At every moment one of the two is whole.
+/// Writes `bytes` to `path` atomically and moves the file that was there to `previous`. At every moment at least one of
+/// the two is complete.
+///
+/// # Errors
+/// As [`write()`].
 pub fn write_bytes_keeping(path: &Path, previous: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, Some(previous), |out| out.write_all(bytes))
 }
@@ -59,7 +66,8 @@ where
     Ok(())
 }
 
-/// Removes what writers that were killed have left in `folder`. Nobody may be writing there.
+/// Removes the unfinished files that killed processes have left in `folder`. No other process may write there
+/// meanwhile.
 pub fn clear_unfinished(folder: &Path) {
     let [prefix, suffix] = UNFINISHED;
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -106,6 +114,9 @@ pub fn refuse_to_lose<P: AsRef<Path>>(read: impl IntoIterator<Item = P>, written
 }
 
 /// Creates `folder` and its parents.
+///
+/// # Errors
+/// The file system refuses.
 pub fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))
 }

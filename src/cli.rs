@@ -1,4 +1,4 @@
-//! Flags only, no logic: what the user typed, as typed values.
+//! The command line: flags as typed values, without logic.
 
 mod values;
 
@@ -27,10 +27,12 @@ pub struct Cli {
     /// [default: what is free].
     #[arg(long, global = true, value_name = "GB")]
     pub memory_limit: Option<f64>,
+    /// The subcommand with its flags.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bring scans into a dataset folder: CHAOS as it is downloaded, DICOM series, NIfTI files.
@@ -50,6 +52,7 @@ pub enum Command {
     Info(Info),
 }
 
+/// The kinds of source of `ssl3d prepare`.
 #[derive(Debug, Subcommand)]
 pub enum Prepare {
     /// The CHAOS challenge: CHAOS_Train_Sets.zip, or the folder that it unpacks to.
@@ -60,6 +63,7 @@ pub enum Prepare {
     Nifti(PrepareNifti),
 }
 
+/// Flags of `ssl3d prepare chaos`.
 #[derive(Debug, Args)]
 pub struct PrepareChaos {
     /// The archive or the folder.
@@ -68,11 +72,12 @@ pub struct PrepareChaos {
     /// Which images of each patient.
     #[arg(long, value_enum, default_value = "t2")]
     pub sequence: Sequence,
+    /// Flags of every source.
     #[command(flatten)]
     pub common: Preparation,
 }
 
-/// What CHAOS has of a patient.
+/// The images of a patient in CHAOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Sequence {
     /// T2-weighted, fat-suppressed (T2-SPIR).
@@ -85,27 +90,32 @@ pub enum Sequence {
     Ct,
 }
 
+/// Flags of `ssl3d prepare dicom`.
 #[derive(Debug, Args)]
 pub struct PrepareDicom {
     /// A folder; every folder below it that holds DICOM files is a scan.
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
+    /// Flags of every source.
     #[command(flatten)]
     pub common: Preparation,
 }
 
+/// Flags of `ssl3d prepare nifti`.
 #[derive(Debug, Args)]
 pub struct PrepareNifti {
     /// The folder; --set data.image and data.label say how its files are named.
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
+    /// Flags of every source.
     #[command(flatten)]
     pub common: Preparation,
+    /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
 }
 
-/// What every kind of source can be asked for.
+/// Flags of every source of `ssl3d prepare`.
 #[derive(Debug, Args)]
 pub struct Preparation {
     /// Where image_<id>.nii.gz, label_<id>.nii.gz and dataset.json go.
@@ -131,22 +141,24 @@ pub struct Preparation {
     pub force: bool,
 }
 
-/// `1.25,1.25,7.7`
+/// Parses `N` numbers with commas between them, like `1.25,1.25,7.7`.
 fn numbers<T: FromStr, const N: usize>(text: &str) -> Result<[T; N], String> {
     let parts: Option<Vec<T>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
     parts.and_then(|parts| parts.try_into().ok()).ok_or_else(|| format!("{N} numbers with commas between them"))
 }
 
-/// Which configuration.
+/// The configuration file and changes to it.
 #[derive(Debug, Args)]
 pub struct Configuration {
     /// The experiment; configs/ has those that ship. What it leaves out is the paper's.
     #[arg(long, value_name = "TOML")]
     pub config: PathBuf,
+    /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
 }
 
+/// Changes to the configuration.
 #[derive(Debug, Default, Args)]
 pub struct Overrides {
     /// Replace a value of the configuration; may be repeated.
@@ -154,8 +166,10 @@ pub struct Overrides {
     pub set: Vec<String>,
 }
 
+/// Flags of `ssl3d pseudolabel`.
 #[derive(Debug, Args)]
 pub struct Pseudolabel {
+    /// The configuration.
     #[command(flatten)]
     pub configuration: Configuration,
     /// Dataset folder.
@@ -172,8 +186,10 @@ pub struct Pseudolabel {
     pub preview: bool,
 }
 
+/// Flags of `ssl3d train`.
 #[derive(Debug, Args)]
 pub struct Train {
+    /// The configuration.
     #[command(flatten)]
     pub configuration: Configuration,
     /// Dataset folder.
@@ -200,6 +216,7 @@ pub struct Train {
     pub device: Request,
 }
 
+/// Flags of `ssl3d eval`.
 #[derive(Debug, Args)]
 pub struct Eval {
     /// Run directory of `ssl3d train`; repeat to compare systems: seeds of one are taken together.
@@ -223,10 +240,12 @@ pub struct Eval {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: Request,
+    /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
 }
 
+/// The evaluation protocols to score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocols {
     Full,
@@ -235,6 +254,7 @@ pub enum Protocols {
     All,
 }
 
+/// Flags of `ssl3d segment`.
 #[derive(Debug, Args)]
 pub struct Segment {
     /// weights.safetensors of a run, or one of its checkpoints.
@@ -278,10 +298,12 @@ pub struct Segment {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: Request,
+    /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
 }
 
+/// Flags of `ssl3d demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Where everything goes.
@@ -295,6 +317,7 @@ pub struct Demo {
     pub device: Request,
 }
 
+/// Flags of `ssl3d info`.
 #[derive(Debug, Args)]
 pub struct Info {
     /// One JSON object instead of lines.
@@ -303,6 +326,7 @@ pub struct Info {
     /// Estimate the memory that this configuration needs.
     #[arg(long, value_name = "TOML")]
     pub config: Option<PathBuf>,
+    /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
 }

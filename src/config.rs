@@ -1,17 +1,20 @@
 //! The experiment: every section of the TOML beside the module that it configures.
 //!
-//! There is one source of truth. `configs/paper.toml` is compiled in; a file given with `--config` replaces what it
+//! There is one source of truth. `configs/defaults.toml` is compiled in; a file given with `--config` replaces what it
 //! names, `--set section.key=value` replaces that again, and the whole is checked once.
 
 use crate::error::{Error, Result};
-use crate::volume::{dataset, preprocess};
-use crate::{augment, baseline, episode, features, loss, model, prediction, prototypes, supervoxels, training};
+use crate::network::{self, System};
+use crate::volume::dataset;
+use crate::{
+    augment, episode, features, inference, loss, preprocessing, prototypes, report, similarity, supervoxels, training,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::{Table, Value};
 
-const BASE: &str = include_str!("../configs/paper.toml");
+const BASE: &str = include_str!("../configs/defaults.toml");
 
 /// Tables that are one value: what a file gives replaces them whole.
 const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototypes.test_window"];
@@ -21,8 +24,12 @@ const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototype
 pub struct Config {
     /// What tables call the system.
     pub name: String,
+    /// What segments.
+    pub system: System,
+    /// The published system that this one repeats; empty: none. See [`report::published`].
+    pub published: String,
     pub data: dataset::Config,
-    pub preprocess: preprocess::Config,
+    pub preprocessing: preprocessing::Config,
     pub supervoxels: supervoxels::Config,
     pub split: episode::split::Config,
     pub supervision: episode::supervision::Config,
@@ -30,8 +37,8 @@ pub struct Config {
     pub augment: augment::Config,
     pub features: features::Config,
     pub prototypes: prototypes::Config,
-    pub prediction: prediction::Config,
-    pub baseline: baseline::Config,
+    pub similarity: similarity::Config,
+    pub inference: inference::Config,
     pub loss: loss::Config,
     pub training: training::Config,
 }
@@ -41,7 +48,7 @@ pub struct Config {
 /// # Errors
 /// The file cannot be read; it or an override is no TOML; a key is unknown or its value of the wrong type or out of range.
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
-    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+    let mut table = base();
     let mut given = None;
     if let Some(path) = path {
         let text = std::fs::read_to_string(path).map_err(Error::io("read the configuration", path))?;
@@ -86,6 +93,15 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     Ok(config)
 }
 
+/// The compiled-in values. Which dataset the paper's own configuration is for, and which published system it repeats, is no default:
+/// another configuration says so itself.
+fn base() -> Table {
+    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+    table.remove("published");
+    table.get_mut("data").and_then(Value::as_table_mut).expect("it has [data]").remove("benchmark");
+    table
+}
+
 /// The last override that sets a key, something below it, or the table around it.
 fn overridden(key: &str, overrides: &[String]) -> Option<String> {
     let is_below =
@@ -99,7 +115,7 @@ fn overridden(key: &str, overrides: &[String]) -> Option<String> {
 
 /// Names the known key or choice that comes nearest to an unknown one, if any comes near.
 fn remedy(message: &str) -> String {
-    const COMPARE: &str = "compare with configs/paper.toml";
+    const COMPARE: &str = "compare with configs/defaults.toml";
     let mut names = message.split('`').skip(1).step_by(2);
     let Some(unknown) = names.next().filter(|_| message.starts_with("unknown ")) else {
         return COMPARE.to_owned();
@@ -120,7 +136,7 @@ impl Config {
     pub fn from_toml(text: &str, at: &str) -> Result<Self> {
         let remedy = "it was written by another version of ssl3d, or changed since";
         let refuse = |message: String| Error::invalid(at, "a resolved configuration", message, remedy);
-        let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
+        let mut table = base();
         merge(&mut table, text.parse::<Table>().map_err(|e| refuse(e.message().to_owned()))?, "");
         let config = resolve(table).map_err(|(key, message)| refuse(format!("{key}: {message}")))?;
         config.check().map_err(|fault| fault.placed(|key| format!("{at}: {key}")))?;
@@ -146,60 +162,49 @@ impl Config {
 
     pub fn check(&self) -> Result<()> {
         self.data.check()?;
-        self.preprocess.check()?;
+        report::published::check(&self.data.benchmark, &self.published)?;
+        self.preprocessing.check()?;
         self.supervoxels.check()?;
         self.split.check()?;
         self.episode.check()?;
-        let (depth, slab) = (self.preprocess.size_vox[0], self.episode.depth_vox);
+        let (depth, slab) = (self.preprocessing.size_vox[0], self.episode.depth_vox);
         if depth > 0 && slab > depth {
-            let expected = format!("a slab within the {depth} slices of preprocess.size_vox");
+            let expected = format!("a slab within the {depth} slices of preprocessing.size_vox");
             return Err(Error::invalid("episode.depth_vox", expected, slab.to_string(), "change one of the two keys"));
         }
-        self.supervision.check(&self.split, &self.episode, &self.preprocess)?;
+        self.supervision.check(&self.split, &self.episode, &self.preprocessing)?;
         self.augment.check()?;
         self.features.check()?;
         self.prototypes.check()?;
-        self.prediction.check()?;
-        let is_sliced = self.features.network != features::Network::UNet3d;
-        if self.prediction.supervoxel_weight > 0.0
-            && is_sliced
-            && self.supervoxels.method != supervoxels::Method::Felzenszwalb2d
-        {
+        self.similarity.check()?;
+        let network = self.network();
+        network.check()?;
+        self.inference.check(&network)?;
+        let slices = self.supervoxels.method == supervoxels::Method::Felzenszwalb2d;
+        if self.inference.supervoxels.native_weight > 0.0 && network.is_slice_wise() && !slices {
             let expected = "supervoxels of single slices beside a network of single slices";
             let (found, remedy) = (format!("{:?}", self.supervoxels.method), "set it to \"felzenszwalb-2d\"");
             return Err(Error::invalid("supervoxels.method", expected, found, remedy));
         }
-        if self.prediction.templates > 0 && is_sliced {
-            let (expected, found) = ("0 beside a network of single slices", self.prediction.templates.to_string());
-            return Err(Error::invalid("prediction.templates", expected, found, "set it to 0"));
-        }
-        if self.prediction.round_supervoxel_weight > 0.0 && is_sliced {
-            let (expected, found) = ("0 beside a network of single slices", self.prediction.round_supervoxel_weight);
-            let (key, remedy) = ("prediction.round_supervoxel_weight", "set it to 0");
-            return Err(Error::invalid(key, expected, found.to_string(), remedy));
-        }
-        if self.prediction.learn_borders && is_sliced {
-            let expected = "false beside a network of single slices";
-            return Err(Error::invalid("prediction.learn_borders", expected, "true", "set it to false"));
-        }
-        self.baseline.check()?;
         self.loss.check()?;
         self.training.check()
     }
 
-    pub fn model(&self) -> model::Config {
-        model::Config {
+    /// The sections that decide the networks.
+    pub fn network(&self) -> network::Config {
+        network::Config {
+            system: self.system,
             features: self.features.clone(),
             prototypes: self.prototypes.clone(),
-            prediction: self.prediction.clone(),
+            similarity: self.similarity.clone(),
         }
     }
 
     /// `tested`: the organs of the training's group, of [`episode::split::Config::tested`].
-    pub fn recipe(&self, tested: Vec<u8>) -> training::Recipe {
+    pub fn recipe(&self, tested: Vec<u8>) -> training::TrainingConfig {
         let (supervision, setting) = (self.supervision.clone(), self.split.setting);
         let tested = if supervision.tested_organs { vec![] } else { tested };
-        training::Recipe {
+        training::TrainingConfig {
             training: self.training.clone(),
             episode: self.episode.clone(),
             augment: self.augment.clone(),
@@ -346,6 +351,27 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_is_for_a_benchmark_and_repeats_a_published_system_only_where_it_says_so() {
+        for overrides in [&[][..], &["name=SE-Net"]] {
+            let config = load_text("[training]\nepochs = 7", overrides).unwrap();
+            assert_eq!((config.data.benchmark.as_str(), config.published.as_str()), ("", ""));
+        }
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        for (file, benchmark, published) in [
+            ("paper", "chaos-t2-spir", "3D SSL-ALPNet"),
+            ("cpu", "chaos-t2-spir", ""),
+            ("chaos", "chaos-t2-spir", ""),
+            ("demo", "", ""),
+            ("table/se-net", "chaos-t2-spir", "SE-Net"),
+            ("table/3d-ssl-alpnet-annotated", "chaos-t2-spir", ""),
+        ] {
+            let config = load(Some(&configs.join(format!("{file}.toml"))), &[]).unwrap();
+            assert_eq!((config.data.benchmark.as_str(), config.published.as_str()), (benchmark, published), "{file}");
+            assert_eq!(Config::from_toml(&config.to_toml(), "here").unwrap(), config);
+        }
+    }
+
+    #[test]
     fn faults_are_named_with_their_place() {
         for (text, overrides, words) in [
             ("[training]\nepoch = 7", &[][..], ["c.toml:2:1: training.epoch", "unknown field `epoch`"]),
@@ -355,39 +381,45 @@ mod tests {
             ("", &["training.epochs=many"], ["--set training.epochs=many", "invalid type"]),
             ("", &["training.epoch=1"], ["--set training.epoch=1", "unknown field"]),
             ("", &["trainin.epochs=1"], ["--set trainin.epochs=1", "unknown field"]),
-            ("", &["trainin.epochs=1"], ["did you mean training?", "paper.toml"]),
-            ("[training]\nlearningrate = 7", &[], ["did you mean learning_rate?", "paper.toml"]),
-            ("[prediction]\nqqq = 7", &[], ["unknown field `qqq`", "; compare with configs/paper.toml"]),
+            ("", &["trainin.epochs=1"], ["did you mean training?", "defaults.toml"]),
+            ("[training]\nlearningrate = 7", &[], ["did you mean learning_rate?", "defaults.toml"]),
+            ("[similarity]\nqqq = 7", &[], ["unknown field `qqq`", "; compare with configs/defaults.toml"]),
             ("", &["epochs"], ["--set epochs", "section.key=value"]),
             ("", &["supervision.source=organs"], ["supervision.source", "name in split.groups"]),
             (
                 "split.groups = [[\"liver\"]]",
-                &["supervision.source=organs", "preprocess.size_vox=[0, 64, 64]"],
+                &["supervision.source=organs", "preprocessing.size_vox=[0, 64, 64]"],
                 ["supervision.source", "scans of equal depth"],
             ),
             (
-                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
-                &["prediction.supervoxel_weight=1"],
+                "features.architecture = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["inference.supervoxels.native_weight=1"],
                 ["supervoxels.method", "felzenszwalb-2d"],
             ),
             (
-                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
-                &["prediction.templates=3"],
-                ["prediction.templates", "set it to 0"],
+                "features.architecture = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["inference.templates=3"],
+                ["inference.templates", "switch it off"],
             ),
             (
-                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
-                &["prediction.learn_borders=true"],
-                ["prediction.learn_borders", "set it to false"],
+                "features.architecture = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["inference.boundary_calibration.enabled=true"],
+                ["inference.boundary_calibration.enabled", "switch it off"],
             ),
             (
-                "features.network = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
-                &["prediction.round_supervoxel_weight=0.3"],
-                ["prediction.round_supervoxel_weight", "set it to 0"],
+                "features.architecture = \"unet-2d\"\nfeatures.pooling = [[1, 2, 2], [1, 2, 2], [1, 2, 2]]",
+                &["inference.supervoxels.network_weight=0.3"],
+                ["inference.supervoxels.network_weight", "switch it off"],
             ),
-            ("", &["prediction.balance=0.6"], ["prediction.balance", "test_classes"]),
-            ("", &["prediction.balance=1"], ["prediction.balance", "[0, 1)"]),
-            ("", &["prediction.generations=0"], ["prediction.generations", "1 to 10"]),
+            (
+                "",
+                &["data.benchmark=chaos"],
+                ["--set data.benchmark=chaos: expected", "(\"chaos-t2-spir\"), found \"chaos\""],
+            ),
+            ("name = \"a\"\npublished = \"SENet\"", &[], ["c.toml:2:1: published: expected", "\"SE-Net\", "]),
+            ("", &["inference.transport.strength=0.6"], ["inference.transport.strength", "similarity.competition"]),
+            ("", &["inference.transport.strength=1"], ["inference.transport.strength", "[0, 1)"]),
+            ("", &["inference.template_rounds=0"], ["inference.template_rounds", "from 1 to 10"]),
             ("[augment.affine]\nscales = [1, 2, 3]", &[], ["c.toml:2:1: augment.affine.scales", ""]),
         ] {
             let message = load_text(text, overrides).unwrap_err().to_string();

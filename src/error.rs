@@ -1,26 +1,54 @@
-//! What can go wrong because of the input or the machine, always as one line that names the remedy.
-//! A bug of ours panics instead.
+//! Errors: a fault of the input or the machine is an [`Error`], one line that names the remedy. A bug of this crate
+//! panics instead.
 
 use std::path::{Path, PathBuf};
 
 /// A fault that the user can mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something was read and is not what it has to be.
+    /// A file, key or flag has a value or content that is not valid.
     #[error("{at}: expected {expected}, found {found}; {remedy}")]
-    Invalid { at: String, expected: String, found: String, remedy: String },
-    /// The file system refused.
+    Invalid {
+        /// The file, key or flag at fault.
+        at: String,
+        /// The value or content that is valid there.
+        expected: String,
+        /// The value or content that is there.
+        found: String,
+        /// What the user can do about it.
+        remedy: String,
+    },
+    /// An operation of the file system failed.
     #[error("{}: cannot {action}: {source}; {}", path.display(), remedy(source))]
-    Io { path: PathBuf, action: &'static str, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The failed operation as an infinitive: "read", "list", "create the folder".
+        action: &'static str,
+        /// The error of the standard library.
+        source: std::io::Error,
+    },
     /// SIGINT or SIGTERM arrived and all work up to here is on disk (exit code 75).
     #[error("stopped on request; everything up to {saved} is saved, run the same command again to go on")]
-    Stopped { saved: String },
+    Stopped {
+        /// How far the saved work reaches, for instance "step 120 of 400".
+        saved: String,
+    },
 }
 
+/// A result whose error is [`Error`] unless another type is given.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// An [`Error::Invalid`].
+    ///
     /// `at` names the file, key or flag; the other three complete "expected …, found …; …".
+    ///
+    /// ```
+    /// let error = ssl3d::error::Error::invalid("loss.dice_weight", "a weight from 0 to 1000", "-1", "change this key");
+    /// assert_eq!(error.to_string(), "loss.dice_weight: expected a weight from 0 to 1000, found -1; change this key");
+    /// assert_eq!(error.exit_code(), 1);
+    /// ```
     pub fn invalid(
         at: impl Into<String>,
         expected: impl Into<String>,
@@ -30,18 +58,18 @@ impl Error {
         Self::Invalid { at: at.into(), expected: expected.into(), found: found.into(), remedy: remedy.into() }
     }
 
-    /// The same for something wrong with a file.
+    /// An [`Error::Invalid`] about the content of the file at `path`.
     pub fn file(path: &Path, expected: impl Into<String>, found: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::invalid(path.display().to_string(), expected, found, remedy)
     }
 
-    /// For `map_err`: `fs::read(path).map_err(Error::io("read", path))`.
+    /// A constructor of [`Error::Io`] for `map_err`: `fs::read(path).map_err(Error::io("read", path))`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
     }
 
-    /// The same fault of a key, with the place where the key stands.
+    /// The same error with `at` replaced by `place(at)`; errors other than [`Error::Invalid`] stay as they are.
     pub fn placed(self, place: impl FnOnce(&str) -> String) -> Self {
         match self {
             Self::Invalid { at, expected, found, remedy } => Self::Invalid { at: place(&at), expected, found, remedy },
@@ -49,7 +77,8 @@ impl Error {
         }
     }
 
-    /// The same fault of a file that came out of an archive: named by the archive, since the folder is gone when it is read.
+    /// The same error with the path of `folder` replaced by that of `archive`, from which the folder was unpacked: the
+    /// temporary folder no longer exists when the user reads the message.
     pub fn unpacked(self, folder: &Path, archive: &Path) -> Self {
         let [folder_text, archive_text] = [folder, archive].map(|path| path.display().to_string());
         let named = |text: String| text.replace(&folder_text, &archive_text);
@@ -65,7 +94,7 @@ impl Error {
         }
     }
 
-    /// The exit code that goes with the fault.
+    /// The exit code of the process: 75 for [`Error::Stopped`], 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped { .. } => 75,

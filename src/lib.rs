@@ -4,12 +4,15 @@
 //! The modules follow the data:
 //!
 //! ```text
-//! volume -> supervoxels -> episode -> augment -> features -> prototypes -> prediction -> loss | metrics -> report
+//! training    volume -> supervoxels -> episode -> augment -> features -> prototypes -> similarity -> loss
+//! inference   volume -> preprocessing -> network -> inference -> evaluation -> metrics -> report
 //! ```
 //!
-//! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way: what stands above `tensor` below knows
-//! nothing of libtorch; what stands between `tensor` and `model` nothing of files; `commands` alone wires stages to disk,
-//! device and progress bars. `tests/architecture.rs` holds these rules.
+//! [`inference`] is the place to begin: supports and a query in, labels out. [`config`] holds every setting beside its default.
+//!
+//! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way, in the order of this page: modules above
+//! [`tensor`] know nothing of libtorch, those from [`tensor`] to [`inference`] nothing of files, and [`commands`] alone
+//! wire stages to disk, device and progress bars. `tests/architecture.rs` holds these rules.
 
 /// Files that are whole or absent.
 pub mod artifact;
@@ -22,45 +25,53 @@ pub mod units;
 
 /// Random transforms, drawn apart from being applied.
 pub mod augment;
-/// Support labels -> query labels without a network.
-pub mod baseline;
-/// What a network finds -> borders as the support's annotator draws them.
-pub mod borders;
+/// Connected components of labels.
+pub mod components;
 /// Regions -> support and query.
 pub mod episode;
-/// Prediction + truth -> Dice.
+/// Labels + truth -> Dice, surface distances, tests.
 pub mod metrics;
 /// Generated abdomens for the demonstration and the tests.
 pub mod phantom;
+/// Scan -> the network's array.
+pub mod preprocessing;
 /// Scores -> tables, curves, overlays, pages.
 pub mod report;
 /// Volume -> regions that stand in for organs.
 pub mod supervoxels;
-/// What we read: voxels and their geometry.
+/// Volumes that are read and written: voxels, geometry, classes.
 pub mod volume;
 
-/// Which device, and how the cores are shared.
-pub mod device;
+/// Other systems of the field.
+pub mod baselines;
 /// Volume -> feature map.
 pub mod features;
 /// What training minimises.
 pub mod loss;
-/// Features, prototypes and prediction as one.
-pub mod model;
-/// Query features + prototypes -> scores.
-pub mod prediction;
 /// Support features + mask -> prototypes.
 pub mod prototypes;
+/// Query features + prototypes -> scores.
+pub mod similarity;
 /// ndarray <-> libtorch.
 pub mod tensor;
-/// The loop, its optimiser, schedule, checkpoints and log.
-pub mod training;
-/// Named tensors in files.
-pub mod weights;
 
 /// Flags.
 pub mod cli;
 /// One file a subcommand.
 pub mod commands;
-/// The experiment.
+/// The experiment: every section of the configuration.
 pub mod config;
+/// Which device, and how the cores are shared.
+pub mod device;
+/// Segmented queries by protocol.
+pub mod evaluation;
+/// Supports + query -> labels.
+pub mod inference;
+/// The networks of a system as one.
+pub mod network;
+/// Trained networks from files.
+pub mod pretrained;
+/// The loop, its optimiser, schedule, checkpoints and log.
+pub mod training;
+/// Named tensors in files.
+pub mod weights;

@@ -1,5 +1,5 @@
-//! A generated abdominal cohort, for `ssl3d demo` and for tests: anatomy, a deformation of each subject's own, and
-//! what a scanner adds - thick slices, a bias field, noise. Looks like fat-suppressed T2; nothing in it is a patient.
+//! Generated abdomens for `ssl3d demo` and for tests: an anatomy, a deformation of each subject, and the effects of a
+//! scanner: thick slices, a bias field, noise. The images resemble fat-suppressed T2; none is of a patient.
 
 mod anatomy;
 mod texture;
@@ -15,21 +15,25 @@ use rayon::prelude::*;
 use std::path::Path;
 use texture::Texture;
 
-/// The organs and their labels.
+/// The organs and their label values.
 pub const CLASSES: [(&str, i32); 4] = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
 
-/// Samples through the thickness of a slice; the voxel takes their mean and their majority label.
+/// Samples through the thickness of a slice; the voxel gets their mean and their majority label.
 const SAMPLES: usize = 3;
 const LABELS: usize = 5;
 
+/// Settings of a cohort.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Number of subjects.
     pub subjects: usize,
-    /// Voxels along z, y, x.
+    /// Number of voxels along z, y, x, 1 to 2048 each.
     pub size_vox: [usize; 3],
-    /// Along z, y, x. The anatomy keeps its size in millimetres (some 300 x 210 across), whatever the field of view.
+    /// Spacing along z, y, x in millimetres. The anatomy keeps its size (about 300 x 210 mm across), whatever the field
+    /// of view.
     pub spacing_mm: [f64; 3],
+    /// Seed of anatomies, deformations and noise.
     pub seed: u64,
 }
 
@@ -39,9 +43,13 @@ impl Config {
         Self { subjects, size_vox: [32, 128, 128], spacing_mm: [7.0, 2.6, 2.6], seed }
     }
 
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String| {
-            Err(Error::invalid(format!("phantom.{key}"), expected, found, "change it in the configuration"))
+            Err(Error::invalid(format!("{key} of a generated cohort"), expected, found, "describe another cohort"))
         };
         if self.subjects == 0 {
             return fault("subjects", "at least 1", "0".to_owned());
@@ -59,7 +67,7 @@ impl Config {
 /// Writes `image_{id}.nii.gz` and `label_{id}.nii.gz` for the ids 1, 2, ..., `subjects`.
 ///
 /// # Errors
-/// The configuration is wrong, or the folder cannot be written.
+/// The configuration is not valid, or the folder cannot be written.
 pub fn write_cohort(folder: &Path, config: &Config) -> Result<()> {
     config.check()?;
     artifact::create_folder(folder)?;
@@ -71,7 +79,17 @@ pub fn write_cohort(folder: &Path, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Subject `index` of the cohort, `[z, y, x]` in the canonical frame; the same for any number of threads.
+/// The image and the labels of subject `index`, `[z, y, x]` in the canonical frame. The result does not depend on the
+/// number of threads.
+///
+/// ```
+/// use ssl3d::phantom::{Config, subject};
+/// let config = Config { subjects: 1, size_vox: [4, 16, 16], spacing_mm: [40.0, 20.0, 20.0], seed: 1 };
+/// let (image, labels) = subject(&config, 0);
+/// assert_eq!(image.voxels.dim(), (4, 16, 16));
+/// assert_eq!(image.geometry, labels.geometry);
+/// assert!(labels.voxels.iter().any(|&label| label == 1)); // the liver
+/// ```
 pub fn subject(config: &Config, index: usize) -> (Image, LabelMap) {
     let mut rng = rng::stream(config.seed, "phantom", index as u64);
     let anatomy = Anatomy::draw(&mut rng);
@@ -101,7 +119,7 @@ pub fn subject(config: &Config, index: usize) -> (Image, LabelMap) {
     (Volume { voxels, geometry: geometry.clone() }, Volume { voxels: labels, geometry })
 }
 
-/// Fills one slice: the mean signal of its samples, and a label where most samples carry it.
+/// Fills one slice: the mean signal of its samples, and the label that most samples carry.
 fn paint_slice(
     signal: &mut [f32],
     label: &mut [i32],
@@ -129,7 +147,7 @@ fn paint_slice(
     }
 }
 
-/// How one subject lies in the scanner and differs from the anatomy: rotation, scale, shift, and a smooth bend.
+/// The pose and deformation of one subject: rotation, scale, shift, and a smooth bend.
 struct Pose {
     /// Rows map scanner to anatomy axes.
     matrix: [Point; 3],
@@ -180,7 +198,7 @@ fn product(a: [Point; 3], b: [Point; 3]) -> [Point; 3] {
     a.map(|row| [0, 1, 2].map(|column| (0..3).map(|k| row[k] * b[k][column]).sum()))
 }
 
-/// The grid with its middle at the scanner's origin.
+/// A grid with its middle at the scanner's origin.
 fn centred(config: &Config) -> Geometry {
     let mut geometry = Geometry::with_spacing(config.size_vox, config.spacing_mm);
     for axis in 0..3 {
@@ -190,7 +208,7 @@ fn centred(config: &Config) -> Geometry {
     geometry
 }
 
-/// x, y, z in millimetres of the (fractional) voxel z, y, x on an axis-aligned grid.
+/// Position x, y, z in millimetres of the (fractional) voxel z, y, x on an axis-aligned grid.
 fn position_mm(geometry: &Geometry, zyx: [f32; 3]) -> Point {
     [0, 1, 2].map(|axis| {
         let row = &geometry.affine_mm[axis];
@@ -198,7 +216,7 @@ fn position_mm(geometry: &Geometry, zyx: [f32; 3]) -> Point {
     })
 }
 
-/// The point spread of the slice: weights 1 2 1 along x, then along y; the rim stays as it is.
+/// Blurs a slice by the in-plane point spread: weights 1 2 1 along x, then along y; the rim stays as it is.
 fn blur_in_plane(slice: &mut [f32], nx: usize) {
     let ny = slice.len() / nx;
     let lines = (0..ny).map(|y| (y * nx, 1, nx)).chain((0..nx).map(|x| (x, nx, ny)));
@@ -285,7 +303,7 @@ mod tests {
     #[test]
     fn a_wrong_configuration_is_named() {
         let fault = Config { spacing_mm: [7.0, 0.0, 2.6], ..Config::demo(1, 0) }.check().unwrap_err();
-        assert!(fault.to_string().contains("phantom.spacing_mm"), "{fault}");
+        assert!(fault.to_string().starts_with("spacing_mm of a generated cohort: expected three"), "{fault}");
         assert!(Config { subjects: 0, ..Config::demo(1, 0) }.check().is_err());
         assert!(Config::demo(8, 0).check().is_ok());
     }

@@ -1,9 +1,17 @@
-//! The only bridge between ndarray and libtorch, and the only place that knows about memory formats.
+//! Conversion between ndarray and libtorch, and between libtorch's memory formats. Only this module does either.
 
 use ndarray::{Array3, Array4, ArrayView3};
 use tch::{Device, Kind, Tensor};
 
-/// `[z, y, x]` voxels as a tensor (1, 1, D, H, W) of float32 on the CPU.
+/// Converts voxels `[z, y, x]` to a tensor (1, 1, D, H, W) of float32 on the CPU.
+///
+/// ```
+/// use ssl3d::tensor::{from_voxels, to_voxels};
+/// let voxels = ndarray::Array3::from_shape_fn((2, 3, 4), |(z, y, x)| (100 * z + 10 * y + x) as f32);
+/// let tensor = from_voxels(voxels.view());
+/// assert_eq!(tensor.size(), [1, 1, 2, 3, 4]);
+/// assert_eq!(to_voxels(&tensor), voxels);
+/// ```
 pub fn from_voxels(voxels: ArrayView3<f32>) -> Tensor {
     let (d, h, w) = voxels.dim();
     let voxels = voxels.as_standard_layout();
@@ -11,7 +19,7 @@ pub fn from_voxels(voxels: ArrayView3<f32>) -> Tensor {
     Tensor::from_slice(flat).view([1, 1, d as i64, h as i64, w as i64])
 }
 
-/// A `[z, y, x]` map of class indices as a tensor (D, H, W) of int64 on the CPU.
+/// Converts a map `[z, y, x]` of class indices to a tensor (D, H, W) of int64 on the CPU.
 pub fn from_classes(classes: ArrayView3<u8>) -> Tensor {
     let (d, h, w) = classes.dim();
     let classes = classes.as_standard_layout();
@@ -19,17 +27,17 @@ pub fn from_classes(classes: ArrayView3<u8>) -> Tensor {
     Tensor::from_slice(flat).view([d as i64, h as i64, w as i64]).to_kind(Kind::Int64)
 }
 
-/// Row-major values of the given shape, on the CPU.
+/// A tensor of float32 on the CPU with `values` in row-major order.
 pub fn from_floats(values: &[f32], shape: &[i64]) -> Tensor {
     Tensor::from_slice(values).view(shape)
 }
 
-/// Volumes of one batch, (n, 1, D, H, W).
+/// Concatenates volumes (1, 1, D, H, W) to one batch (n, 1, D, H, W).
 pub fn batch(volumes: &[&Tensor]) -> Tensor {
     Tensor::cat(volumes, 0)
 }
 
-/// A tensor (1, K, D, H, W) on any device as an array `[k, z, y, x]`.
+/// Converts a tensor (1, K, D, H, W) on any device to an array `[k, z, y, x]`.
 pub fn to_channels(tensor: &Tensor) -> Array4<f32> {
     let (n, k, d, h, w) = tensor.size5().expect("five dimensions");
     assert_eq!(n, 1, "one volume at a time");
@@ -37,14 +45,17 @@ pub fn to_channels(tensor: &Tensor) -> Array4<f32> {
     Array4::from_shape_vec((k as usize, d as usize, h as usize, w as usize), flat).expect("sizes agree")
 }
 
-/// A tensor of D x H x W elements, whatever its leading ones, as an array `[z, y, x]`.
+/// Converts a tensor of D x H x W elements, with any number of leading dimensions of size 1, to an array `[z, y, x]`.
 pub fn to_voxels(tensor: &Tensor) -> Array3<f32> {
     let size = tensor.size();
     let [d, h, w] = size[size.len() - 3..] else { unreachable!("three dimensions at least") };
     Array3::from_shape_vec((d as usize, h as usize, w as usize), to_vec(tensor)).expect("sizes agree")
 }
 
-/// The elements of a contiguous float32 tensor on the CPU, where they are.
+/// Borrows the elements of a contiguous float32 tensor on the CPU, without a copy.
+///
+/// # Panics
+/// The tensor is of another type, on another device or not contiguous.
 pub fn floats(tensor: &Tensor) -> &[f32] {
     assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.is_contiguous());
     match tensor.numel() {
@@ -54,7 +65,7 @@ pub fn floats(tensor: &Tensor) -> &[f32] {
     }
 }
 
-/// A new float32 tensor on the CPU with the elements, in row-major order, that `fill` writes over zeros.
+/// A new float32 tensor on the CPU. `fill` receives its elements in row-major order, all zero, and overwrites them.
 pub fn filled(shape: &[i64], fill: impl FnOnce(&mut [f32])) -> Tensor {
     let tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
     fill(match tensor.numel() {
@@ -65,7 +76,7 @@ pub fn filled(shape: &[i64], fill: impl FnOnce(&mut [f32])) -> Tensor {
     tensor
 }
 
-/// All elements in row-major order.
+/// Copies all elements to a vector of float32 in row-major order.
 pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
     let flat = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view(-1);
     let mut values = vec![0f32; flat.numel()];
@@ -73,13 +84,14 @@ pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
     values
 }
 
-/// The same values of a tensor (n, c, d, h, w) in libtorch's channels_last_3d memory format, in which its
-/// convolutions run 1.3-2 times faster on the CPU. No copy if they are in that format already.
+/// The same values (n, c, d, h, w) in libtorch's channels_last_3d memory format, in which convolutions run 1.3-2 times
+/// faster on the CPU. A tensor that already has this format is not copied.
 pub fn channels_last(tensor: &Tensor) -> Tensor {
     tensor.permute([0, 2, 3, 4, 1]).contiguous().permute([0, 4, 1, 2, 3])
 }
 
-/// A map (1, c, d, h, w) as one row a voxel, (d h w, c). No copy if it is in that format.
+/// Reshapes a map (1, c, d, h, w) to one row for each voxel, (d h w, c). A map in the channels-last format is not
+/// copied.
 pub fn rows(map: &Tensor) -> Tensor {
     map.permute([0, 2, 3, 4, 1]).reshape([-1, map.size()[1]])
 }

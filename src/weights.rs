@@ -1,5 +1,5 @@
-//! Named tensors in safetensors files: written whole or not at all, read strictly. Files of ours are sealed with their
-//! digests; those of other programs are read without.
+//! Named tensors in safetensors files, written atomically and checked on reading. Files of this crate carry the digests
+//! of their tensors; files of other programs are read without.
 
 mod seal;
 
@@ -15,17 +15,18 @@ use std::io::Read;
 use std::path::Path;
 use tch::{Kind, Tensor, no_grad};
 
-/// One metadata entry holds everything: the order of several would change from run to run.
+/// All metadata is one entry: with several entries their order would change from run to run.
 const METADATA_KEY: &str = "ssl3d";
-/// PyTorch's batch norm counts batches under this name; nothing depends on the count.
+/// Name under which PyTorch's batch norm counts batches. No computation here depends on the count.
 const BATCH_COUNT: &str = "num_batches_tracked";
-/// What files of PyTorch begin with: a zip archive, or before version 1.6 a bare pickle.
+/// First bytes of PyTorch's own files: a zip archive, or before version 1.6 a bare pickle.
 const PICKLES: [&[u8]; 2] = [b"PK\x03\x04", b"\x80"];
 
-/// The content of a file.
+/// The content of a weights file.
 pub struct Weights {
+    /// Float32 tensors on the CPU by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// What was written beside them, as text (JSON); empty where another program wrote the file.
+    /// The writer's metadata as JSON text; empty if another program wrote the file.
     pub metadata: String,
 }
 
@@ -50,20 +51,34 @@ impl View for Values {
     }
 }
 
-/// Writes float32 `tensors` with `metadata`; equal content gives equal bytes.
+/// Writes float32 `tensors` and `metadata` (JSON, or empty for none). Equal content gives equal bytes.
 ///
 /// # Errors
-/// As [`artifact::write`], and where a number is not finite.
+/// As [`artifact::write`], or a value is not finite.
+///
+/// ```
+/// use ssl3d::weights::{read, write};
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("w.safetensors");
+/// let values = ssl3d::tensor::from_floats(&[1.0, 2.0], &[2]);
+/// let tensors = std::collections::BTreeMap::from([("a.weight".to_owned(), values)]);
+/// write(&path, &tensors, r#"{"step": 3}"#)?;
+/// assert_eq!(read(&path)?.tensors["a.weight"].size(), [2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
     artifact::write_bytes(path, &serialised(path, tensors, metadata)?)
 }
 
-/// The same, and what was at `path` is at `previous` afterwards.
+/// Does the same as [`write()`] and moves the file that was at `path` to `previous`.
+///
+/// # Errors
+/// As [`write()`].
 pub fn write_keeping(path: &Path, previous: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
     artifact::write_bytes_keeping(path, previous, &serialised(path, tensors, metadata)?)
 }
 
-/// The bytes of the file. Networks with batch norm get the batch counters that PyTorch's `load_state_dict` insists on.
+/// The bytes of the file. Networks with batch norm get the batch counters that PyTorch's `load_state_dict` requires.
 fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<Vec<u8>> {
     let (mut views, mut digests) = (BTreeMap::new(), BTreeMap::new());
     for (name, tensor) in tensors {
@@ -94,7 +109,8 @@ fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -
 /// Reads a file of float32 tensors.
 ///
 /// # Errors
-/// The file is missing, is no safetensors file, has changed since we wrote it, or holds other numbers than finite float32.
+/// The file is missing, is not a safetensors file, has changed since this crate wrote it, or holds values that are not
+/// finite float32.
 pub fn read(path: &Path) -> Result<Weights> {
     let refuse = |expected: &str, found: String| {
         Error::file(path, expected, found, "give a .safetensors file that ssl3d train wrote")
@@ -140,8 +156,8 @@ pub fn read(path: &Path) -> Result<Weights> {
     Ok(Weights { tensors, metadata })
 }
 
-/// The bytes of a file that can be what it is said to be, as far as its first nine bytes tell: how long its header is, and
-/// the brace that the header begins with.
+/// The bytes of the file, read in full only if its first nine bytes fit a safetensors file: the length of the header,
+/// and the brace that opens the header.
 fn read_plausible(path: &Path, refuse: &dyn Fn(&str, String) -> Error) -> Result<Vec<u8>> {
     let mut file = std::fs::File::open(path).map_err(Error::io("read", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
@@ -165,7 +181,7 @@ fn read_plausible(path: &Path, refuse: &dyn Fn(&str, String) -> Error) -> Result
     Err(refuse("a safetensors file", found))
 }
 
-/// What the library's faults mean.
+/// The library's error in words.
 fn explain(fault: &SafeTensorError) -> String {
     match fault {
         SafeTensorError::InvalidOffset(name) => format!("the data of {name} overlapping another's, or apart from it"),
@@ -176,7 +192,10 @@ fn explain(fault: &SafeTensorError) -> String {
     }
 }
 
-/// Copies `source` into `target`, name by name; names and shapes must be the same on both sides.
+/// Copies the values of `source` into `target`, name by name. `path` is named in errors.
+///
+/// # Errors
+/// A name is missing on either side, or two shapes differ; nothing is copied then.
 pub fn load(path: &Path, source: &BTreeMap<String, Tensor>, target: &BTreeMap<String, Tensor>) -> Result<()> {
     let refuse = |expected: String, found: String| {
         Err(Error::file(path, expected, found, "use weights of the same [features] section"))
@@ -199,7 +218,7 @@ pub fn load(path: &Path, source: &BTreeMap<String, Tensor>, target: &BTreeMap<St
     Ok(())
 }
 
-/// All variables of a store by name, in a fixed order.
+/// All variables of a store, ordered by name.
 pub fn variables(store: &tch::nn::VarStore) -> BTreeMap<String, Tensor> {
     let variables: BTreeMap<String, Tensor> = store.variables().into_iter().collect();
     debug_assert!(variables.values().all(|v| v.kind() == Kind::Float));

@@ -6,8 +6,8 @@ mod program;
 use ndarray::{Array3, Axis};
 use program::{command, said, succeed};
 use ssl3d::phantom::{self, subject, write_cohort};
+use ssl3d::preprocessing::annotation::middle_slices;
 use ssl3d::volume::nifti::{read_image, read_labels, write_new};
-use ssl3d::volume::sparse::{annotate_slices, middle_slices};
 use ssl3d::volume::{Geometry, Image, LabelMap, Volume};
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const TINY: &str = r#"
-[preprocess]
+[preprocessing]
 size_vox = [8, 32, 32]
 [supervoxels.slic]
 k = 24
@@ -37,8 +37,9 @@ pooling = [[1, 2, 2], [2, 2, 2]]
 [prototypes]
 train_window = { size = [2, 4, 4] }
 test_window = { size = [2, 4, 4] }
-[prediction]
-test_classes = "joint"
+[similarity]
+competition = "joint"
+[inference]
 templates = 2
 [training]
 epochs = 2
@@ -48,6 +49,11 @@ validation_episodes = 2
 validate_every_epochs = 1
 checkpoint_every_epochs = 1
 "#;
+
+/// The labels of these axial slices, and 255 in all others.
+fn annotated_slices(labels: &Array3<i32>, slices: &[usize]) -> Array3<i32> {
+    Array3::from_shape_fn(labels.dim(), |at| if slices.contains(&at.0) { labels[at] } else { 255 })
+}
 
 fn cohort(subjects: usize) -> phantom::Config {
     phantom::Config { subjects, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 }
@@ -295,10 +301,10 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
 
     let before = fs::read(&result).unwrap();
     // With the query's supervoxels, or its brightness, another answer; by the same rule.
-    for help in ["supervoxel_weight=2", "brightness_weight=2"] {
+    for help in ["supervoxels.native_weight=2", "intensity.weight=2"] {
         let helped = out.join(help);
         succeed(
-            &format!("{SEGMENT} --probabilities --set prediction.{help}"),
+            &format!("{SEGMENT} --probabilities --set inference.{help}"),
             &[&*trained.weights, image, label, &*pair.query, &*helped],
         );
         let (labels, _) = read_labels(&helped.join("query.v2_seg.nii.gz")).unwrap();
@@ -329,7 +335,7 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
         fs::read(out.join("query.v2_seg.nii.gz")).unwrap()
     };
     let with = segment(&trained.weights, "--classes 200", "with");
-    let without = segment(&trained.weights, "--classes 200 --set prediction.templates=0", "without");
+    let without = segment(&trained.weights, "--classes 200 --set inference.templates=0", "without");
     assert!(with != without, "two templates change the answer");
     // A checkpoint is asked beside the same templates; the last one is the weights.
     assert!(with == segment(&trained.run.join("fold_1/checkpoints/last.safetensors"), "--classes 200", "last"));
@@ -340,7 +346,7 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
     let paths = [&*alone, image, label, &*pair.query, &*pair.folder.path().join("refused")];
     let words = ["alone/templates.safetensors: expected the scans without labels", "found no such file; copy it"];
     refuse(SEGMENT, &paths, &words);
-    assert!(without == segment(&alone, "--classes 200 --set prediction.templates=0", "weights alone"));
+    assert!(without == segment(&alone, "--classes 200 --set inference.templates=0", "weights alone"));
     let summary = |more: &str| {
         let out = pair.folder.path().join("evaluation");
         succeed(
@@ -350,7 +356,7 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
         fs::read_to_string(out.join("summary.json")).unwrap()
     };
     assert!(summary("").contains("annotation=dense, 2 templates|"));
-    assert!(summary("--set prediction.templates=0").contains("annotation=dense|"));
+    assert!(summary("--set inference.templates=0").contains("annotation=dense|"));
 }
 
 /// Asked of the support itself, which is what it has learned from.
@@ -361,8 +367,10 @@ fn borders_come_nearer_to_those_that_the_annotator_draws() {
     let truth = read_labels(label).unwrap().0.voxels;
     let segment = |learned: bool, edges: bool| {
         let out = pair.folder.path().join(format!("learned {learned} {edges}"));
-        let more = "--classes 200 --probabilities --set prediction.templates=0 --set prediction.rounds=0";
-        let more = format!("{more} --set prediction.learn_borders={learned} --set prediction.follow_edges={edges}");
+        let more = "--classes 200 --probabilities --set inference.templates=0 --set inference.self_training_rounds=0";
+        let more = format!(
+            "{more} --set inference.boundary_calibration.enabled={learned} --set inference.random_walker.enabled={edges}"
+        );
         succeed(&format!("{SEGMENT} {more}"), &[&trained.weights, image, label, image, &out]);
         let found = read_labels(&out.join("a_seg.nii.gz")).unwrap().0.voxels;
         let probability: Image = read_image(&out.join("a_probability_200.nii.gz")).unwrap().0;
@@ -378,14 +386,14 @@ fn borders_come_nearer_to_those_that_the_annotator_draws() {
 
     let scored = |on: &str| {
         let out = pair.folder.path().join("evaluation");
-        let is = |key: &str| format!("--set prediction.{key}={}", key == on);
-        let [borders, edges] = ["learn_borders", "follow_edges"].map(is);
+        let is = |key: &str| format!("--set inference.{key}.enabled={}", key == on);
+        let [borders, edges] = ["boundary_calibration", "random_walker"].map(is);
         let eval = format!("eval --run {{}} --data {{}} --out {{}} --device cpu --force {borders} {edges}");
         succeed(&eval, &[&trained.run, &trained.data, &out]);
         scores(&out)
     };
     let plain = scored("");
-    for key in ["learn_borders", "follow_edges"] {
+    for key in ["boundary_calibration", "random_walker"] {
         let redrawn = scored(key);
         let changed = |protocol: &str| {
             let rows = plain.iter().zip(&redrawn).filter(|(row, _)| row.iter().any(|field| field == protocol));
@@ -423,7 +431,7 @@ fn segment_looks_at_the_annotated_slices_alone() {
     let dense = read_labels(label).unwrap().0;
     let slices = middle_slices(&dense.voxels, 200, 3);
     let write = |change: &dyn Fn(i32) -> i32| {
-        let voxels = annotate_slices(&dense.voxels, &slices, 255).mapv(change);
+        let voxels = annotated_slices(&dense.voxels, &slices).mapv(change);
         let _ = fs::remove_file(&sparse);
         write_new(&sparse, &LabelMap { voxels, geometry: dense.geometry.clone() }).unwrap();
     };

@@ -272,7 +272,7 @@ fn the_challenge_goes_all_the_way_to_results_that_lie_where_the_scanner_said() {
         ["Train_Sets", "data", "supervoxels", "run", "out"].map(|name| folder.path().join(name));
     chaos(&root);
     let config = folder.path().join("random.toml");
-    let small = "[supervision]\nsource = \"none\"\n[preprocess]\nsize_vox = [8, 24, 24]\n\
+    let small = "[supervision]\nsource = \"none\"\n[preprocessing]\nsize_vox = [8, 24, 24]\n\
         [features]\nf_maps = 4\nlevels = 2\npooling = [[1, 2, 2]]\noutput_channels = 4\n\
         [prototypes]\ntest_window = { size = [2, 4, 4] }\n";
     std::fs::write(&config, small).unwrap();

@@ -69,9 +69,9 @@ fn regions_are_contiguous_however_many_are_asked_for_of_however_few_voxels() {
     }
 }
 
-const SET: &str = "--set preprocess.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
+const SET: &str = "--set preprocessing.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
                    features.pooling=[[1,2,2]] --set prototypes.train_window={size=[2,4,4]} --set \
-                   prototypes.test_window={size=[2,4,4]} --set prediction.test_classes=joint --set split.folds=2 --set \
+                   prototypes.test_window={size=[2,4,4]} --set similarity.competition=joint --set split.folds=2 --set \
                    episode.min_size_vox=1 --set training.epochs=1 --set training.iterations_per_epoch=12 --set \
                    augment.elastic.control_points=[5,5,5] --set supervoxels.slic.k=24";
 

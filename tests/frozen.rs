@@ -23,11 +23,11 @@ const COHORT: phantom::Config =
     phantom::Config { subjects: 6, size_vox: [16, 64, 64], spacing_mm: [12.0, 4.8, 4.8], seed: 5 };
 
 /// The recipe, cut down to seconds.
-const SMALL: &str = "--set split.folds=3 --set preprocess.size_vox=[12,48,48] --set episode.depth_vox=6 \
+const SMALL: &str = "--set split.folds=3 --set preprocessing.size_vox=[12,48,48] --set episode.depth_vox=6 \
                      --set features.f_maps=8 --set supervoxels.felzenszwalb.min_size_vox=250 --set training.epochs=4 \
                      --set training.iterations_per_epoch=24 --set training.learning_rate=2e-3 \
                      --set training.validate_every_epochs=2 --set training.validation_episodes=2";
-const NO_TEMPLATES: &str = "--set prediction.templates=0";
+const NO_TEMPLATES: &str = "--set inference.templates=0";
 const IGNORE: i32 = 255;
 
 /// A label map may differ from its frozen one in this share of the voxels that either of them labels.

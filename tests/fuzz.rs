@@ -20,7 +20,7 @@ use ssl3d::config::{self, Config};
 use ssl3d::error::{Error, Result};
 use ssl3d::report::{EpochRow, scores};
 use ssl3d::tensor::from_floats;
-use ssl3d::training::checkpoint::{self, About, State};
+use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::training::log;
 use ssl3d::volume::{Geometry, Volume, dataset, limit, nifti};
 use ssl3d::{rng, weights};
@@ -321,10 +321,10 @@ fn configurations() {
     });
 }
 
-fn about() -> About {
+fn about() -> Provenance {
     let state = State { step: 7, updates: vec![7], ..State::START };
     let [ssl3d, fold, data] = ["0.1.0", "fold 0 of 5", "00"].map(str::to_owned);
-    About {
+    Provenance {
         ssl3d,
         config: config::load(None, &[]).unwrap().to_toml(),
         fold,

@@ -2,11 +2,11 @@
 
 use safetensors::{Dtype, SafeTensors};
 use ssl3d::features::blocks::Norm;
-use ssl3d::features::{self, Network, UNet};
-use ssl3d::prediction::Tape;
-use ssl3d::prototypes::{self, Classes, Method, Support, Window};
+use ssl3d::features::{self, Architecture, UNet};
+use ssl3d::prototypes::{self, Competition, EncodedSupport, Method, Window};
+use ssl3d::similarity::{self, Tape};
 use ssl3d::training::{adamw::AdamW, one_cycle::one_cycle};
-use ssl3d::{loss, prediction, rng, tensor};
+use ssl3d::{loss, rng, tensor};
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, nn::VarStore, no_grad};
 
@@ -37,8 +37,8 @@ fn assert_close(ours: &Tensor, theirs: &Tensor, tolerance: f64, what: &str) {
 /// The network of tests/data/unet3d.safetensors.
 fn unet() -> features::Config {
     features::Config {
-        network: Network::UNet3d,
-        networks: 1,
+        architecture: Architecture::UNet3d,
+        ensemble_size: 1,
         f_maps: 8,
         levels: 4,
         output_channels: 8,
@@ -74,11 +74,11 @@ fn alp_gives_pytorchs_prototypes_scores_loss_and_gradients() {
         let support_features = get("support_features").set_requires_grad(true);
         let query_features = get("query_features").set_requires_grad(true);
         let classes = |name: &str| get(name).to_kind(Kind::Int64).squeeze();
-        let support = Support::new(support_features.shallow_clone(), &classes("support_mask"), 1);
-        let found = prototypes::extract(&[support], window, &config, Classes::Joint);
+        let support = EncodedSupport::new(support_features.shallow_clone(), &classes("support_mask"), 1);
+        let found = prototypes::extract(&[support], window, &config, Competition::Joint);
         let mut tape = Tape::default();
-        let scores = prediction::scores(&query_features, &found, 20.0, &mut tape);
-        let probability = prediction::probabilities(&scores, Classes::Joint);
+        let scores = similarity::scores(&query_features, &found, 20.0, &mut tape);
+        let probability = similarity::probabilities(&scores, Competition::Joint);
         let loss = loss::dice(&probability, &get("query_mask"));
         loss.backward();
         tape.backward();

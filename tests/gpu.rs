@@ -6,7 +6,8 @@ mod tiny;
 use program::{command, small_table, succeed};
 use ssl3d::device::{CudaStatus, cuda_status};
 use ssl3d::episode::{self, Candidates, Episode};
-use ssl3d::model::{Model, Shot};
+use ssl3d::inference::{self, Shot};
+use ssl3d::network::Network;
 use ssl3d::phantom::{self, write_cohort};
 use ssl3d::tensor::{from_classes, from_voxels, to_vec};
 use ssl3d::training::step::{Tensors, step};
@@ -20,8 +21,8 @@ use tch::Device;
 use tiny::{scan, tiny, torch};
 
 /// The recipe at a size for seconds: two networks, templates that vote, and everything that is done on the native grid.
-const SMALL: &str = "--set preprocess.size_vox=[8,32,32] --set split.folds=3 --set features.f_maps=4 --set episode.min_size_vox=10 \
-    --set episode.depth_vox=4 --set prediction.templates=3 --set training.validation_episodes=2 --set training.validate_every_epochs=1 --set training.checkpoint_every_epochs=1";
+const SMALL: &str = "--set preprocessing.size_vox=[8,32,32] --set split.folds=3 --set features.f_maps=4 --set episode.min_size_vox=10 \
+    --set episode.depth_vox=4 --set inference.templates=3 --set training.validation_episodes=2 --set training.validate_every_epochs=1 --set training.checkpoint_every_epochs=1";
 
 fn has_gpu() -> bool {
     match cuda_status() {
@@ -91,9 +92,9 @@ fn in_full_precision_both_compute_the_same() {
     }
     let _turn = torch(1);
     for more in [
-        &["prediction.train_classes=\"joint\"", "prediction.test_classes=\"joint\"", "episode.regions=3"][..],
-        &["features.networks=2", "features.norm=\"instance\""],
-        &["features.network=\"unet-2d\"", "features.pooling=[[1, 2, 2], [1, 2, 2]]"],
+        &["similarity.competition=\"joint\"", "episode.regions=3"][..],
+        &["features.ensemble_size=2", "features.norm=\"instance\""],
+        &["features.architecture=\"unet-2d\"", "features.pooling=[[1, 2, 2], [1, 2, 2]]"],
     ] {
         let config = tiny(more);
         let scans = [scan(7)];
@@ -102,7 +103,7 @@ fn in_full_precision_both_compute_the_same() {
         let draw = episode::draw(&mut rng, &candidates, &config.episode).unwrap();
         let episode = Episode::make(&scans, &draw, &config.episode, &config.augment, &mut rng).unwrap();
         let [on_cpu, on_gpu] = [Device::Cpu, Device::Cuda(0)].map(|device| {
-            let model = Model::new(&config.model(), device, 0);
+            let model = Network::new(&config.network(), device, 0);
             let mut outcome = step(&model, &Tensors::new(&episode, device), &config.loss, true, Some(0));
             outcome.backward();
             let variables = weights::variables(&model.variables);
@@ -110,8 +111,8 @@ fn in_full_precision_both_compute_the_same() {
             let gradients: Vec<f32> = gradients.flat_map(|gradient| to_vec(&gradient)).collect();
             let image = |voxels: &ndarray::Array3<f32>| from_voxels(voxels.view());
             let shot = Shot::new(image(&episode.support_image), from_classes(episode.support_labels.view()));
-            let reference = model.reference(&[shot], i64::from(episode.classes));
-            let scores = model.predict(&image(&episode.query_image), &reference);
+            let scorer = inference::scorer(&model, &config.inference, &[shot], usize::from(episode.classes));
+            let scores = scorer.scores(&image(&episode.query_image));
             assert_eq!(scores.device(), device);
             [to_vec(&outcome.loss()), gradients, to_vec(&scores)]
         });

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use tempfile::{TempDir, tempdir};
 
 const CONFIG: &str = r#"
-[preprocess]
+[preprocessing]
 size_vox = [8, 32, 32]
 [supervoxels.slic]
 k = 24
@@ -38,8 +38,8 @@ pooling = [[1, 2, 2]]
 [prototypes]
 train_window = { size = [2, 4, 4] }
 test_window = { size = [2, 4, 4] }
-[prediction]
-test_classes = "joint"
+[similarity]
+competition = "joint"
 [training]
 epochs = 1
 iterations_per_epoch = 2

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 const CONFIG: &str = r#"
-[preprocess]
+[preprocessing]
 size_vox = [8, 32, 32]
 [supervoxels.slic]
 k = 24
@@ -202,7 +202,7 @@ fn a_second_interrupt_ends_at_once_and_harms_nothing() {
     training.start("").stop();
     let step = training.step();
     // Steps far longer than what lies between two interrupts, so that the first cannot end it.
-    let slow = "--allow-changed --set preprocess.size_vox=[24,256,256]";
+    let slow = "--allow-changed --set preprocessing.size_vox=[24,256,256]";
     let mut started = training.start(slow);
     while !started.said.contains("going on from step") && started.stderr.read_line(&mut started.said).unwrap() > 0 {}
     std::thread::sleep(Duration::from_millis(500)); // the step has begun

@@ -17,9 +17,9 @@ use tempfile::TempDir;
 const COHORT: phantom::Config =
     phantom::Config { subjects: 4, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
 
-const SET: &str = "--set preprocess.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
+const SET: &str = "--set preprocessing.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
                    features.pooling=[[1,2,2]] --set prototypes.test_window={size=[2,2,2]} --set \
-                   prediction.test_classes=joint --set supervision.source=none --set split.folds=2";
+                   similarity.competition=joint --set supervision.source=none --set split.folds=2";
 
 /// A dataset of four scans with names for its labels, and weights.
 struct Bench {
@@ -125,8 +125,9 @@ fn a_folder_is_segmented_with_names_colours_volumes_and_pictures() {
         assert!((ml.parse::<f64>().unwrap() - expected_ml).abs() < 1e-2, "{row:?}");
         if count > 0 {
             assert!((0.0..=1.0).contains(&probability.parse::<f64>().unwrap()), "{row:?}");
-            let pieces = ssl3d::supervoxels::one_pieces(found.voxels.view(), None);
-            assert!(pieces.contains(&value), "{row:?}: one piece, or nothing");
+            let of_class = found.voxels.mapv(|voxel| if voxel == value { voxel } else { 0 });
+            let (_, components) = ssl3d::components::measured_components(of_class.view());
+            assert_eq!(components.len(), 2, "{row:?}: the background and one component");
         }
         assert!(fs::read(out.join(format!("{query}_preview.png"))).unwrap().starts_with(b"\x89PNG"));
     }
@@ -142,7 +143,7 @@ fn a_folder_is_segmented_with_names_colours_volumes_and_pictures() {
 
 #[test]
 fn a_class_that_nothing_in_a_query_looks_like_is_named() {
-    let bench = Bench::with("--set prediction.templates=3");
+    let bench = Bench::with("--set inference.templates=3");
     let label = bench.data.join("label_1.nii.gz");
     let scan = bench.data.join("image_2.nii.gz");
     let (mut image, native) = read_image(&scan).unwrap();
@@ -155,7 +156,7 @@ fn a_class_that_nothing_in_a_query_looks_like_is_named() {
     let summary = fs::read_to_string(bench.at("blank/summary.json")).unwrap();
     assert!(summary.contains(sentence), "{summary}");
     // Without the scans of the training nobody knows how much there usually is.
-    let said = bench.segment(&label, &blank, "alone", "--set prediction.templates=0");
+    let said = bench.segment(&label, &blank, "alone", "--set inference.templates=0");
     assert!(!said.contains("hardly anything"), "{said}");
 }
 
@@ -165,11 +166,11 @@ fn later_calls_add_to_the_tables_and_other_labels_want_another_folder() {
     let label = bench.data.join("label_1.nii.gz");
     let scan = |number: usize| bench.data.join(format!("image_{number}.nii.gz"));
     bench.segment(&label, &scan(2), "out", "");
-    bench.segment(&label, &bench.data.join("image_[34].nii.gz"), "out", "--set prediction.alpha=10");
+    bench.segment(&label, &bench.data.join("image_[34].nii.gz"), "out", "--set similarity.alpha=10");
     let text = fs::read(bench.at("out/summary.json")).unwrap();
     let summary: serde_json::Value = serde_json::from_slice(&text).unwrap();
     let set = |query: &str| summary["queries"][query]["origin"]["set"].to_string();
-    assert_eq!([set("image_2"), set("image_3")], ["[]", "[\"prediction.alpha=10\"]"], "each says how it came about");
+    assert_eq!([set("image_2"), set("image_3")], ["[]", "[\"similarity.alpha=10\"]"], "each says how it came about");
     let queries =
         |out: &str| -> Vec<String> { lines(&bench.at(out).join("volumes.csv")).iter().map(|r| r[0].clone()).collect() };
     assert_eq!(queries("out").len(), 12);

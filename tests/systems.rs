@@ -46,7 +46,8 @@ fn under_ep1_a_network_of_volumes_is_told_the_slices_or_not() {
     let run = made.table.join("3d-ssl-alpnet");
     for (told, is_other) in [(true, true), (false, false)] {
         let out = made.table.join(format!("told_{told}"));
-        let call = format!("eval --run {{}} --data {{}} --out {{}} --set split.ep1_told={told} --device cpu -q");
+        let call =
+            format!("eval --run {{}} --data {{}} --out {{}} --set split.ep1_reveals_range={told} --device cpu -q");
         succeed(&call, &[&run, &made.data, &out]);
         let [full, ep1] = ["full", "ep1"].map(|protocol| found_ml(&out, protocol));
         assert!(!full.is_empty() && full.keys().eq(ep1.keys()));

@@ -5,9 +5,9 @@ mod tiny;
 
 use rand::RngExt;
 use ssl3d::error::Error;
-use ssl3d::model::Model;
+use ssl3d::network::Network;
 use ssl3d::training::adamw::AdamW;
-use ssl3d::training::checkpoint::{self, About, State};
+use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::training::{Event, LAST, PREVIOUS};
 use ssl3d::{rng, weights};
 use std::collections::BTreeMap;
@@ -39,17 +39,17 @@ fn folder_of_child() -> Option<PathBuf> {
 }
 
 /// A network of 1.6 MB, and its optimiser of twice that.
-fn trainee() -> (Bench, Model, Vec<AdamW>) {
+fn trainee() -> (Bench, Network, Vec<AdamW>) {
     let bench = Bench::new(&["features.f_maps=32"]);
-    let model = Model::new(&bench.config.model(), Device::Cpu, 0);
+    let model = Network::new(&bench.config.network(), Device::Cpu, 0);
     let optimisers = model.trainable().into_iter().map(|of| AdamW::new(of, 0.0)).collect();
     (bench, model, optimisers)
 }
 
-fn about(step: u64) -> About {
+fn about(step: u64) -> Provenance {
     let state = State { step, updates: vec![0], ..State::START };
     let [ssl3d, config, fold, data] = [(); 4].map(|()| String::new());
-    About { ssl3d, config, fold, trained_on: vec![], data, state }
+    Provenance { ssl3d, config, fold, trained_on: vec![], data, state }
 }
 
 #[test]

@@ -6,8 +6,9 @@ mod tiny;
 use ndarray::Array3;
 use ssl3d::episode::{self, Candidates, Episode, Rules};
 use ssl3d::error::Error;
-use ssl3d::model::{Model, Network, Shot};
-use ssl3d::prediction::hard;
+use ssl3d::inference::{self, Shot};
+use ssl3d::network::{Members, Network};
+use ssl3d::similarity::argmax;
 use ssl3d::tensor::{from_classes, from_voxels, to_voxels};
 use ssl3d::training::adamw::AdamW;
 use ssl3d::training::step::{Tensors, step};
@@ -33,7 +34,8 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
     let draw = episode::draw(&mut rng, &candidates, &config.episode).unwrap();
     let mut episode = Episode::make(&scans, &draw, &config.episode, &config.augment, &mut rng).unwrap();
 
-    let (model, fresh) = (Model::new(&config.model(), Device::Cpu, 0), Model::new(&config.model(), Device::Cpu, 0));
+    let (model, fresh) =
+        (Network::new(&config.network(), Device::Cpu, 0), Network::new(&config.network(), Device::Cpu, 0));
     let mut adamw = AdamW::new(weights::variables(&model.variables), 0.01);
     let tensors = Tensors::new(&episode, Device::Cpu);
     for _ in 0..80 {
@@ -41,10 +43,11 @@ fn one_episode_is_learned_by_heart_and_without_an_image_nothing_is_found() {
         step(&model, &tensors, &config.loss, true, Some(0)).backward();
         adamw.step(1e-2, 0.9);
     }
-    let query = |model: &Model, episode: &Episode| {
+    let query = |model: &Network, episode: &Episode| {
         let shot = Shot::new(from_voxels(episode.support_image.view()), from_classes(episode.support_labels.view()));
-        let scores = model.predict(&from_voxels(episode.query_image.view()), &model.reference(&[shot], 1));
-        dice(&hard(&scores), &episode.query_labels)
+        let scorer = inference::scorer(model, &config.inference, &[shot], 1);
+        let scores = scorer.scores(&from_voxels(episode.query_image.view()));
+        dice(&argmax(&scores), &episode.query_labels)
     };
     let learned = query(&model, &episode);
     assert!(learned > 0.95, "Dice {learned}");
@@ -80,8 +83,9 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
     };
 
     for (norm, seed) in ["batch", "instance"].into_iter().flat_map(|norm| (0..4).map(move |seed| (norm, seed))) {
-        let config = tiny(&["features.network=se-net", "features.f_maps=8", &format!("features.norm={norm}")]);
-        let (model, tensors) = (Model::new(&config.model(), Device::Cpu, seed), Tensors::new(&episode, Device::Cpu));
+        let config = tiny(&["system=se-net", "features.f_maps=8", &format!("features.norm={norm}")]);
+        let (model, tensors) =
+            (Network::new(&config.network(), Device::Cpu, seed), Tensors::new(&episode, Device::Cpu));
         let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
         let mut adamw = AdamW::new(trainable, 0.01);
         let mut loss = f64::NAN;
@@ -94,8 +98,9 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
         }
         assert!(loss < 0.05, "{norm} norm, start {seed}: loss {loss}");
         let image = from_voxels(image.view());
-        let reference = model.reference(&[Shot::new(image.shallow_clone(), from_classes(labels.view()))], 2);
-        let found = to_voxels(&hard(&model.predict(&image, &reference))).mapv(|class| class as i32);
+        let shot = Shot::new(image.shallow_clone(), from_classes(labels.view()));
+        let scorer = inference::scorer(&model, &config.inference, &[shot], 2);
+        let found = to_voxels(&argmax(&scorer.scores(&image))).mapv(|class| class as i32);
         for class in 1..=2 {
             let dice = metrics::dice(found.view(), labels.mapv(i32::from).view(), class).unwrap();
             assert!(dice > 0.9, "{norm} norm, start {seed}: Dice {dice} of class {class}");
@@ -105,8 +110,8 @@ fn an_se_net_learns_one_slice_by_heart_and_segments_it_from_its_own_support() {
 
 #[test]
 fn a_stopped_training_that_goes_on_ends_with_the_bytes_of_the_straight_one() {
-    let two = "features.networks=2";
-    let slabs_beside_whole = ["episode.whole_networks=1", "episode.depth_vox=4", "episode.windows=different"];
+    let two = "features.ensemble_size=2";
+    let slabs_beside_whole = ["episode.whole_volume_members=1", "episode.depth_vox=4", "episode.slabs=separate"];
     for (threads, set) in [(1, vec![]), (2, vec![]), (1, vec![two]), (1, [&[two], &slabs_beside_whole[..]].concat())] {
         let _turn = torch(threads);
         let bench = Bench::new(&[&["training.clip_norm=1.0"], &set[..]].concat());
@@ -154,8 +159,8 @@ fn assert_same_bytes(a: &Path, b: &Path, name: &str) {
 #[test]
 fn networks_learn_in_turn_and_their_joined_features_have_the_mean_of_their_cosines() {
     let _turn = torch(1);
-    let (bench, folder) = (Bench::new(&["features.networks=3"]), tempfile::tempdir().unwrap());
-    let fresh = Model::new(&bench.config.model(), Device::Cpu, bench.config.training.seed);
+    let (bench, folder) = (Bench::new(&["features.ensemble_size=3"]), tempfile::tempdir().unwrap());
+    let fresh = Network::new(&bench.config.network(), Device::Cpu, bench.config.training.seed);
     let mut steps = 0;
     let stopped = bench.train(folder.path(), |event| {
         steps += u64::from(matches!(event, Event::Step { .. }));
@@ -172,13 +177,13 @@ fn networks_learn_in_turn_and_their_joined_features_have_the_mean_of_their_cosin
     let model = bench.train(folder.path(), |_| ()).unwrap();
     assert_eq!(final_state(folder.path()).updates, [2, 2, 2]);
     let image = from_voxels(bench.train[0].image.view());
-    let Network::UNets(networks) = &model.network else { panic!("not an SE-Net") };
+    let Members::UNets(networks) = &model.members else { panic!("not an SE-Net") };
     let cosines = |features: &Tensor| -> Vec<f64> {
         let voxels = features.flatten(2, -1); // (1, C, N)
         Vec::try_from(Tensor::cosine_similarity(&voxels, &voxels.narrow(2, 0, 1), 1, 1e-8).squeeze()).unwrap()
     };
     let each: Vec<Vec<f64>> = networks.iter().map(|network| cosines(&network.forward(&image, false))).collect();
-    let joined = cosines(&model.features(&image));
+    let joined = cosines(&model.encode(&image));
     let mean = |voxel: usize| each.iter().map(|of| of[voxel]).sum::<f64>() / 3.0;
     let largest = |apart: &dyn Fn(usize) -> f64| (0..joined.len()).map(apart).fold(0.0, f64::max);
     let off = largest(&|voxel| (joined[voxel] - mean(voxel)).abs());
@@ -192,12 +197,12 @@ fn the_first_networks_learn_from_whole_volumes_and_the_others_from_slabs() {
     let _turn = torch(1);
     let learned = |set: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
-        let set = [&["features.networks=2"], set].concat();
+        let set = [&["features.ensemble_size=2"], set].concat();
         Bench::new(&set).train(folder.path(), |_| ()).unwrap();
         checkpoint::read_weights(&folder.path().join("weights.safetensors")).unwrap().1
     };
-    let slabs = ["episode.depth_vox=4", "episode.windows=different"];
-    let whole_networks = |count| learned(&[&slabs[..], &[&*format!("episode.whole_networks={count}")]].concat());
+    let slabs = ["episode.depth_vox=4", "episode.slabs=separate"];
+    let whole_networks = |count| learned(&[&slabs[..], &[&*format!("episode.whole_volume_members={count}")]].concat());
     let (whole, slabs, mixed) = (learned(&[]), learned(&slabs), whole_networks(1));
     for (name, now) in &mixed {
         let like = if name.starts_with("network_0.") { &whole } else { &slabs };
@@ -218,9 +223,9 @@ fn weights_that_were_written_give_the_features_of_the_model_that_wrote_them() {
         let path = folder.path().join(name);
         let (about, tensors) = checkpoint::read_weights(&path).unwrap();
         assert_eq!((about.config.as_str(), about.fold.as_str(), about.state.step), (&*bench.text, "fold 0 of 5", 6));
-        let again = Model::new(&bench.config.model(), Device::Cpu, 99);
+        let again = Network::new(&bench.config.network(), Device::Cpu, 99);
         again.load(&path, &tensors).unwrap();
-        assert_eq!(again.features(&image), model.features(&image), "{name}");
+        assert_eq!(again.encode(&image), model.encode(&image), "{name}");
     }
     // A finished training has nothing more to do.
     assert_eq!(bench.losses(folder.path()).unwrap(), []);
@@ -243,7 +248,7 @@ fn slices_slabs_and_organs_are_learned_from_too() {
     let _turn = torch(1);
     for more in [
         &["episode.depth_vox=1"][..],
-        &["episode.depth_vox=3", "episode.windows=different", "episode.regions=3"],
+        &["episode.depth_vox=3", "episode.slabs=separate", "episode.regions=3"],
         &["supervision.source=organs", "split.groups=[[\"liver\"]]"],
         &["supervision.source=organs", "split.groups=[[\"liver\"]]", "episode.depth_vox=1"],
     ] {
@@ -262,10 +267,10 @@ fn without_supervision_the_weights_are_the_initial_ones() {
     let (about, tensors) = checkpoint::read_weights(&path).unwrap();
     assert_eq!((about.state.updates, about.trained_on), (vec![], vec![]));
     let [written, fresh] =
-        [99, bench.config.training.seed].map(|seed| Model::new(&bench.config.model(), Device::Cpu, seed));
+        [99, bench.config.training.seed].map(|seed| Network::new(&bench.config.network(), Device::Cpu, seed));
     written.load(&path, &tensors).unwrap();
     let image = from_voxels(bench.train[0].image.view());
-    assert_eq!(written.features(&image), fresh.features(&image));
+    assert_eq!(written.encode(&image), fresh.encode(&image));
 }
 
 #[test]

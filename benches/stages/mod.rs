@@ -10,25 +10,62 @@ use rand::RngExt;
 use ssl3d::augment;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
+use ssl3d::inference::{self, Shot};
 use ssl3d::loss;
-use ssl3d::model::{Model, Shot};
+use ssl3d::network::Network;
 use ssl3d::phantom;
-use ssl3d::prediction::{self, Tape};
+use ssl3d::preprocessing::{self, percentile};
 use ssl3d::prototypes::Prototypes;
 use ssl3d::rng;
+use ssl3d::similarity::{self, Tape};
 use ssl3d::supervoxels::{self, felzenszwalb, slic};
 use ssl3d::tensor::{from_classes, from_floats, from_voxels, to_channels};
 use ssl3d::training::adamw::AdamW;
 use ssl3d::training::step::{Tensors, step};
-use ssl3d::volume::preprocess::{self, percentile};
 use ssl3d::volume::{Image, LabelMap};
 use ssl3d::weights;
 use std::path::Path;
 use tch::{Device, Tensor};
 
 const SEED: u64 = 0;
-/// A CHAOS T2-SPIR scan as the few-shot papers resample it.
-pub const SCAN_VOX: [usize; 3] = [37, 256, 256];
+
+/// The sizes of what is timed, z y x.
+pub struct Sizes {
+    /// Of the scans that are cut into supervoxels and segmented.
+    pub scan_vox: [usize; 3],
+    /// Of the scan that episodes are drawn from, and of the templates.
+    pub training_vox: [usize; 3],
+    /// Of the feature map that is scored.
+    pub features_vox: [usize; 3],
+    /// Keys of the configuration that are set beside those of its file.
+    pub set: &'static [&'static str],
+}
+
+impl Sizes {
+    /// Scans as the few-shot papers resample those of CHAOS T2-SPIR. One network: of several a step of training is one
+    /// network's.
+    pub const FULL: Self = Self {
+        scan_vox: [37, 256, 256],
+        training_vox: [32, 128, 128],
+        features_vox: [24, 48, 48],
+        set: &["features.ensemble_size=1"],
+    };
+
+    /// Each stage in a fraction of a second: for a test that all of them run.
+    pub const SMALLEST: Self = Self {
+        scan_vox: [8, 32, 32],
+        training_vox: [12, 48, 48],
+        features_vox: [4, 8, 8],
+        set: &[
+            "features.ensemble_size=1",
+            "features.f_maps=4",
+            "preprocessing.size_vox=[8,32,32]",
+            "episode.min_size_vox=10",
+            "prediction.templates=2",
+        ],
+    };
+}
+
 const EXTENT_MM: [f64; 3] = [37.0 * 7.0, 256.0 * 1.3, 256.0 * 1.3];
 
 /// Subject `index` of a generated cohort: an abdomen of one extent in millimetres, whatever the number of voxels.
@@ -37,11 +74,11 @@ pub fn abdomen(size_vox: [usize; 3], index: usize) -> (Image, LabelMap) {
     phantom::subject(&phantom::Config { subjects: index + 1, size_vox, spacing_mm, seed: SEED }, index)
 }
 
-/// `paper` or `cpu`: a file of configs/, with one network: of several a step of training is one network's.
-pub fn configuration(name: &str) -> Config {
+/// `paper` or `cpu`: a file of configs/, with what the sizes change of it.
+pub fn configuration(name: &str, sizes: &Sizes) -> Config {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("configs/{name}.toml"));
-    let one_network = ["features.networks=1".to_owned()];
-    config::load(Some(&path), &one_network).expect("the configurations that ship are valid")
+    let set: Vec<String> = sizes.set.iter().map(|&set| set.to_owned()).collect();
+    config::load(Some(&path), &set).expect("the configurations that ship are valid")
 }
 
 // Supervoxels
@@ -74,10 +111,12 @@ pub struct Source {
 }
 
 impl Source {
-    pub fn new(config: Config) -> Self {
-        let (image, _) = abdomen([32, 128, 128], 0);
+    /// Of a file of configs/.
+    pub fn new(name: &str, sizes: &Sizes) -> Self {
+        let config = configuration(name, sizes);
+        let (image, _) = abdomen(sizes.training_vox, 0);
         let regions = supervoxels::generate(&image, &config.supervoxels);
-        let (working, grid) = preprocess::prepare(&image, &config.preprocess);
+        let (working, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let regions = grid.labels(regions.view());
         let spacing_mm = grid.spacing_mm(&image.geometry);
         let scan = Scan { id: "1".to_owned(), image: working, regions, organs: None, spacing_mm };
@@ -117,14 +156,14 @@ pub struct Scoring {
 }
 
 impl Scoring {
-    pub fn new() -> Self {
+    pub fn new(size_vox: [usize; 3]) -> Self {
         let mut rng = rng::stream(SEED, "scoring", 0);
         let mut uniform = |shape: &[i64]| {
             let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
             from_floats(&values, shape)
         };
-        let (channels, size, count) = (16, [24, 48, 48], 384);
-        let [d, h, w] = size;
+        let (channels, count) = (16, 384);
+        let [d, h, w] = size_vox.map(|n| n as i64);
         Self {
             features: uniform(&[1, channels, d, h, w]).set_requires_grad(true),
             prototypes: uniform(&[count, channels]).set_requires_grad(true),
@@ -136,10 +175,10 @@ impl Scoring {
 /// Scores of one class, forward and backward: <scores, gradient>, and the lengths of both gradients.
 pub fn score(scoring: &Scoring) -> Vec<f64> {
     let Scoring { features, prototypes, gradient } = scoring;
-    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![], sizes: vec![] };
+    let rows = Prototypes { background: vec![prototypes.shallow_clone()], foreground: vec![], sizes_vox: None };
     [features, prototypes].into_iter().for_each(|leaf| leaf.shallow_clone().zero_grad());
     let mut tape = Tape::default();
-    let outcome = (prediction::scores(features, &rows, 20.0, &mut tape) * gradient).sum(tch::Kind::Float);
+    let outcome = (similarity::scores(features, &rows, 20.0, &mut tape) * gradient).sum(tch::Kind::Float);
     outcome.backward();
     tape.backward();
     [&outcome, &features.grad().norm(), &prototypes.grad().norm()].map(|t| t.double_value(&[])).into()
@@ -149,7 +188,7 @@ pub fn score(scoring: &Scoring) -> Vec<f64> {
 
 /// A network with its optimiser, and the episode that it learns.
 pub struct Trainer {
-    pub model: Model,
+    pub model: Network,
     adamw: AdamW,
     tensors: Tensors,
     loss: loss::Config,
@@ -160,7 +199,7 @@ pub struct Trainer {
 impl Trainer {
     pub fn new(source: &Source, alignment: bool) -> Self {
         let config = &source.config;
-        let model = Model::new(&config.model(), Device::Cpu, SEED);
+        let model = Network::new(&config.network(), Device::Cpu, SEED);
         let trainable = weights::variables(&model.variables).into_iter().filter(|(_, v)| v.requires_grad()).collect();
         Self {
             adamw: AdamW::new(trainable, config.training.weight_decay),
@@ -188,20 +227,23 @@ impl Trainer {
 
 /// A query and an annotated support on the network's grid.
 pub struct OneShot {
-    model: Model,
+    model: Network,
+    inference: inference::Config,
     support: Tensor,
     classes: Tensor,
     query: Tensor,
 }
 
 impl OneShot {
-    pub fn new(config: &Config) -> Self {
-        let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen([32, 128, 128], index));
-        let (support, grid) = preprocess::prepare(&image, &config.preprocess);
+    pub fn new(name: &str, sizes: &Sizes) -> Self {
+        let config = configuration(name, sizes);
+        let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen(sizes.training_vox, index));
+        let (support, grid) = preprocessing::prepare(&image, &config.preprocessing);
         let classes = grid.labels(labels.voxels.view()).mapv(|label| label as u8);
-        let (query, _) = preprocess::prepare(&query, &config.preprocess);
+        let (query, _) = preprocessing::prepare(&query, &config.preprocessing);
         Self {
-            model: Model::new(&config.model(), Device::Cpu, SEED),
+            model: Network::new(&config.network(), Device::Cpu, SEED),
+            inference: config.inference.clone(),
             support: from_voxels(support.view()),
             classes: from_classes(classes.view()),
             query: from_voxels(query.view()),
@@ -211,7 +253,7 @@ impl OneShot {
     /// Features of both volumes, prototypes and scores.
     pub fn segment(&self) -> ndarray::Array4<f32> {
         let support = Shot::new(self.support.shallow_clone(), self.classes.shallow_clone());
-        let reference = self.model.reference(&[support], phantom::CLASSES.len() as i64);
-        to_channels(&self.model.predict(&self.query, &reference))
+        let scorer = inference::scorer(&self.model, &self.inference, &[support], phantom::CLASSES.len());
+        to_channels(&scorer.scores(&self.query))
     }
 }

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use ssl3d::config;
 use ssl3d::tensor::from_floats;
-use ssl3d::training::checkpoint::{About, State, read_weights};
+use ssl3d::training::checkpoint::{Provenance, State, read_weights};
 use ssl3d::weights;
 use ssl3d_fuzz::{begin, file, folder, sound};
 use std::collections::BTreeMap;
@@ -24,9 +24,9 @@ fn network() -> BTreeMap<String, Tensor> {
     ])
 }
 
-fn about() -> About {
+fn about() -> Provenance {
     let [ssl3d, fold, data] = ["0.1.0", "fold 0 of 5", "00"].map(str::to_owned);
-    About {
+    Provenance {
         ssl3d,
         config: config::load(None, &[]).expect("the compiled-in configuration is valid").to_toml(),
         fold,

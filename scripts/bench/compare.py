@@ -2,7 +2,8 @@
 """Times every stage of ssl3d side by side with the Python libraries that people use for it.
 
 The two take turns (ours, theirs, ours, theirs, ...) in processes of their own for each stage, after a warm-up;
-while one works the other sleeps. Prints Markdown. The first run installs the peers into target/bench-peers/.
+while one works the other sleeps. Prints Markdown. The first run installs the peers into target/bench-peers/. A peer
+that is not installed and cannot be is skipped, and our side is timed alone.
 
 Needs what the build of ssl3d needs, and Python 3.11 with venv. With SSL3D_CHAOS_DIR set, scans 1 and 2 of that
 folder are cut and segmented instead of generated ones.
@@ -25,7 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # nothing beside the sources
+if sys.version_info < (3, 11):
+    sys.exit(f"compare: expected Python 3.11 or newer, found {sys.version.split()[0]}; start it with another")
 
+from configuration import settings  # noqa: E402
 from environment import Fault, prepare  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +37,15 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 # Both sides have to give the same numbers in the first call, up to the order of sums in float32.
 AGREEMENT = 2e-3
 SIZES = [(37, 256, 256), (74, 256, 256), (74, 512, 256), (74, 512, 512)]
+SMALLEST_SIZES = [(8, 32, 32), (8, 64, 32)]
+
+
+# What the peers import.
+SLIC_PACKAGES = ("numpy", "nibabel", "skimage")
+QUALITY_PACKAGES = (*SLIC_PACKAGES, "safetensors", "scipy")
+TORCH_PACKAGES = ("safetensors", "torch")
+SEGMENT_PACKAGES = ("torch", "torchio", "nibabel", "skimage")
+PACKAGES = sorted({*QUALITY_PACKAGES, *TORCH_PACKAGES, *SEGMENT_PACKAGES})
 
 
 @dataclass
@@ -63,6 +76,7 @@ class Stage:
     ours: dict
     theirs: dict | None = None
     peer: str = "-"
+    packages: tuple[str, ...] = ()
     target: Target = field(default_factory=Target)
     calls: int = 1
     most_rounds: int = 100
@@ -90,6 +104,7 @@ class Row:
     theirs: Side | None = None
     ratios: list[float] = field(default_factory=list)
     verdict: str = ""
+    skipped: str = ""
 
 
 class Worker:
@@ -160,15 +175,27 @@ class Bench:
     query: Path
     threads: int
     rounds: int
+    smallest: bool
+    # Why a package of the peers cannot be used, for each that cannot.
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def why_skipped(self, packages: Iterable[str]) -> str:
+        """Empty where all of the packages are there."""
+        return "; ".join(self.missing[package] for package in packages if package in self.missing)
 
     def ours(self, order: dict, threads: int | None = None) -> Worker:
         return self._worker([self.stage], order, threads or self.threads)
 
     def theirs(self, order: dict) -> Worker:
+        order = order | {"settings": self.settings(order.get("config", "paper"))}
         return self._worker([self.python, str(ROOT / "scripts/bench/peers.py")], order, self.threads)
 
+    def settings(self, config: str) -> dict:
+        return settings(self.inputs / f"weights_{config}.safetensors")
+
     def _worker(self, command: list[str], order: dict, threads: int) -> Worker:
-        return Worker(command, order | {"threads": threads, "inputs": str(self.inputs)}, threads)
+        shared = {"threads": threads, "inputs": str(self.inputs), "smallest": self.smallest}
+        return Worker(command, order | shared, threads)
 
     def segment(self, support: Path, label: Path, query: Path, out: Path) -> list[str]:
         return [
@@ -179,7 +206,8 @@ class Bench:
 
     def slic_stage(self, k: int) -> Stage:
         order = {"stage": "slic", "k": k, "image": str(self.support)}
-        return Stage(f"slic-{k}", f"SLIC, k = {k}", order, order, "scikit-image (1 thread)", Target(ratio=10))
+        peer = "scikit-image (1 thread)"
+        return Stage(f"slic-{k}", f"SLIC, k = {k}", order, order, peer, SLIC_PACKAGES, Target(ratio=10))
 
     def stages(self) -> list[Stage]:
         image = str(self.support)
@@ -200,6 +228,7 @@ class Bench:
                 {"stage": "augment"},
                 {"stage": "augment"},
                 "TorchIO (its default threads)",
+                ("numpy", "safetensors", "torchio"),
                 Target(seconds=0.025),
                 calls=5,
                 our_threads=1,
@@ -211,6 +240,7 @@ class Bench:
                     {"stage": "alp"},
                     {"stage": "alp", "blocked": peer == "blocked"},
                     f"PyTorch, {peer}",
+                    TORCH_PACKAGES,
                     Target(seconds=0.06),
                     calls=3,
                     same_numbers=True,
@@ -218,13 +248,14 @@ class Bench:
                 for peer in ("naive", "blocked")
             ),
             Stage("episode", "data of one training step, cpu.toml", {"stage": "episode", "config": "cpu"}, calls=10),
-            Stage("step-cpu", "training step, cpu.toml", cpu, cpu, "PyTorch", same_numbers=True),
+            Stage("step-cpu", "training step, cpu.toml", cpu, cpu, "PyTorch", TORCH_PACKAGES, same_numbers=True),
             Stage(
                 "step-paper",
                 "training step, paper.toml",
                 paper,
                 paper,
                 "PyTorch",
+                TORCH_PACKAGES,
                 Target(seconds=12, megabytes=2500),
                 most_rounds=3,
                 same_numbers=True,
@@ -236,10 +267,11 @@ class Bench:
 def measure(bench: Bench, stage: Stage, calls: int) -> Row:
     say(f"{stage.name}: {stage.what}")
     rounds = min(bench.rounds, stage.most_rounds)
-    if stage.theirs is None:
+    skipped = bench.why_skipped(stage.packages)
+    if stage.theirs is None or skipped:
         with bench.ours(stage.ours, stage.our_threads) as worker:
             (ours,) = take_turns([worker], rounds, calls)
-        return finish(Row(stage.name, stage.what, stage.peer, ours), stage.target)
+        return finish(Row(stage.name, stage.what, stage.peer, ours, skipped=skipped), stage.target)
     with bench.ours(stage.ours, stage.our_threads) as our_worker, bench.theirs(stage.theirs) as their_worker:
         ours, theirs = take_turns([our_worker, their_worker], rounds, calls)
     row = finish(Row(stage.name, stage.what, stage.peer, ours, theirs), stage.target)
@@ -272,18 +304,20 @@ def agree(ours: list[float], theirs: list[float]) -> bool:
 
 def measure_segment(bench: Bench) -> Row:
     say("segment: whole process, and the imports that a Python program would begin with")
+    skipped = bench.why_skipped(SEGMENT_PACKAGES)
     with tempfile.TemporaryDirectory() as out:
-        ours = bench.segment(bench.support, bench.label, bench.query, Path(out))
-        theirs = [bench.python, "-c", "import torch, torchio, nibabel, skimage"]
-        sides = Side(), Side()
+        commands = [bench.segment(bench.support, bench.label, bench.query, Path(out))]
+        if not skipped:
+            commands.append([bench.python, "-c", f"import {', '.join(SEGMENT_PACKAGES)}"])
+        sides = [Side() for _ in commands]
         for turn in range(bench.rounds + 1):
-            for command, side in zip((ours, theirs), sides, strict=True):
+            for command, side in zip(commands, sides, strict=True):
                 seconds, peak_mb = run_process(command, bench.threads)
                 side.peak_mb = max(side.peak_mb, peak_mb)
                 if turn > 0:
                     side.seconds.append(seconds)
-    what = "`ssl3d segment`, one support, one query, cpu.toml: whole process"
-    return finish(Row("segment", what, "Python's imports alone", *sides), Target(seconds=3))
+    what = "`ssl3d segment`, one support, one query, cpu.toml with one network: whole process"
+    return finish(Row("segment", what, "Python's imports alone", *sides, skipped=skipped), Target(seconds=3))
 
 
 def run_process(command: list[str], threads: int) -> tuple[float, float]:
@@ -315,13 +349,15 @@ def compare_quality(bench: Bench, k: int) -> dict:
 
 def scale(bench: Bench) -> list[dict]:
     """Seconds at growing numbers of voxels (one abdomen, sampled ever finer), and the slope between the logarithms."""
+    sizes = SMALLEST_SIZES if bench.smallest else SIZES
     curves: dict[str, list[float]] = {}
-    for size_vox in SIZES:
+    for size_vox in sizes:
         name = "x".join(map(str, size_vox))
         image, label = (bench.inputs / f"{what}_{name}.nii.gz" for what in ("scan", "scan_label"))
         say(f"scaling: {name}")
         paths = {"image": str(image), "label": str(label)}
-        write_inputs(bench.stage, {"stage": "scan", "size_vox": size_vox, "inputs": str(bench.inputs), **paths})
+        order = {"stage": "scan", "size_vox": size_vox, **paths}
+        write_inputs(bench.stage, bench.inputs, order, bench.smallest)
         for stage in ("slic", "felzenszwalb"):
             with bench.ours({"stage": stage, "k": 400, "image": str(image)}) as worker:
                 (side,) = take_turns([worker], bench.rounds, 1)
@@ -330,12 +366,16 @@ def scale(bench: Bench) -> list[dict]:
             command = bench.segment(image, label, image, Path(out))
             seconds = [run_process(command, bench.threads)[0] for _ in range(bench.rounds)]
         curves.setdefault("segment", []).append(statistics.median(seconds))
-    voxels = [math.log(math.prod(size)) for size in SIZES]
+    voxels = [math.log(math.prod(size)) for size in sizes]
 
     def exponent(seconds: list[float]) -> float:
         return statistics.linear_regression(voxels, [math.log(s) for s in seconds]).slope
 
-    return [{"stage": stage, "seconds": seconds, "exponent": exponent(seconds)} for stage, seconds in curves.items()]
+    names = ["×".join(map(str, size)) for size in sizes]
+    return [
+        {"stage": stage, "sizes": names, "seconds": seconds, "exponent": exponent(seconds)}
+        for stage, seconds in curves.items()
+    ]
 
 
 def duration(seconds: float) -> str:
@@ -360,14 +400,15 @@ def times_table(rows: list[Row]) -> str:
     header = ["stage", "peer", "ours", "theirs", "theirs / ours", "MB ours", "MB theirs", "target"]
 
     def cells(row: Row) -> list[str]:
-        theirs = spread(row.theirs.seconds, duration) if row.theirs else "-"
+        theirs = spread(row.theirs.seconds, duration) if row.theirs else "skipped" if row.skipped else "-"
         ratios = spread(row.ratios, lambda ratio: f"{ratio:.3g}") if row.ratios else "-"
         their_memory = memory(row.theirs) if row.theirs else "-"
         ours = spread(row.ours.seconds, duration)
         return [row.what, row.peer, ours, theirs, ratios, memory(row.ours), their_memory, row.verdict]
 
     note = "Times and ratios: min / median / max. MB: peak of the process (of which the stage added)."
-    return f"{table(header, map(cells, rows))}\n\n{note}"
+    skipped = "".join(f"\n- skipped: {row.name}, {row.peer}: {row.skipped}" for row in rows if row.skipped)
+    return "\n\n".join([table(header, map(cells, rows)), note, *filter(None, [skipped.strip()])])
 
 
 def quality_table(scores: list[dict]) -> str:
@@ -383,7 +424,7 @@ def quality_table(scores: list[dict]) -> str:
 
 
 def scaling_table(curves: list[dict]) -> str:
-    header = ["stage", *("×".join(map(str, size)) for size in SIZES), "exponent"]
+    header = ["stage", *curves[0]["sizes"], "exponent"]
 
     def cells(curve: dict) -> list[str]:
         return [curve["stage"], *map(duration, curve["seconds"]), f"{curve['exponent']:.2f}"]
@@ -391,35 +432,66 @@ def scaling_table(curves: list[dict]) -> str:
     return f"{table(header, map(cells, curves))}\n\nMedian times; exponent: the slope of log time over log voxels."
 
 
-def build() -> tuple[str, str]:
-    """The paths of the binary and of our worker."""
+def build(profile: str) -> tuple[str, str]:
+    """The paths of the binary and of our worker; with a bench cargo builds the binary, too. Both share the libraries
+    that `cargo test` has built with the same profile."""
     say("building")
-    commands = [["build", "--release", "--bin", "ssl3d"], ["bench", "--bench", "stage", "--no-run"]]
-    return executable(commands[0], "ssl3d"), executable(commands[1], "stage")
-
-
-def executable(arguments: list[str], name: str) -> str:
-    command = ["cargo", *arguments, "--quiet", "--message-format=json-render-diagnostics"]
+    cargo = [os.environ.get("CARGO", "cargo"), "build", "--locked", "--quiet", f"--profile={profile}"]
+    command = [*cargo, "--bench=stage", "--message-format=json-render-diagnostics"]
     try:
         messages = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as fault:
-        raise Fault(f"cargo {arguments[0]} failed; see its message above") from fault
+        raise Fault("cargo build failed; see its message above") from fault
+    built = {}
     for message in map(json.loads, messages.splitlines()):
-        if message.get("executable") and message["target"]["name"] == name:
-            return message["executable"]
-    raise Fault(f"cargo built no {name}; does Cargo.toml still have it?")
+        if message.get("executable"):
+            built[message["target"]["name"]] = message["executable"]
+    if not {"ssl3d", "stage"} <= built.keys():
+        raise Fault(f"expected cargo to build ssl3d and stage, found {sorted(built)}; does Cargo.toml still have them?")
+    return built["ssl3d"], built["stage"]
 
 
-def write_inputs(stage: str, order: dict) -> None:
-    command = [stage, json.dumps({"threads": os.cpu_count() or 1, **order})]
+def interpreter(arguments: argparse.Namespace) -> str:
+    """The Python that has the peers, as far as they can be had."""
+    folder = TARGET / "bench-peers/venv"
+    if arguments.peers:
+        return arguments.peers
+    if arguments.smallest:  # nothing is installed for it
+        installed = folder / "bin/python"
+        return str(installed) if installed.exists() else sys.executable
+    try:
+        return str(prepare(folder))
+    except Fault as fault:
+        say(f"the peers could not be installed: {fault}")
+        return sys.executable
+
+
+def missing_packages(python: str) -> dict[str, str]:
+    """Why a package cannot be imported, for each that cannot."""
+    missing = {}
+    for package in PACKAGES:
+        try:
+            command = [python, "-c", f"import {package}"]
+            found = subprocess.run(command, check=False, capture_output=True, text=True)
+        except OSError as fault:
+            raise Fault(f"{python} does not start ({fault}); let --peers name a Python") from fault
+        if found.returncode != 0:
+            lines = found.stderr.strip().splitlines() or [f"import {package} ended with {found.returncode}"]
+            missing[package] = lines[-1]
+    return missing
+
+
+def write_inputs(stage: str, inputs: Path, order: dict, smallest: bool) -> None:
+    shared = {"threads": os.cpu_count() or 1, "inputs": str(inputs), "smallest": smallest}
+    command = [stage, json.dumps(order | shared)]
     if subprocess.run(command, check=False, env=environment(1)).returncode != 0:
         raise Fault("the inputs could not be written; see the message above")
 
 
-def scans(inputs: Path) -> tuple[Path, Path, Path]:
+def scans(inputs: Path, generated: bool) -> tuple[Path, Path, Path]:
     """Support, its label and query."""
     folder = os.environ.get("SSL3D_CHAOS_DIR")
-    if folder is None:
+    if folder is None or generated:
         return inputs / "support.nii.gz", inputs / "support_label.nii.gz", inputs / "query.nii.gz"
     chaos = Path(folder)
     paths = chaos / "image_1.nii.gz", chaos / "label_1.nii.gz", chaos / "image_2.nii.gz"
@@ -429,7 +501,7 @@ def scans(inputs: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
-def machine(threads: int) -> dict:
+def machine(threads: int, generated: bool) -> dict:
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -443,7 +515,7 @@ def machine(threads: int) -> dict:
         "cores": os.cpu_count(),
         "threads": threads,
         "commit": commit.stdout.strip(),
-        "scans": "CHAOS" if "SSL3D_CHAOS_DIR" in os.environ else "generated",
+        "scans": "CHAOS" if "SSL3D_CHAOS_DIR" in os.environ and not generated else "generated",
     }
 
 
@@ -457,6 +529,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of both sides, unless a row says otherwise (default 2)")
     parser.add_argument("--only", default="", help="rows whose names begin so, for instance slic,alp-naive,step-cpu")
     parser.add_argument("--quick", action="store_true", help="one round, without the paper's training step")
+    parser.add_argument("--smallest", action="store_true", help="one round of everything at the smallest sizes, generated: "
+                        "shows that all runs, its times mean nothing; installs no peers")
+    parser.add_argument("--peers", metavar="PYTHON", help="one that has the peers (default: one made for them)")
+    parser.add_argument("--profile", default="release", help="cargo's, to build ours with (default release)")
     parser.add_argument("--scaling", action="store_true", help="instead: ours at 1, 2, 4 and 8 times the voxels")
     parser.add_argument("--out", type=Path, help="also write everything as JSON here")
     arguments = parser.parse_args()
@@ -475,11 +551,18 @@ def compare(bench: Bench, arguments: argparse.Namespace) -> dict:
     if not stages and not wanted("segment"):
         names = ", ".join([*(stage.name for stage in bench.stages()), "segment"])
         raise Fault(f"--only {arguments.only} names no row; they are {names}")
-    rows = [measure(bench, stage, 1 if arguments.quick else stage.calls) for stage in stages]
+    once = arguments.quick or arguments.smallest
+    rows = [measure(bench, stage, 1 if once else stage.calls) for stage in stages]
     if wanted("segment"):
         rows.append(measure_segment(bench))
+    if arguments.smallest:
+        print("Smallest sizes, not those that the rows name: the times mean nothing.\n")
     print(times_table(rows))
-    quality = [compare_quality(bench, stage.ours["k"]) for stage in stages if stage.ours["stage"] == "slic"]
+    regions = [stage.ours["k"] for stage in stages if stage.ours["stage"] == "slic"]
+    skipped = bench.why_skipped(QUALITY_PACKAGES)
+    if regions and skipped:
+        print(f"- skipped: quality of SLIC, scikit-image: {skipped}")
+    quality = [] if skipped else [compare_quality(bench, k) for k in regions]
     if quality:
         print("\n" + quality_table(quality))
     return {"rows": [to_json(row) for row in rows], "quality": quality}
@@ -490,15 +573,19 @@ def to_json(row: Row) -> dict:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    folder = TARGET / "bench-peers"
-    inputs = folder / "inputs"
-    python = str(prepare(folder / "venv"))
-    binary, stage = build()
+    smallest = arguments.smallest
+    inputs = TARGET / "bench-peers" / ("inputs_smallest" if smallest else "inputs")
+    python = interpreter(arguments)
+    missing = missing_packages(python)
+    binary, stage = build(arguments.profile)
     say("writing inputs")
-    write_inputs(stage, {"stage": "inputs", "inputs": str(inputs)})
-    rounds = 1 if arguments.quick else arguments.rounds
-    bench = Bench(binary, stage, python, inputs, *scans(inputs), arguments.threads, rounds)
-    about = machine(arguments.threads)
+    write_inputs(stage, inputs, {"stage": "inputs"}, smallest)
+    rounds = 1 if arguments.quick or smallest else arguments.rounds
+    paths = scans(inputs, generated=smallest)
+    bench = Bench(binary, stage, python, inputs, *paths, arguments.threads, rounds, smallest, missing)
+    for config in ("cpu", "paper"):
+        bench.settings(config)  # before anything is timed: a key that is gone shows now, peers or none
+    about = machine(arguments.threads, generated=smallest)
     print(", ".join(f"{key} {value}" for key, value in about.items()) + "\n")
     if arguments.scaling:
         curves = scale(bench)

@@ -1,9 +1,11 @@
-"""The peers' side of compare.py, which starts it with one JSON object as its argument; the protocol is stage.rs's."""
+"""The peers' side of compare.py, which starts it with one JSON object as its argument; the protocol is stage.rs's.
+
+`settings` in that object are those of configuration.py.
+"""
 
 import json
 import sys
 import time
-import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +37,7 @@ def augment(order: dict) -> Call:
     from safetensors.numpy import load_file
 
     episode = load_file(Path(order["inputs"]) / "episode_paper.safetensors")
-    ranges = _config(order, "paper")["augment"]
-    affine, elastic, gamma = ranges["affine"], ranges["elastic"], ranges["gamma"]
+    settings = order["settings"]
     matrix = numpy.diag([*episode["spacing_mm"][::-1], 1.0])
 
     def volume(name: str) -> Any:
@@ -52,16 +53,16 @@ def augment(order: dict) -> Call:
     transform = torchio.Compose(
         [
             torchio.RandomAffine(
-                scales=tuple(affine["scales"]) * 3,
-                degrees=both_signs(affine["degrees_zyx"]),
-                translation=both_signs(affine["translation_mm"]),
+                scales=tuple(settings["scales"]) * 3,
+                degrees=both_signs(settings["degrees_zyx"]),
+                translation=both_signs(settings["translation_mm"]),
             ),
             torchio.RandomElasticDeformation(
-                num_control_points=tuple(reversed(elastic["control_points"])),
-                max_displacement=tuple(reversed(elastic["max_displacement_mm"])),
-                locked_borders=elastic["locked_borders"],
+                num_control_points=tuple(reversed(settings["control_points"])),
+                max_displacement=tuple(reversed(settings["max_displacement_mm"])),
+                locked_borders=settings["locked_borders"],
             ),
-            torchio.RandomGamma(log_gamma=tuple(gamma["log_gamma"])),
+            torchio.RandomGamma(log_gamma=tuple(settings["log_gamma"])),
         ]
     )
 
@@ -107,7 +108,7 @@ def step(order: dict) -> Call:
     name, folder = order["config"], Path(order["inputs"])
     weights = load_file(folder / f"weights_{name}.safetensors")
     episode = load_file(folder / f"episode_{name}.safetensors")
-    trainer = Trainer(_config(order, name), weights, episode, order["alignment"])
+    trainer = Trainer(order["settings"], weights, episode, order["alignment"])
     return lambda: [trainer.step()]
 
 
@@ -142,14 +143,6 @@ def score_regions(path: str, organs: str) -> dict[str, float]:
         "accuracy": float(table.max(1).sum() / regions.size),
         "recall": float(near[wanted].mean()) if wanted.any() else 1.0,
     }
-
-
-def _config(order: dict, name: str) -> dict:
-    """The resolved configuration: it stands in the metadata of the weights."""
-    from safetensors import safe_open
-
-    with safe_open(Path(order["inputs"]) / f"weights_{name}.safetensors", "numpy") as weights:
-        return tomllib.loads(json.loads(weights.metadata()["ssl3d"])["config"])
 
 
 def _read(path: str) -> tuple[Any, list[float]]:

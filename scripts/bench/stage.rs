@@ -11,12 +11,15 @@ use ndarray::Array3;
 use serde::Deserialize;
 use ssl3d::artifact;
 use ssl3d::device;
+use ssl3d::episode::Scan;
 use ssl3d::error::Result;
+use ssl3d::preprocessing;
 use ssl3d::tensor::from_voxels;
-use ssl3d::training::checkpoint::{self, About, State};
+use ssl3d::training::checkpoint::{self, Provenance, State};
+use ssl3d::training::templates;
 use ssl3d::volume::nifti;
 use ssl3d::weights;
-use stages::{SCAN_VOX, Scoring, Source, Trainer};
+use stages::{Scoring, Sizes, Source, Trainer};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +31,8 @@ struct Order {
     threads: usize,
     /// Where the generated inputs lie.
     inputs: PathBuf,
+    /// [`Sizes::SMALLEST`].
+    smallest: bool,
     #[serde(flatten)]
     stage: Stage,
 }
@@ -67,17 +72,18 @@ fn main() {
     }
 }
 
-fn run(Order { threads, inputs, stage }: Order) -> Result<()> {
+fn run(Order { threads, inputs, smallest, stage }: Order) -> Result<()> {
     device::threads::share(Some(threads));
+    let sizes = if smallest { Sizes::SMALLEST } else { Sizes::FULL };
     match stage {
-        Stage::Inputs => write_inputs(&inputs),
+        Stage::Inputs => write_inputs(&inputs, &sizes),
         Stage::Scan { size_vox, image, label } => write_scan(size_vox, 0, &image, Some(&label)),
-        stage => answer(prepare(stage)?),
+        stage => answer(prepare(stage, &sizes)?),
     }
 }
 
 /// The stage with its input, as a function of the number of the call.
-fn prepare(stage: Stage) -> Result<Box<dyn FnMut(u64) -> Outcome>> {
+fn prepare(stage: Stage, sizes: &Sizes) -> Result<Box<dyn FnMut(u64) -> Outcome>> {
     Ok(match stage {
         Stage::Inputs | Stage::Scan { .. } => unreachable!("these end before"),
         Stage::Slic { image, k } => {
@@ -89,7 +95,7 @@ fn prepare(stage: Stage) -> Result<Box<dyn FnMut(u64) -> Outcome>> {
             Box::new(move |_| Outcome::Regions(stages::felzenszwalb(&unit, spacing_mm)))
         }
         Stage::Augment => {
-            let source = Source::new(stages::configuration("paper"));
+            let source = Source::new("paper", sizes);
             let episode = source.episode(0);
             let (config, spacing_mm) = (source.config.augment, source.scan.spacing_mm);
             Box::new(move |call| {
@@ -98,15 +104,15 @@ fn prepare(stage: Stage) -> Result<Box<dyn FnMut(u64) -> Outcome>> {
             })
         }
         Stage::Alp => {
-            let scoring = Scoring::new();
+            let scoring = Scoring::new(sizes.features_vox);
             Box::new(move |_| Outcome::Numbers(stages::score(&scoring)))
         }
         Stage::Step { config, alignment } => {
-            let mut trainer = Trainer::new(&Source::new(stages::configuration(&config)), alignment);
+            let mut trainer = Trainer::new(&Source::new(&config, sizes), alignment);
             Box::new(move |_| Outcome::Numbers(vec![trainer.step()]))
         }
         Stage::Episode { config } => {
-            let source = Source::new(stages::configuration(&config));
+            let source = Source::new(&config, sizes);
             Box::new(move |call| {
                 drop(source.episode(call));
                 Outcome::Numbers(vec![])
@@ -154,13 +160,13 @@ fn answer(mut call: Box<dyn FnMut(u64) -> Outcome>) -> Result<()> {
     Ok(())
 }
 
-/// Scans to segment; episodes, weights and features on which both sides start from the same numbers.
-fn write_inputs(folder: &Path) -> Result<()> {
+/// Scans to segment; episodes, weights and features on which both sides start from the same numbers; templates.
+fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
     artifact::create_folder(folder)?;
-    write_scan(SCAN_VOX, 0, &folder.join("support.nii.gz"), Some(&folder.join("support_label.nii.gz")))?;
-    write_scan(SCAN_VOX, 1, &folder.join("query.nii.gz"), None)?;
+    write_scan(sizes.scan_vox, 0, &folder.join("support.nii.gz"), Some(&folder.join("support_label.nii.gz")))?;
+    write_scan(sizes.scan_vox, 1, &folder.join("query.nii.gz"), None)?;
     for name in ["cpu", "paper"] {
-        let source = Source::new(stages::configuration(name));
+        let source = Source::new(name, sizes);
         let episode = source.episode(0);
         let labels = |labels: &Array3<u8>| from_voxels(labels.mapv(f32::from).view());
         let spacing_mm = source.scan.spacing_mm.map(|mm| mm as f32);
@@ -172,7 +178,7 @@ fn write_inputs(folder: &Path) -> Result<()> {
             ("spacing_mm", Tensor::from_slice(&spacing_mm)),
         ];
         write_tensors(&folder.join(format!("episode_{name}.safetensors")), Vec::from(tensors))?;
-        let about = About {
+        let about = Provenance {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: source.config.to_toml(),
             fold: "none".to_owned(),
@@ -182,10 +188,22 @@ fn write_inputs(folder: &Path) -> Result<()> {
         };
         let model = Trainer::new(&source, false).model;
         checkpoint::write_weights(&folder.join(format!("weights_{name}.safetensors")), &model, &about)?;
+        let scans = template_scans(&source, sizes);
+        templates::write(folder, &scans, scans.len(), &about)?;
     }
-    let Scoring { features, prototypes, gradient } = Scoring::new();
+    let Scoring { features, prototypes, gradient } = Scoring::new(sizes.features_vox);
     let tensors = [("features", features), ("prototypes", prototypes), ("gradient", gradient)];
     write_tensors(&folder.join("alp.safetensors"), Vec::from(tensors))
+}
+
+/// As many scans as the configuration has templates, none of them the support or the query.
+fn template_scans(source: &Source, sizes: &Sizes) -> Vec<Scan> {
+    let scan = |index: usize| {
+        let (image, _) = stages::abdomen(sizes.training_vox, index);
+        let (image, _) = preprocessing::prepare(&image, &source.config.preprocessing);
+        Scan { id: index.to_string(), image, ..source.scan.clone() }
+    };
+    (2..).take(source.config.prediction.templates).map(scan).collect()
 }
 
 fn write_tensors(path: &Path, tensors: Vec<(&str, Tensor)>) -> Result<()> {

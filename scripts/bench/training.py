@@ -19,24 +19,21 @@ def similarity(queries: Tensor, prototypes: Tensor, alpha: float) -> Tensor:
 
 
 class Trainer:
-    def __init__(self, config: dict, weights: dict[str, Tensor], episode: dict[str, Tensor], alignment: bool) -> None:
-        expected = {"method": "alp", "train_classes": "joint"}
-        found = {"method": config["prototypes"]["method"], "train_classes": config["prediction"]["train_classes"]}
-        if found != expected:
-            raise ValueError(f"the peer knows {expected} only, the configuration has {found}")
-        self.window = tuple(config["prototypes"]["train_window"]["size"])
-        self.threshold = config["prototypes"]["threshold"]
-        self.alpha = config["prediction"]["alpha"]
-        self.loss = config["loss"]
+    """`settings` are those of configuration.py."""
+
+    def __init__(self, settings: dict, weights: dict[str, Tensor], episode: dict[str, Tensor], alignment: bool) -> None:
+        self.settings = settings
+        self.window = tuple(settings["window"])
+        self.threshold = settings["threshold"]
+        self.alpha = settings["alpha"]
         self.alignment = alignment
-        self.network = UNet3D(config["features"]).train()
+        self.network = UNet3D(settings).train()
         self.network.load_state_dict(weights)
-        training = config["training"]
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(),
-            lr=training["learning_rate"],
+            lr=settings["learning_rate"],
             betas=(0.9, 0.999),
-            weight_decay=training["weight_decay"],
+            weight_decay=settings["weight_decay"],
         )
         self.images = torch.cat([episode["support_image"], episode["query_image"]])  # (2, 1, D, H, W)
         self.support = episode["support_labels"][0, 0].long()  # (D, H, W)
@@ -54,7 +51,7 @@ class Trainer:
             predicted, truth, found = self._present(scores.argmax(1)[0])
             if found > 0:
                 swapped = self._loss(self._scores(of_query, predicted, of_support, found), truth)
-                loss = loss + self.loss["alignment_weight"] * swapped
+                loss = loss + self.settings["alignment_weight"] * swapped
         loss.backward()
         torch.nn.utils.get_total_norm([p.grad for p in self.network.parameters()]).item()
         self.optimiser.step()
@@ -83,16 +80,16 @@ class Trainer:
     def _loss(self, scores: Tensor, truth: Tensor) -> Tensor:
         count = scores.shape[1] - 1
         total = scores.new_zeros(())
-        if self.loss["dice_weight"] > 0.0:
+        if self.settings["dice_weight"] > 0.0:
             p = scores.softmax(1)[:, 1:]
             y = functional.one_hot(truth, count + 1).permute(3, 0, 1, 2)[None][:, 1:].float()
             dice = (2 * (p * y).sum((2, 3, 4)) + 1) / (p.sum((2, 3, 4)) + y.sum((2, 3, 4)) + 1)
-            total = total + self.loss["dice_weight"] * (1 - dice.mean())
-        if self.loss["cross_entropy_weight"] > 0.0:
+            total = total + self.settings["dice_weight"] * (1 - dice.mean())
+        if self.settings["cross_entropy_weight"] > 0.0:
             weight = scores.new_ones(count + 1)
-            weight[0] = self.loss["background_weight"]
+            weight[0] = self.settings["background_weight"]
             entropy = functional.cross_entropy(scores, truth[None], weight)
-            total = total + self.loss["cross_entropy_weight"] * entropy
+            total = total + self.settings["cross_entropy_weight"] * entropy
         return total
 
     def _present(self, predicted: Tensor) -> tuple[Tensor, Tensor, int]:

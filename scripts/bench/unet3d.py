@@ -34,13 +34,13 @@ class Double(nn.Module):
 
 
 class UNet3D(nn.Module):
-    """`config` is the section [features] of a configuration."""
+    """`settings` are those of configuration.py."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, settings: dict) -> None:
         super().__init__()
-        levels, norm, last = config["levels"], config["norm"], config["output_level"]
-        channels = [config["f_maps"] << level for level in range(levels)]
-        poolings = [None, *config["pooling"]]
+        levels, norm, last = settings["levels"], settings["norm"], settings["output_level"]
+        channels = [settings["f_maps"] << level for level in range(levels)]
+        poolings = [None, *settings["pooling"]]
         inputs = [1, *channels]
         self.encoders = nn.ModuleList(
             Double(inputs[level], max(channels[level] // 2, inputs[level]), channels[level], norm, poolings[level])
@@ -50,7 +50,7 @@ class UNet3D(nn.Module):
             Double(channels[level] + channels[level + 1], channels[level], channels[level], norm)
             for level in reversed(range(last, levels - 1))
         )
-        self.final_conv = nn.Conv3d(channels[last], config["output_channels"], 1)
+        self.final_conv = nn.Conv3d(channels[last], settings["output_channels"], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []

@@ -95,7 +95,7 @@ def main():
             nib.save(nib.Nifti1Image(image, affine), folder / f"data/image_{index}.nii.gz")
             nib.save(nib.Nifti1Image(label, affine), folder / f"data/label_{index}.nii.gz")
         (folder / "random.toml").write_text(
-            '[supervision]\nsource = "none"\n[preprocess]\nsize_vox = [8, 24, 24]\n'
+            '[supervision]\nsource = "none"\n[preprocessing]\nsize_vox = [8, 24, 24]\n'
             "[features]\nf_maps = 4\nlevels = 2\npooling = [[1, 2, 2]]\noutput_channels = 4\n"
             "[prototypes]\ntest_window = { size = [2, 4, 4] }\n"
         )

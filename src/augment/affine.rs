@@ -5,20 +5,25 @@ use crate::error::Result;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.affine]`.
+/// Section `[augment.affine]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Probability of the transform.
     pub probability: f64,
-    /// Range of the factor, drawn for each axis; above 1 the content grows.
+    /// Range of the scale factor, drawn for each axis; above 1 the content grows.
     pub scales: [f64; 2],
-    /// Largest angle about the z, y and x axis; the sign is drawn.
+    /// Largest angle about the z, y and x axis in degrees; the sign is drawn.
     pub degrees_zyx: [f64; 3],
-    /// Largest shift along z, y, x; the sign is drawn.
+    /// Largest shift along z, y, x in millimetres; the sign is drawn.
     pub translation_mm: [f64; 3],
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.affine.probability", self.probability)?;
         check_range("augment.affine.scales", self.scales, 0.01)?;
@@ -26,6 +31,7 @@ impl Config {
         check_extent("augment.affine.translation_mm", self.translation_mm)
     }
 
+    /// Draws scales, angles and shifts.
     pub fn draw(&self, rng: &mut impl Rng) -> Affine {
         Affine {
             scales: std::array::from_fn(|_| uniform(rng, self.scales)),
@@ -39,20 +45,24 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Affine {
+    /// Scale factors.
     pub scales: [f32; 3],
+    /// Angles about the axes in degrees.
     pub degrees_zyx: [f32; 3],
+    /// Shifts in millimetres.
     pub translation_mm: [f32; 3],
 }
 
 impl Affine {
+    /// The transform that changes nothing.
     pub const IDENTITY: Self = Self { scales: [1.0; 3], degrees_zyx: [0.0; 3], translation_mm: [0.0; 3] };
 
-    /// The backward map in millimetres from the centre of the image: content that ends up at q came from
-    /// `matrix · q - shift`, both in z y x order.
+    /// The backward map in millimetres from the centre of the image: content at q in the output comes from `matrix · q
+    /// - shift`, both in z y x order.
     ///
-    /// Forward, a point at p from the centre goes to q = S (R p + t), with S = diag(scales), t the translation
-    /// and R = Rz Rx Ry, right-handed rotations about the axes of the RAS+ frame. So p = R⁻¹ (S⁻¹ q - t). That
-    /// is what `torchio.Affine` does (ITK's Euler angles in their default order inside a composite that scales last).
+    /// Forward, a point at p from the centre goes to q = S (R p + t), with S = diag(scales), t the translation and R =
+    /// Rz Rx Ry, right-handed rotations about the axes of the RAS+ frame. So p = R⁻¹ (S⁻¹ q - t). `torchio.Affine` does
+    /// the same (ITK's Euler angles in their default order inside a composite that scales last).
     pub fn backward(&self) -> ([[f64; 3]; 3], [f64; 3]) {
         let radians = self.degrees_zyx.map(|d| f64::from(d).to_radians());
         let [(sz, cz), (sy, cy), (sx, cx)] = radians.map(f64::sin_cos);

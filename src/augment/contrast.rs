@@ -1,7 +1,7 @@
-//! Another contrast between tissues: a random curve through the intensities, as the 1x1x1 case of global intensity
-//! non-linear augmentation (Ouyang et al. 2022, "Causality-inspired single-source domain generalization") and of
-//! the intensity curves of Models Genesis (Zhou et al. 2019). The same organ is bright in one scan and dark in the next;
-//! a network that has seen only one scan against itself does not know that.
+//! Random change of the contrast between tissues: a random curve through the intensities, as the 1x1x1 case of global
+//! intensity non-linear augmentation (Ouyang et al. 2022, "Causality-inspired single-source domain generalization") and
+//! of the intensity curves of Models Genesis (Zhou et al. 2019). The same organ is bright in one scan and dark in the
+//! next; training pairs of one scan and its own transform do not show this otherwise.
 
 use super::{check_probability, check_range, uniform};
 use crate::error::{Error, Result};
@@ -9,18 +9,23 @@ use ndarray::Array3;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.contrast]`.
+/// Section `[augment.contrast]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Probability of the transform.
     pub probability: f64,
-    /// Points of the curve, evenly spaced from the image's lowest to its highest intensity.
+    /// Number of points of the curve, 2 to 64, evenly spaced from the image's lowest to its highest intensity.
     pub knots: usize,
-    /// Range of the share of the random curve; the rest is the intensity itself. 0 changes nothing.
+    /// Range of the weight of the random curve, 0 to 1; the rest is the identity. 0 leaves the image unchanged.
     pub blend: [f64; 2],
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.contrast.probability", self.probability)?;
         check_range("augment.contrast.blend", self.blend, 0.0)?;
@@ -39,24 +44,27 @@ impl Config {
         Ok(())
     }
 
+    /// Draws the curve and its weight.
     pub fn draw(&self, rng: &mut impl Rng) -> Contrast {
         let blend = uniform(rng, self.blend);
         Contrast { curve: (0..self.knots).map(|_| rng.random::<f32>()).collect(), blend }
     }
 }
 
-/// v -> (1 - blend) v + blend r(v), brought back to the mean and the standard deviation of before; r runs linearly
-/// through `curve`, whose 0 and 1 are the image's lowest and highest intensity. It may rise and fall: tissues change
-/// their order.
+/// v -> (1 - blend) v + blend r(v), scaled to the mean and the standard deviation of before; r is linear between the
+/// points of `curve`, where 0 and 1 are the image's lowest and highest intensity. The curve may rise and fall, so
+/// tissues can change their order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contrast {
-    /// At least two values.
+    /// Values of the curve from 0 to 1; at least two.
     pub curve: Vec<f32>,
+    /// Weight of the curve, 0 to 1.
     pub blend: f32,
 }
 
 impl Contrast {
+    /// Applies the curve to an image `[z, y, x]`; a constant image stays unchanged.
     pub fn apply(&self, image: &mut Array3<f32>) {
         let (low, high) = image.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
         if low >= high || self.blend == 0.0 {
@@ -79,7 +87,7 @@ impl Contrast {
     }
 }
 
-/// Mean and standard deviation, sums in float64 and in order.
+/// Mean and standard deviation; sums are in float64 and in order.
 fn moments(image: &Array3<f32>) -> (f64, f64) {
     let count = image.len() as f64;
     let mean = image.iter().map(|&v| f64::from(v)).sum::<f64>() / count;

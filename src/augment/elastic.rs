@@ -1,5 +1,5 @@
-//! Random smooth deformation, as TorchIO's `RandomElasticDeformation`: displacements on a coarse grid of
-//! control points, interpolated by uniform cubic B-splines (ITK's `BSplineTransform`).
+//! Random smooth deformation, as TorchIO's `RandomElasticDeformation`: displacements on a coarse grid of control
+//! points, interpolated by uniform cubic B-splines (ITK's `BSplineTransform`).
 
 use super::{check_extent, check_probability, uniform};
 use crate::error::{Error, Result};
@@ -7,21 +7,26 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Section `[augment.elastic]`.
+/// Section `[augment.elastic]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Probability of the transform.
     pub probability: f64,
-    /// Control points along z, y, x, the outermost beyond the image; at least 4.
+    /// Number of control points along z, y, x, the outermost beyond the image; at least 4.
     pub control_points: [usize; 3],
     /// Largest displacement of a control point along z, y, x; the sign is drawn.
     pub max_displacement_mm: [f64; 3],
-    /// Outermost layers of control points, on every side, that stay where they are: 0, 1 or 2. TorchIO's
-    /// documentation says the same, its code leaves the two z sides free.
+    /// Outermost layers of control points, on every side, that do not move: 0, 1 or 2. TorchIO's documentation says the
+    /// same, but its code leaves the two z sides free.
     pub locked_borders: usize,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.elastic.probability", self.probability)?;
         check_extent("augment.elastic.max_displacement_mm", self.max_displacement_mm)?;
@@ -46,7 +51,7 @@ impl Config {
     }
 
     /// Whether the image may fold over itself: some displacement may exceed half the control spacing, which is
-    /// TorchIO's condition for its warning. Not a fault: TorchIO's defaults meet it on small images.
+    /// TorchIO's condition for its warning. This is not an error: TorchIO's defaults meet it on small images.
     pub fn may_fold(&self, shape_vox: [usize; 3], spacing_mm: [f64; 3]) -> bool {
         (0..3).any(|axis| {
             let domain_mm = (shape_vox[axis] as f64 + 2.0 * MARGIN_VOX) * spacing_mm[axis];
@@ -55,6 +60,7 @@ impl Config {
         })
     }
 
+    /// Draws the displacement of each control point.
     pub fn draw(&self, rng: &mut impl Rng) -> Elastic {
         let [nz, ny, nx] = self.control_points;
         let mut displacement_mm = Vec::with_capacity(nz * ny * nx);
@@ -76,20 +82,20 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Elastic {
-    /// Along z, y, x.
+    /// Number of control points along z, y, x.
     pub control_points: [usize; 3],
-    /// Of each control point, in z y x order and with z y x components, along the RAS+ axes. TorchIO hands
-    /// its points to ITK as they are, so there x and y (index and component) run towards Left and Posterior.
+    /// Displacement of each control point, in z y x order and with z y x components, along the RAS+ axes. TorchIO
+    /// passes its points to ITK unchanged, so there x and y (index and component) run towards Left and Posterior.
     pub displacement_mm: Vec<[f32; 3]>,
 }
 
-/// Of the spline.
+/// Degree of the spline.
 const DEGREE: usize = 3;
 /// ITK's `BSplineTransformInitializer` widens the image by an eighth of a voxel on each side.
 const MARGIN_VOX: f64 = 0.125;
 
-/// A deformation prepared for a voxel grid, evaluated row by row along x:
-/// d(z, y, x) = sum over i, j, k of B_i(z) B_j(y) B_k(x) c_ijk, with at most four terms on each axis.
+/// A deformation prepared for a voxel grid, evaluated row by row along x: d(z, y, x) = sum over i, j, k of B_i(z)
+/// B_j(y) B_k(x) c_ijk, with at most four terms on each axis.
 pub struct Field {
     control_points: [usize; 3],
     /// Control values with three components each, in voxels and mapped by `linear`.
@@ -104,7 +110,8 @@ pub struct Field {
 type Taps = (usize, [f32; 4]);
 
 impl Field {
-    /// `linear` (z y x, in voxels) is applied to the control values, and so to every displacement.
+    /// Prepares a deformation. `linear` (z y x, in voxels) is applied to the control values, and so to every
+    /// displacement.
     pub fn new(elastic: &Elastic, shape_vox: [usize; 3], spacing_mm: [f64; 3], linear: &[[f64; 3]; 3]) -> Self {
         let n = elastic.control_points;
         assert_eq!(elastic.displacement_mm.len(), n.iter().product::<usize>(), "one displacement a control point");
@@ -129,7 +136,7 @@ impl Field {
         }
     }
 
-    /// Weighs the control values of slice `z` into one plane of `[y, x]` control values.
+    /// The control values `[y, x]` of slice `z`: weighted sums of those of the volume.
     pub fn plane(&self, z: usize) -> Vec<[f32; 3]> {
         let [_, ny, nx] = self.control_points;
         weigh(&self.values, ny * nx, &self.along_z[z])
@@ -152,7 +159,7 @@ impl Field {
     }
 }
 
-/// Sums four consecutive blocks of `size` control values with their weights.
+/// The weighted sum of four consecutive blocks of `size` control values.
 fn weigh(values: &[[f32; 3]], size: usize, (first, weights): &Taps) -> Vec<[f32; 3]> {
     let mut sum = vec![[0.0; 3]; size];
     for (block, weight) in values[first * size..].chunks_exact(size).zip(weights) {

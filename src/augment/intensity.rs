@@ -8,55 +8,71 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.gamma]`.
+/// Section `[augment.gamma]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GammaConfig {
+    /// Probability of the transform.
     pub probability: f64,
     /// Range of ln gamma.
     pub log_gamma: [f64; 2],
 }
 
-/// Section `[augment.bias_field]`.
+/// Section `[augment.bias_field]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BiasFieldConfig {
+    /// Probability of the transform.
     pub probability: f64,
     /// Range of each polynomial coefficient.
     pub coefficients: [f64; 2],
+    /// Order of the polynomial, 0 to 6.
     pub order: usize,
 }
 
-/// Section `[augment.blur]`.
+/// Section `[augment.blur]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlurConfig {
+    /// Probability of the transform.
     pub probability: f64,
-    /// Range of the standard deviation, drawn for each axis.
+    /// Range of the standard deviation in millimetres, drawn for each axis.
     pub std_mm: [f64; 2],
 }
 
-/// Section `[augment.noise]`.
+/// Section `[augment.noise]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseConfig {
+    /// Probability of the transform.
     pub probability: f64,
+    /// Range of the mean, in the unit of the image.
     pub mean: [f64; 2],
+    /// Range of the standard deviation, in the unit of the image.
     pub std: [f64; 2],
 }
 
 impl GammaConfig {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.gamma.probability", self.probability)?;
         check_range("augment.gamma.log_gamma", self.log_gamma, f64::NEG_INFINITY)
     }
 
+    /// Draws gamma, log-uniform.
     pub fn draw(&self, rng: &mut impl Rng) -> Gamma {
         Gamma { gamma: uniform(rng, self.log_gamma).exp() }
     }
 }
 
 impl BiasFieldConfig {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.bias_field.probability", self.probability)?;
         check_range("augment.bias_field.coefficients", self.coefficients, f64::NEG_INFINITY)?;
@@ -66,6 +82,7 @@ impl BiasFieldConfig {
         Err(Error::invalid("augment.bias_field.order", "0 to 6", self.order.to_string(), "3 is smooth enough"))
     }
 
+    /// Draws all coefficients of the polynomial.
     pub fn draw(&self, rng: &mut impl Rng) -> BiasField {
         let terms = exponents(self.order).count();
         BiasField { order: self.order, coefficients: (0..terms).map(|_| uniform(rng, self.coefficients)).collect() }
@@ -73,51 +90,66 @@ impl BiasFieldConfig {
 }
 
 impl BlurConfig {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.blur.probability", self.probability)?;
         check_range("augment.blur.std_mm", self.std_mm, 0.0)
     }
 
+    /// Draws the standard deviation along each axis.
     pub fn draw(&self, rng: &mut impl Rng) -> Blur {
         Blur { std_mm: std::array::from_fn(|_| uniform(rng, self.std_mm)) }
     }
 }
 
 impl NoiseConfig {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.noise.probability", self.probability)?;
         check_range("augment.noise.mean", self.mean, f64::NEG_INFINITY)?;
         check_range("augment.noise.std", self.std, 0.0)
     }
 
+    /// Draws mean, standard deviation and the seed of the voxels.
     pub fn draw(&self, rng: &mut impl Rng) -> Noise {
         Noise { mean: uniform(rng, self.mean), std: uniform(rng, self.std), seed: rng.random() }
     }
 }
 
-/// v -> sign(v) |v|^gamma.
+/// A gamma curve: v -> sign(v) |v|^gamma.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gamma {
+    /// The exponent.
     pub gamma: f32,
 }
 
 impl Gamma {
+    /// Applies the curve to every voxel.
     pub fn apply(&self, image: &mut Array3<f32>) {
         image.par_mapv_inplace(|v| v.abs().powf(self.gamma).copysign(v));
     }
 }
 
-/// v -> v exp(sum over i + j + k <= order of c_ijk x^i y^j z^k), with x, y, z from -1 to 1 across the image.
+/// A multiplicative bias field: v -> v exp(sum over i + j + k <= order of c_ijk x^i y^j z^k), with x, y, z from -1 to 1
+/// across the image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BiasField {
+    /// Order of the polynomial.
     pub order: usize,
-    /// In TorchIO's order: the exponent of z runs fastest, that of x slowest.
+    /// Coefficients in TorchIO's order: the exponent of z runs fastest, that of x slowest.
     pub coefficients: Vec<f32>,
 }
 
 impl BiasField {
+    /// Multiplies an image `[z, y, x]` by the field.
     pub fn apply(&self, image: &mut Array3<f32>) {
         let (nz, ny, nx) = image.dim();
         let powers = |n: usize, i: usize| {
@@ -142,20 +174,21 @@ impl BiasField {
     }
 }
 
-/// (x, y, z) exponents with a sum of at most `order`.
+/// Exponents (x, y, z) with a sum of at most `order`.
 fn exponents(order: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..=order).flat_map(move |i| (0..=order - i).flat_map(move |j| (0..=order - i - j).map(move |k| (i, j, k))))
 }
 
-/// Gaussian blur, cut at four standard deviations, the image mirrored at its border (SciPy's `gaussian_filter`).
+/// Gaussian blur, cut at four standard deviations, with the image mirrored at its border (SciPy's `gaussian_filter`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Blur {
-    /// Along z, y, x.
+    /// Standard deviation along z, y, x.
     pub std_mm: [f32; 3],
 }
 
 impl Blur {
+    /// Blurs an image `[z, y, x]` with voxels of `spacing_mm`.
     pub fn apply(&self, image: &mut Array3<f32>, spacing_mm: [f64; 3]) {
         for (axis, voxel_mm) in spacing_mm.into_iter().enumerate() {
             let kernel = gaussian(f64::from(self.std_mm[axis]) / voxel_mm);
@@ -184,22 +217,26 @@ fn gaussian(std_vox: f64) -> Vec<f32> {
     weights.iter().map(|w| (w / sum) as f32).collect()
 }
 
-/// d c b a | a b c d | d c b a
+/// The index within 0..n that mirroring gives: d c b a | a b c d | d c b a.
 fn mirrored(i: isize, n: isize) -> usize {
     let i = i.rem_euclid(2 * n);
     i.min(2 * n - 1 - i) as usize
 }
 
-/// v -> v + mean + std · N(0, 1), independent for each voxel.
+/// Normal noise: v -> v + mean + std · N(0, 1), independent for each voxel.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Noise {
+    /// Mean, in the unit of the image.
     pub mean: f32,
+    /// Standard deviation, in the unit of the image.
     pub std: f32,
+    /// Seed of the voxels' random numbers.
     pub seed: u64,
 }
 
 impl Noise {
+    /// Adds the noise to an image `[z, y, x]`; the result does not depend on the number of threads.
     pub fn apply(&self, image: &mut Array3<f32>) {
         image.outer_iter_mut().into_par_iter().enumerate().for_each(|(z, mut plane)| {
             let mut rng = rng::stream(self.seed, "noise", z as u64);

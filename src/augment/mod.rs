@@ -1,9 +1,9 @@
-//! Random transforms with the meaning and the parameter names of TorchIO 1.2.
+//! Random transforms of images and label maps, with the meaning and the parameter names of TorchIO 1.2.
 //!
-//! Drawing is split from applying: [`draw`] turns a [`Config`] into [`Params`], which say exactly what
-//! happens and can be kept and replayed; [`apply`] does it. The order is that of a TorchIO `Compose`:
-//! flip, affine, elastic (one resampling, [`spatial`]), then bias field, blur, contrast, gamma, noise ([`intensity`]);
-//! [`contrast`] is not TorchIO's. [`shifts`], which need the supervoxels of the image, come before all of these.
+//! Drawing is separate from applying: [`draw`] turns a [`Config`] into [`Params`], which determine the transform and
+//! can be stored and replayed; [`apply`] applies them. The order is that of a TorchIO `Compose`: flip, affine, elastic
+//! (one resampling, [`spatial`]), then bias field, blur, contrast, gamma, noise ([`intensity`]). [`contrast`] and
+//! [`shifts`] are not part of TorchIO. Shifts need the supervoxels of the image and are applied before all others.
 //!
 //! Arrays are `[z, y, x]` in the canonical frame and triples are in z y x order; TorchIO's are x y z.
 
@@ -20,19 +20,29 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Section `[augment]`.
+/// Section `[augment]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The side of an episode that is transformed.
     pub apply_to: ApplyTo,
+    /// Scaling, rotation and translation.
     pub affine: affine::Config,
+    /// Elastic deformation.
     pub elastic: elastic::Config,
+    /// Gamma curve.
     pub gamma: intensity::GammaConfig,
+    /// Normal noise.
     pub noise: intensity::NoiseConfig,
+    /// Smooth multiplicative bias field.
     pub bias_field: intensity::BiasFieldConfig,
+    /// Gaussian blur.
     pub blur: intensity::BlurConfig,
+    /// Random intensity curve.
     pub contrast: contrast::Config,
-    pub supervoxels: shifts::Config,
+    /// Intensity shifts of single supervoxels.
+    pub supervoxel_intensity: shifts::Config,
+    /// Reversal of axes.
     pub flip: spatial::FlipConfig,
 }
 
@@ -40,15 +50,21 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApplyTo {
+    /// The query.
     Query,
+    /// The support.
     Support,
-    /// Both, each with parameters of its own.
+    /// Both sides, each with its own parameters.
     Both,
     /// One of the two, drawn for each episode.
     Either,
 }
 
 impl Config {
+    /// Checks the values of the section and its subsections.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         self.affine.check()?;
         self.elastic.check()?;
@@ -57,38 +73,46 @@ impl Config {
         self.bias_field.check()?;
         self.blur.check()?;
         self.contrast.check()?;
-        self.supervoxels.check()?;
+        self.supervoxel_intensity.check()?;
         self.flip.check()
     }
 
-    /// What is drawn from once this share of the training lies behind.
+    /// The section as it applies after the fraction `share` of the training: without supervoxel shifts once that
+    /// exceeds `augment.supervoxel_intensity.until`.
     pub fn after(&self, share: f64) -> Cow<'_, Self> {
-        if share < self.supervoxels.until || self.supervoxels.probability == 0.0 {
+        if share < self.supervoxel_intensity.until || self.supervoxel_intensity.probability == 0.0 {
             return Cow::Borrowed(self);
         }
         Cow::Owned(Self {
-            supervoxels: shifts::Config { probability: 0.0, ..self.supervoxels.clone() },
+            supervoxel_intensity: shifts::Config { probability: 0.0, ..self.supervoxel_intensity.clone() },
             ..self.clone()
         })
     }
 }
 
-/// What one application does. The numbers are `f32`, so that any text format gives them back bit for bit.
+/// Parameters of one drawn transform. The numbers are `f32`, so that any text format restores them bit for bit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
     /// Axes (z, y, x) to reverse.
     pub flip: [bool; 3],
+    /// Scaling, rotation and translation, if drawn.
     pub affine: Option<affine::Affine>,
+    /// Elastic deformation, if drawn.
     pub elastic: Option<elastic::Elastic>,
+    /// Bias field, if drawn.
     pub bias_field: Option<intensity::BiasField>,
+    /// Blur, if drawn.
     pub blur: Option<intensity::Blur>,
+    /// Intensity curve, if drawn.
     pub contrast: Option<contrast::Contrast>,
+    /// Gamma curve, if drawn.
     pub gamma: Option<intensity::Gamma>,
+    /// Noise, if drawn.
     pub noise: Option<intensity::Noise>,
 }
 
-/// Draws what to do; each transform occurs with its own probability.
+/// Draws the parameters of a transform; each part occurs with its own probability.
 pub fn draw(rng: &mut impl Rng, config: &Config) -> Params {
     Params {
         flip: config.flip.draw(rng),
@@ -102,11 +126,21 @@ pub fn draw(rng: &mut impl Rng, config: &Config) -> Params {
     }
 }
 
-/// Transforms an image (linear interpolation, padded with its minimum) and its label map (nearest, padded
+/// Transforms an image (linear interpolation, padded with its minimum) and its label map (nearest neighbour, padded
 /// with 0), both `[z, y, x]` with voxels of `spacing_mm`. The result depends on the arguments alone.
 ///
 /// # Panics
 /// The shapes differ.
+///
+/// ```
+/// use ssl3d::augment::{Params, apply};
+/// let image = ndarray::arr3(&[[[1.0f32, 2.0, 3.0]]]);
+/// let labels = ndarray::arr3(&[[[0u8, 0, 1]]]);
+/// let params = Params { flip: [false, false, true], ..Params::default() };
+/// let (moved, moved_labels) = apply(&params, &image, &labels, [1.0; 3]);
+/// assert_eq!(moved, ndarray::arr3(&[[[3.0, 2.0, 1.0]]]));
+/// assert_eq!(moved_labels, ndarray::arr3(&[[[1, 0, 0]]]));
+/// ```
 pub fn apply<L>(
     params: &Params,
     image: &Array3<f32>,
@@ -139,12 +173,13 @@ fn occurs(rng: &mut impl Rng, probability: f64) -> bool {
     rng.random::<f64>() < probability
 }
 
-/// The same without a draw where the answer is known: what came later than the recorded traces must not shift them.
+/// Draws whether a transform occurs, and consumes no random number at probability 0: transforms that were added later
+/// must not shift the draws of recorded trainings.
 fn may_occur(rng: &mut impl Rng, probability: f64) -> bool {
     probability > 0.0 && occurs(rng, probability)
 }
 
-/// Uniform in `[low, high]`.
+/// A uniform number in `[low, high]`.
 fn uniform(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f32 {
     (low + (high - low) * rng.random::<f64>()) as f32
 }
@@ -156,7 +191,7 @@ fn check_probability(at: &str, probability: f64) -> Result<()> {
     Err(Error::invalid(at, "a probability from 0 to 1", probability.to_string(), "0 switches the transform off"))
 }
 
-/// `[low, high]` with finite ends in order and nothing below `least`.
+/// Checks that `[low, high]` is finite, in order and not below `least`.
 fn check_range(at: &str, range: [f64; 2], least: f64) -> Result<()> {
     let [low, high] = range;
     if low.is_finite() && high.is_finite() && least <= low && low <= high {
@@ -166,7 +201,7 @@ fn check_range(at: &str, range: [f64; 2], least: f64) -> Result<()> {
     Err(Error::invalid(at, format!("[low, high] in this order{bound}"), format!("{range:?}"), "set both ends"))
 }
 
-/// Three half-widths, zero or more.
+/// Checks three half-widths, 0 or more.
 fn check_extent(at: &str, extent: [f64; 3]) -> Result<()> {
     if extent.iter().all(|v| v.is_finite() && *v >= 0.0) {
         return Ok(());
@@ -215,7 +250,7 @@ mod tests {
         probability = 1.0
         knots = 6
         blend = [0.0, 0.7]
-        [supervoxels]
+        [supervoxel_intensity]
         probability = 1.0
         std = [0.0, 3.0]
         until = 0.7
@@ -243,8 +278,8 @@ mod tests {
             ("locked_borders = 2", "locked_borders = 3", "augment.elastic.locked_borders"),
             ("std_mm = [0.0, 2.0]", "std_mm = [-1.0, 2.0]", "augment.blur.std_mm"),
             ("blend = [0.0, 0.7]", "blend = [0.0, 1.7]", "augment.contrast.blend"),
-            ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxels.std"),
-            ("until = 0.7", "until = 1.1", "augment.supervoxels.until"),
+            ("std = [0.0, 3.0]", "std = [0.0, -3.0]", "augment.supervoxel_intensity.std"),
+            ("until = 0.7", "until = 1.1", "augment.supervoxel_intensity.until"),
             ("probability = 0.5", "probability = 1.5", "augment.flip.probability"),
         ] {
             let config: Config = toml::from_str(&BASE.replace(from, to)).unwrap();
@@ -257,13 +292,13 @@ mod tests {
     #[test]
     fn after_their_share_of_the_training_supervoxels_keep_their_brightness_and_all_else_stays() {
         let mut config = config();
-        config.supervoxels.probability = 0.5;
+        config.supervoxel_intensity.probability = 0.5;
         assert_eq!(*config.after(0.0), config);
         assert_eq!(*config.after(0.69), config);
         let late = config.after(0.7).into_owned();
-        assert_eq!(late.supervoxels.probability, 0.0);
+        assert_eq!(late.supervoxel_intensity.probability, 0.0);
         assert_ne!(late, config);
-        config.supervoxels.probability = 0.0;
+        config.supervoxel_intensity.probability = 0.0;
         assert_eq!(late, config);
     }
 

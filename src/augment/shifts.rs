@@ -1,7 +1,7 @@
-//! Other intensities of single supervoxels: each brighter or darker by a number of its own, as if it were another tissue. What
-//! SynthSeg (Billot et al. 2023) does with the labels of organs, to learn what does not hang on a contrast, is done here with
-//! supervoxels, and so without a label: a network that has seen this finds the dark spleen of one scan by the bright one
-//! of another.
+//! Random intensity shifts of single supervoxels: each supervoxel becomes brighter or darker by its own random number,
+//! as if it were another tissue. SynthSeg (Billot et al. 2023) does this with the labels of organs, so that a network
+//! learns features that do not depend on a contrast; supervoxels need no labels. A network that is trained with such
+//! shifts finds the dark spleen of one scan from the bright spleen of another.
 
 use super::{check_probability, check_range};
 use crate::error::{Error, Result};
@@ -10,32 +10,37 @@ use ndarray::{Array3, ArrayView3};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.supervoxels]`.
+/// Section `[augment.supervoxel_intensity]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Probability that an image is shifted.
     pub probability: f64,
-    /// Range of the standard deviation of the shifts, in the unit of the image; on z-scored volumes standard deviations of the
-    /// scan. One is drawn for all supervoxels of an image.
+    /// Range of the standard deviation of the shifts, in the unit of the image; on z-scored volumes this is the
+    /// standard deviation of the scan. One value is drawn for all supervoxels of an image.
     pub std: [f64; 2],
-    /// Share of the training after which no supervoxel is shifted any more: first what does not hang on brightness is learned,
-    /// then what brightness tells besides.
+    /// Fraction of the training after which the shifts stop: the network first learns features that do not depend on
+    /// intensity, then the intensities as well.
     pub until: f64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
-        check_probability("augment.supervoxels.probability", self.probability)?;
-        check_range("augment.supervoxels.std", self.std, 0.0)?;
+        check_probability("augment.supervoxel_intensity.probability", self.probability)?;
+        check_range("augment.supervoxel_intensity.std", self.std, 0.0)?;
         if !(0.0..=1.0).contains(&self.until) {
             let (found, remedy) = (self.until.to_string(), "1 shifts to the end of the training");
-            return Err(Error::invalid("augment.supervoxels.until", "a fraction from 0 to 1", found, remedy));
+            return Err(Error::invalid("augment.supervoxel_intensity.until", "a fraction from 0 to 1", found, remedy));
         }
         Ok(())
     }
 
-    /// For an image whose supervoxels have labels up to `largest`; None leaves it as it is. Nothing is drawn where the probability
-    /// is 0.
+    /// Draws shifts for an image whose supervoxels have labels up to `largest`; `None` leaves the image unchanged. At
+    /// probability 0 no random number is consumed.
     pub fn draw(&self, rng: &mut impl Rng, largest: usize) -> Option<Shifts> {
         if self.probability == 0.0 || rng.random::<f32>() >= self.probability as f32 {
             return None;
@@ -48,12 +53,12 @@ impl Config {
     }
 }
 
-/// What is added to the voxels of each label; 0 to those of label 0, which is no supervoxel.
+/// The number that is added to the voxels of each label; 0 for label 0, which is no supervoxel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shifts(Vec<f32>);
 
 impl Shifts {
-    /// Nothing becomes darker than the darkest voxel was, which is air.
+    /// Adds the shifts to an image `[z, y, x]`. No voxel becomes darker than the darkest voxel before, which is air.
     ///
     /// # Panics
     /// The shapes differ, or a label of `regions` has no shift.

@@ -1,13 +1,12 @@
 //! Flip, affine and elastic deformation in one resampling.
 //!
-//! Each of them is a map from a place in its output to a place in its input; what TorchIO resamples three
-//! times is resampled once here, through their composition: linear for the image, nearest for the labels, both
-//! at the same coordinates.
+//! Each of them maps a position in its output to a position in its input. TorchIO resamples three times; here their
+//! composition is resampled once: linear for the image, nearest neighbour for the labels, both at the same coordinates.
 //!
-//! As in ITK, a coordinate is inside as far as half a voxel beyond the outermost voxel centres, where the border
-//! value goes on; outside, the image has its minimum and the labels 0. A single transform equals TorchIO's to
-//! rounding, border included. Composed, the result differs from two resamplings: they blur twice, and fill with
-//! padding what leaves the image in the first step and comes back in the second.
+//! As in ITK, a coordinate is inside up to half a voxel beyond the outermost voxel centres, where the border value
+//! continues; outside, the image has its minimum and the labels 0. A single transform equals TorchIO's up to rounding,
+//! border included. A composition differs from two resamplings: these blur twice, and fill with padding the parts that
+//! leave the image in the first step and return in the second.
 
 use super::{Params, check_probability, elastic};
 use crate::error::Result;
@@ -16,28 +15,38 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Section `[augment.flip]`.
+/// Section `[augment.flip]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlipConfig {
-    /// For each of `axes` on its own.
+    /// Probability of reversing each of `axes`, independently.
     pub probability: f64,
+    /// Axes that may be reversed.
     pub axes: Vec<Axis>,
 }
 
+/// An array axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Axis {
+    /// Inferior to superior.
     Z,
+    /// Posterior to anterior.
     Y,
+    /// Left to right.
     X,
 }
 
 impl FlipConfig {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// The probability is not from 0 to 1.
     pub fn check(&self) -> Result<()> {
         check_probability("augment.flip.probability", self.probability)
     }
 
+    /// Draws the axes (z, y, x) to reverse.
     pub fn draw(&self, rng: &mut impl Rng) -> [bool; 3] {
         let drawn: [bool; 3] = std::array::from_fn(|_| rng.random::<f64>() < self.probability);
         let mut flip = [false; 3];
@@ -48,11 +57,12 @@ impl FlipConfig {
     }
 }
 
-/// Half-way between two voxels the greater index is nearest, as in ITK. Coordinates are rounded to `f32`, so
-/// that "half-way" needs this tolerance, in voxels.
+/// Tolerance in voxels for coordinates half-way between two voxels, where the greater index is nearest, as in ITK:
+/// coordinates are rounded to `f32`.
 const TIE_VOX: f32 = 1.0 / 16384.0;
 
-/// The spatial part of `params`. Without any the result is a copy, and so it is with identity parameters.
+/// Applies the spatial part of `params` to an image and its label map `[z, y, x]`. Without a spatial part, or with
+/// identity parameters, the result is a copy.
 ///
 /// # Panics
 /// The shapes differ.
@@ -96,11 +106,11 @@ where
     (moved_image, moved_labels)
 }
 
-/// Output voxel i (z y x) shows the input at c(i) = linear · (i + d(i)) + offset, all in voxels.
+/// The coordinate map: output voxel i (z y x) shows the input at c(i) = linear · (i + d(i)) + offset, all in voxels.
 struct Map {
     linear: [[f64; 3]; 3],
     offset: [f64; 3],
-    /// linear · d.
+    /// The displacement field linear · d.
     field: Option<elastic::Field>,
 }
 

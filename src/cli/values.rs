@@ -8,6 +8,7 @@ use std::str::FromStr;
 /// `ssl3d train --fold`: what to hold out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
+    /// This one.
     Fold(usize),
     /// Every fold, one after another.
     All,
@@ -40,7 +41,9 @@ impl fmt::Display for Held {
 /// `ssl3d eval --fold`: what to score.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Folds {
+    /// Every fold.
     All,
+    /// These, ascending.
     These(BTreeSet<usize>),
 }
 
@@ -68,7 +71,9 @@ impl fmt::Display for Folds {
 /// `ssl3d segment --classes`: all that the supports show, or label values and names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Classes {
+    /// Every label value but 0.
     All,
+    /// Label values and names, as they were given.
     These(Vec<String>),
 }
 
@@ -90,7 +95,9 @@ impl FromStr for Classes {
 /// `ssl3d segment --slices`: a class, by name or label value, and its first and last slice in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SliceRange {
+    /// Name or label value.
     pub class: String,
+    /// First and last slice, counted from 0.
     pub slices: RangeInclusive<usize>,
 }
 

@@ -1,10 +1,10 @@
 //! `ssl3d demo`: every step on a generated abdominal cohort, and a page to look at.
 
 use crate::artifact;
-use crate::baseline::AxisMap;
+use crate::baselines::AxisMap;
 use crate::cli::{self, Classes, Folds, Held};
 use crate::commands::progress::note;
-use crate::commands::{Resources, cohort, eval, pseudolabel, segment, train};
+use crate::commands::{Resources, eval, pseudolabel, scans, segment, train};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};
@@ -175,15 +175,13 @@ fn page(
     let note = "whole volume, the same queries and support".to_owned();
     page.cards.push(Card { label: "Copying the mask".to_owned(), value: per_cent(Some(copied)), note: note.clone() });
     page.cards.push(Card { label: "Gain".to_owned(), value: per_cent(Some(learned - copied)), note });
-    // The published figures are of real scans.
-    page.tables.retain(|table| !table.caption.starts_with("Beside"));
-    let rows = vec![
+    let rows = [
         vec!["learned without labels".to_owned(), per_cent(Some(learned))],
         vec!["copy of the support's mask".to_owned(), per_cent(Some(copied))],
     ];
     let header = vec!["method".to_owned(), "mean Dice".to_owned()];
     let note = "Native grid, mean over classes and queries. Generated scans: no measure of quality on real ones.";
-    page.tables.insert(0, HtmlTable::new("What learning brings", Table { header, rows }, note));
+    page.tables.insert(0, HtmlTable::new("What learning brings", Table::new(header, rows), note));
     let first = &data.cases[parts.train[0]];
     let preview = files.supervoxels.join(format!("{}_preview.png", first.id));
     let png = std::fs::read(&preview).map_err(Error::io("read", &preview))?;
@@ -192,7 +190,7 @@ fn page(
         caption: format!(
             "Supervoxels of scan {} (axial, coronal, sagittal): training pretends that each is an organ. {}",
             first.id,
-            cohort::supervoxel_path(&files.supervoxels, &first.id).display(),
+            scans::supervoxel_path(&files.supervoxels, &first.id).display(),
         ),
         legend: vec![],
         body: FigureBody::Png(png),

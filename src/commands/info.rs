@@ -5,7 +5,7 @@ use crate::commands::memory;
 use crate::config;
 use crate::device::{self, CudaStatus, Libtorch, memory::Memory};
 use crate::error::Result;
-use crate::model::MemoryEstimate;
+use crate::network::MemoryEstimate;
 use crate::units;
 use serde::Serialize;
 use serde_json::json;

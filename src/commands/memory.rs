@@ -3,17 +3,18 @@
 use crate::config::Config;
 use crate::device::{self, CudaStatus};
 use crate::error::{Error, Result};
-use crate::model::MemoryEstimate;
+use crate::network::MemoryEstimate;
 use crate::units;
 use tch::Device;
 
 /// What lowers the need of segmenting.
-pub const SEGMENTING: &str = "lower prediction.templates by --set, or try all the same with a higher --memory-limit";
+pub const SEGMENTING: &str = "lower inference.templates by --set, or try all the same with a higher --memory-limit";
 
 /// What the configuration's network needs for scans of the size that it sees.
 pub fn estimate(config: &Config) -> MemoryEstimate {
+    let size_vox = config.preprocessing.typical_size_vox();
     let (regions, classes) = (config.episode.regions, config.data.classes.len());
-    MemoryEstimate::of(&config.model(), config.preprocess.typical_size_vox(), regions, classes)
+    MemoryEstimate::of(&config.network(), size_vox, config.inference.templates, regions, classes)
 }
 
 /// # Errors

@@ -1,6 +1,5 @@
 //! The only place that wires stages to disk, device and progress: one file a subcommand.
 
-pub mod cohort;
 pub mod demo;
 pub mod eval;
 pub mod info;
@@ -9,6 +8,7 @@ pub mod memory;
 pub mod prepare;
 pub mod progress;
 pub mod pseudolabel;
+pub mod scans;
 pub mod segment;
 pub mod stop;
 pub mod train;
@@ -21,6 +21,7 @@ use crate::volume::limit;
 /// What a command may use of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Resources {
+    /// Where tensors live.
     pub device: tch::Device,
     /// Bytes; None to try in any case.
     pub memory_limit: Option<u64>,

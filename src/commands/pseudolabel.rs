@@ -4,7 +4,7 @@ use crate::artifact;
 use crate::cli;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
-use crate::commands::{cohort, stop};
+use crate::commands::{scans, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::report::overlay;
@@ -136,7 +136,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Also says whether the supervoxels were there already.
     fn bring_up_to_date(&self, case: &Case, known: Option<Entry>) -> Result<(Entry, bool)> {
-        let output = cohort::supervoxel_path(&self.task.out, &case.id);
+        let output = scans::supervoxel_path(&self.task.out, &case.id);
         let preview = self.task.out.join(format!("{}_preview.png", case.id));
         let input_digest = digest_of_file(&case.image)?;
         let is_current = |entry: &Entry| {
@@ -284,7 +284,7 @@ fn table(summary: &Summary, data: &Dataset) -> Table {
     rows.push(row("mean", format!("{mean_regions:.1}"), summary.mean_quality.as_ref(), "nothing to score"));
     let names = organs.iter().map(|organ| organ.as_str());
     let header = ["scan", "regions"].into_iter().chain(names).chain(["mean", "ASA", "UE", "BR", ""]);
-    Table { header: header.map(str::to_owned).collect(), rows }
+    Table::new(header.map(str::to_owned).collect(), rows)
 }
 
 #[cfg(test)]

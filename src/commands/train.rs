@@ -1,20 +1,20 @@
 //! `ssl3d train`: folds one after another, each in its own folder of the run directory.
 
 use crate::artifact;
-use crate::baseline;
 use crate::cli::{Held, Train};
 use crate::commands::lock::Lock;
 use crate::commands::progress::{Progress, brief, note, warn};
-use crate::commands::{Resources, cohort, memory, pseudolabel, stop};
+use crate::commands::{Resources, memory, pseudolabel, scans, stop};
 use crate::config::{self, Config};
 use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::network::Network;
 use crate::report::curves;
-use crate::training::checkpoint::{self, About};
+use crate::training::checkpoint::{self, Provenance};
 use crate::training::validation::Organs;
 use crate::training::{self, Event, Run, WEIGHTS};
 use crate::units;
+use crate::volume::ClassMap;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::weights;
 use std::path::{Path, PathBuf};
@@ -64,8 +64,8 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     let job = Job { args, config, device: resources.device };
     let (config, run) = (&job.config, &args.run);
     let data = dataset::open(&args.data, &config.data)?;
-    if config.baseline.method == baseline::Method::None {
-        let remedy = "lower preprocess.size_vox, features.f_maps or episode.regions; --force tries all the same";
+    if config.system.is_trained() {
+        let remedy = "lower preprocessing.size_vox, features.f_maps or episode.regions; --force tries all the same";
         let limit = resources.memory_limit.filter(|_| !args.force);
         memory::check("training", memory::estimate(config).training_bytes, limit, job.device, remedy)?;
     }
@@ -73,9 +73,9 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     if run.join(CONFIG).exists() {
         keep_config(run, config, args.allow_changed)?; // before anything is computed in vain
     }
-    if config.baseline.method != baseline::Method::None {
+    if !config.system.is_trained() {
         keep_config(run, config, args.allow_changed)?;
-        note(&format!("baseline.method is not none: there is nothing to learn, ssl3d eval --run {}", run.display()));
+        note(&format!("system has no weights: there is nothing to learn, ssl3d eval --run {}", run.display()));
         return Ok(());
     }
     let supervoxels = match &args.supervoxels {
@@ -152,10 +152,10 @@ fn train_fold(
         train.truncate(config.supervision.annotated_scans); // the others are not looked at
     }
     let recipe = config.recipe(config.split.tested(group, &data.classes)?);
-    let values: Vec<i32> = data.classes.values().copied().collect();
+    let classes = class_map(data)?;
     let scans = |positions: &[usize], rules: &Rules, what: &str| {
         let label = format!("{name}: reading {what} scans");
-        cohort::scans(&of(positions), supervoxels, &values, rules, &config.preprocess, &label)
+        scans::scans(&of(positions), supervoxels, &classes, rules, &config.preprocessing, &label)
     };
     let train = scans(&train, &recipe.rules, "training")?;
     let held_out = scans(&test, &Rules::unlabelled(), "held-out")?;
@@ -165,7 +165,7 @@ fn train_fold(
 
     // A training that its data refuse holds nobody to its configuration.
     keep_config(run, config, args.allow_changed)?;
-    let model = Model::new(&config.model(), *device, config.training.seed);
+    let model = Network::new(&config.network(), *device, config.training.seed);
     let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
     note(&format!(
         "{name}: {} parameters; training on {} scans ({}), held out {}",
@@ -185,6 +185,7 @@ fn train_fold(
     let training = Run {
         model: &model,
         recipe: &recipe,
+        inference: &config.inference,
         train: &train,
         held_out: &held_out,
         seen: &seen,
@@ -234,12 +235,12 @@ fn initial_weights(path: &str, fold: Option<usize>) -> PathBuf {
 
 /// Weights to begin with: ours, and then they must not have seen a scan that this fold withholds; or another program's.
 /// The scans that they were trained on.
-fn start_from(model: &Model, path: &Path, withheld: &[String]) -> Result<Vec<String>> {
+fn start_from(model: &Network, path: &Path, withheld: &[String]) -> Result<Vec<String>> {
     let mut file = weights::read(path)?;
     file.tensors.retain(|name, _| !name.starts_with(checkpoint::OPTIMISER));
     let mut seen = Vec::new();
     if !file.metadata.is_empty() {
-        let about = About::from_json(path, &file.metadata)?;
+        let about = Provenance::from_json(path, &file.metadata)?;
         if let Some(seen) = withheld.iter().find(|id| about.trained_on.contains(id)) {
             let expected = "weights that have not seen the scans that this fold holds out";
             let remedy = "name each fold's own with {fold} in training.initial_weights";
@@ -253,12 +254,16 @@ fn start_from(model: &Model, path: &Path, withheld: &[String]) -> Result<Vec<Str
 
 /// Organs of the held-out scans for the log, where all that is needed has been drawn.
 fn organs(config: &Config, data: &Dataset, parts: &split::Fold) -> Result<Option<Organs>> {
-    let values: Vec<i32> = data.classes.values().copied().collect();
-    let annotated = |position: usize| cohort::annotated(&data.cases[position], &values, &config.preprocess);
+    let classes = class_map(data)?;
+    let annotated = |position: usize| scans::annotated(&data.cases[position], &classes, &config.preprocessing);
     let Some(support) = annotated(parts.support)? else { return Ok(None) };
     let queries: Result<Vec<_>> = parts.test.iter().map(|&position| annotated(position)).collect();
     let queries: Vec<_> = queries?.into_iter().flatten().collect();
-    Ok((!queries.is_empty()).then_some(Organs { support, queries, count: values.len() as u8 }))
+    Ok((!queries.is_empty()).then_some(Organs { support, queries, count: classes.len() as u8 }))
+}
+
+fn class_map(data: &Dataset) -> Result<ClassMap> {
+    ClassMap::new(data.classes.values().copied().collect::<Vec<_>>())
 }
 
 /// What the user sees of a training.
@@ -333,10 +338,10 @@ mod tests {
             let tiny = ["features.f_maps=4", "features.levels=2", "features.pooling=[[1, 2, 2]]", channels];
             config::load(None, &tiny.map(str::to_owned)).unwrap()
         };
-        let model = |channels, seed| Model::new(&config(channels).model(), tch::Device::Cpu, seed);
+        let model = |channels, seed| Network::new(&config(channels).network(), tch::Device::Cpu, seed);
         let (folder, source) = (tempfile::tempdir().unwrap(), model("features.output_channels=4", 1));
         let state = checkpoint::State::START;
-        let about = About {
+        let about = Provenance {
             ssl3d: String::new(),
             config: String::new(),
             fold: String::new(),
@@ -346,7 +351,7 @@ mod tests {
         };
         let path = initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Some(3));
         assert_eq!(path, folder.path().join("fold_3.safetensors"));
-        let of = |model: &Model| weights::variables(&model.variables);
+        let of = |model: &Network| weights::variables(&model.variables);
         let withheld = |id: &str| [id.to_owned()];
 
         let same = model("features.output_channels=4", 2);

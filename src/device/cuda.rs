@@ -1,4 +1,4 @@
-//! Opens libtorch's CUDA half at run time and asks the driver for its GPUs.
+//! Loads libtorch's CUDA library at run time and lists the GPUs of the NVIDIA driver.
 
 use crate::units;
 use libloading::Library;
@@ -7,22 +7,34 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The libtorch that tch 0.26 is made for, used where the folder does not say its own version.
+/// The libtorch that tch 0.26 is made for; reported where the folder of libtorch has no `build-version` file.
 const LIBTORCH_VERSION: &str = "2.13.0";
-/// The CUDA that this libtorch is built with; drivers from the same major version on will do.
+/// The major CUDA version of this libtorch; drivers of this version or a later one work.
 const CUDA_MAJOR: c_int = 13;
 
 /// Whether tensors can live on a GPU.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CudaStatus {
-    Available { devices: Vec<Gpu> },
-    Absent { reason: String, remedy: String },
+    /// The driver and libtorch's CUDA library work.
+    Available {
+        /// The usable GPUs in the order of libtorch's numbers; may be empty for [`super::Request::Cpu`].
+        devices: Vec<Gpu>,
+    },
+    /// No GPU can be used.
+    Absent {
+        /// Why not, as a clause: "there is no NVIDIA driver (libcuda.so.1) on this machine".
+        reason: String,
+        /// What the user can do about it.
+        remedy: String,
+    },
 }
 
+/// A GPU as its driver describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gpu {
+    /// Name of the model, for instance "NVIDIA H100".
     pub name: String,
-    /// None where the driver does not say.
+    /// Total memory in bytes; None where the driver does not say.
     pub memory_bytes: Option<u64>,
 }
 
@@ -35,16 +47,18 @@ impl fmt::Display for Gpu {
     }
 }
 
-/// The libtorch in this process.
+/// The libtorch that this process has loaded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Libtorch {
+    /// Version, for instance "2.13.0".
     pub version: String,
+    /// Folder of `libtorch_cpu.so`.
     pub folder: PathBuf,
-    /// The folder holds the CUDA half too.
+    /// Whether the folder also holds `libtorch_cuda.so`.
     pub with_cuda: bool,
 }
 
-/// Finds the loaded libtorch, where the run-time linker found it.
+/// Finds the loaded libtorch through `/proc/self/maps`.
 pub fn libtorch() -> Libtorch {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let folder = folder_of(&maps, "libtorch_cpu.so").unwrap_or_default();
@@ -53,7 +67,7 @@ pub fn libtorch() -> Libtorch {
     Libtorch { version, with_cuda: folder.join("libtorch_cuda.so").exists(), folder }
 }
 
-/// Opens CUDA on the first call and remembers what came of it.
+/// Opens CUDA on the first call; later calls return the same status.
 pub fn cuda_status() -> &'static CudaStatus {
     static STATUS: OnceLock<CudaStatus> = OnceLock::new();
     STATUS.get_or_init(|| match open() {
@@ -64,7 +78,7 @@ pub fn cuda_status() -> &'static CudaStatus {
 
 type Absence = (String, &'static str);
 
-/// The driver is asked first: without one, four gigabytes of CUDA libraries would not help.
+/// Checks the driver before loading: without one, four gigabytes of CUDA libraries are useless.
 fn open() -> Result<Vec<Gpu>, Absence> {
     let gpus = gpus_of_driver()?;
     open_libtorch_cuda(&libtorch())?;

@@ -1,11 +1,14 @@
-//! How much memory the process may still take: what the kernel has left, or less where a control group says so.
+//! Memory that the process can still use: what the kernel has free, or less under the limit of a control group.
 
 use std::fs;
 use std::path::Path;
 
+/// Memory of the host in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
+    /// Installed memory, or the limit of the control group if that is lower.
     pub total_bytes: u64,
+    /// Free memory within the same limit.
     pub available_bytes: u64,
 }
 

@@ -1,8 +1,8 @@
-//! Where tensors live: the device that was asked for, or the reason why it cannot be had; threads and memory of the host.
+//! The device of the tensors, chosen by `--device`, and the host's threads and memory.
 //!
-//! One binary serves machines with and without a GPU. The linker drops `libtorch_cuda.so`, since nothing refers to it, so
-//! [`cuda_status`] opens it at run time. libtorch asks for its CUDA half once and remembers the answer, therefore
-//! [`resolve`] has to come before anything that may ask: random seeds, `tch::Cuda`, the first tensor on a GPU.
+//! One binary serves machines with and without a GPU. The linker drops `libtorch_cuda.so`, since no symbol of it is
+//! used, so [`cuda_status`] opens it at run time. libtorch looks for its CUDA library once and keeps the result,
+//! therefore [`resolve`] has to run before any other use of CUDA: random seeds, `tch::Cuda`, the first tensor on a GPU.
 
 mod cuda;
 pub mod memory;
@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// What the user asks for with `--device`.
+/// Value of the flag `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// The first GPU where there is a usable one, the processor otherwise.
     Auto,
+    /// The processor.
     Cpu,
+    /// The GPU of this number, counted from 0.
     Cuda(usize),
 }
 
@@ -48,17 +50,20 @@ impl fmt::Display for Request {
     }
 }
 
-/// The device to work on, and a line that says so ("cuda:0, NVIDIA H100 (85.00 GB)").
+/// The chosen device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
+    /// Device for the tensors.
     pub device: tch::Device,
+    /// The device and, where it is the processor, the reason: "cuda:0, NVIDIA H100 (85.00 GB)", "cpu, since there is no
+    /// GPU".
     pub why: String,
 }
 
-/// Turns the request into a device. Opens CUDA unless the processor is asked for.
+/// Turns the request into a device. Opens CUDA except for [`Request::Cpu`].
 ///
 /// # Errors
-/// A GPU that was asked for and is not there, with the reason and what to do about it; never a silent fall-back.
+/// The requested GPU is not usable: the error has the reason and the remedy. The processor never replaces it silently.
 pub fn resolve(request: Request) -> Result<Chosen> {
     match request {
         Request::Cpu => choose(request, &CudaStatus::Available { devices: Vec::new() }),

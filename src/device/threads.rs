@@ -1,4 +1,4 @@
-//! How libtorch's threads and rayon's share the cores.
+//! Number of threads for libtorch and rayon.
 
 /// Gives `threads` threads (all that the process may use when `None`) to both pools: libtorch's OpenMP one and rayon's.
 ///
@@ -14,7 +14,7 @@ pub fn share(threads: Option<usize>) {
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// Cores that the process may use: affinity and cgroup quota counted.
+/// Number of cores that the process may use, within its affinity and cgroup quota.
 pub fn usable() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

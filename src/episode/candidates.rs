@@ -1,34 +1,41 @@
-//! What the scans offer to episodes: which supervoxels or organs, and on which slices. Looked up once.
+//! The supervoxels or organs of each scan that episodes may use, and the slabs that show them; computed once.
 
-use super::sampler::Config;
+use super::Config;
 use super::supervision::{Rules, Source};
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// A scan with its supervoxels on the working grid, `[z, y, x]`; region 0 is outside the body.
+/// A scan with its supervoxels on the working grid, `[z, y, x]`; region 0 is outside of the body.
 #[derive(Debug, Clone)]
 pub struct Scan {
+    /// Id of the scan in its dataset.
     pub id: String,
+    /// Intensities.
     pub image: Array3<f32>,
+    /// Supervoxels, labelled 1..=n.
     pub regions: Array3<i32>,
-    /// Class indices 1 ..= K in the order of `data.classes`, 0 elsewhere; where [`Rules::need_organs`] asks for them.
+    /// Class indices 1 ..= K in the order of `data.classes`, 0 elsewhere; present if [`Rules::need_organs`] requires
+    /// them.
     pub organs: Option<Array3<u8>>,
+    /// Spacing along z, y, x.
     pub spacing_mm: [f64; 3],
 }
 
 /// A supervoxel or an organ of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
+    /// Its label in the map of supervoxels or organs.
     pub label: i32,
-    /// From the first to the last slice that shows it.
+    /// Slices from the first to the last that shows it.
     pub slices: Range<usize>,
     /// First slices of the slabs that show enough of it, ascending; at least one.
     pub slabs: Vec<usize>,
 }
 
 impl Class {
+    /// Whether the slab that starts at slice `first` shows enough of the class.
     pub fn is_shown_from(&self, first: usize) -> bool {
         self.slabs.binary_search(&first).is_ok()
     }
@@ -37,26 +44,28 @@ impl Class {
 /// The admissible classes of each scan, in ascending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
+    /// Whether the classes are supervoxels or organs.
     pub source: Source,
+    /// The admissible classes of each scan.
     pub classes: Vec<Vec<Class>>,
-    /// Slices of a slab of each scan: as configured, or all of its own.
+    /// Number of slices of a slab of each scan: as configured, or all slices of the scan.
     pub depth_vox: Vec<usize>,
-    /// Where organs are the source: for each scan as support those that may be its query.
+    /// For each scan as support, the scans that may be its query; empty unless organs are the source.
     pub partners: Vec<Vec<usize>>,
 }
 
 impl Candidates {
-    /// Setting 2 leaves out what shows a tested organ: supervoxels with a voxel of one where an episode is a whole
-    /// volume, slabs with a slice of one otherwise.
+    /// Finds the admissible classes of all scans. Setting 2 leaves out whatever shows a tested organ: supervoxels with
+    /// a voxel of one if an episode is a whole volume, slabs with a slice of one otherwise.
     ///
     /// # Panics
-    /// A scan lacks the organs that the rules ask for.
+    /// A scan lacks the organs that the rules require.
     pub fn new(scans: &[Scan], config: &Config, rules: &Rules) -> Self {
         let source = rules.supervision.source;
         let of = |(position, scan): (usize, &Scan)| match source {
             Source::Supervoxels => supervoxels(scan, config, rules),
             Source::Organs if rules.is_annotated(position) => organs(scan, config, rules),
-            Source::Organs | Source::None => vec![],
+            Source::Organs | Source::Untrained => vec![],
         };
         let classes: Vec<Vec<Class>> = scans.par_iter().enumerate().map(of).collect();
         let annotated = (0..scans.len()).filter(|&position| rules.is_annotated(position)).count();
@@ -68,21 +77,22 @@ impl Candidates {
             Source::Organs => {
                 (0..scans.len()).map(|a| (0..scans.len()).filter(|&b| is_partner(a, b)).collect()).collect()
             }
-            Source::Supervoxels | Source::None => vec![],
+            Source::Supervoxels | Source::Untrained => vec![],
         };
         let depth_vox = scans.iter().map(|scan| slab_depth(scan, config)).collect();
         Self { source, classes, depth_vox, partners }
     }
 
+    /// Whether no episode can be drawn.
     pub fn is_empty(&self) -> bool {
         match self.source {
             Source::Organs => self.partners.iter().all(Vec::is_empty),
-            Source::Supervoxels | Source::None => self.classes.iter().all(Vec::is_empty),
+            Source::Supervoxels | Source::Untrained => self.classes.iter().all(Vec::is_empty),
         }
     }
 }
 
-/// The classes that two scans (or one and itself) share.
+/// The classes that two scans (or one and itself) have in common, as pairs.
 pub fn common<'a>(a: &'a [Class], b: &'a [Class]) -> impl Iterator<Item = (&'a Class, &'a Class)> {
     a.iter().filter_map(|of_a| b.binary_search_by_key(&of_a.label, |c| c.label).ok().map(|at| (of_a, &b[at])))
 }
@@ -118,12 +128,12 @@ fn organs(scan: &Scan, config: &Config, rules: &Rules) -> Vec<Class> {
     classes(organs, is_learned, scan, config, &dropped)
 }
 
-/// For each slice whether it shows any tested organ.
+/// Whether each slice shows any tested organ.
 fn shows_tested(organs: &Array3<u8>, rules: &Rules) -> Vec<bool> {
     organs.outer_iter().map(|slice| slice.iter().any(|organ| rules.tested.contains(organ))).collect()
 }
 
-/// The labels of `map` above 0 that `keep` lets pass and some slab shows enough of.
+/// The labels of `map` above 0 that pass `keep` and of which some slab shows enough.
 fn classes<L: Copy + Into<i32>>(
     map: &Array3<L>,
     keep: impl Fn(i32) -> bool,
@@ -155,63 +165,21 @@ fn classes<L: Copy + Into<i32>>(
     kept.map(class).filter(|class| !class.slabs.is_empty()).collect()
 }
 
-/// What the filters look at.
-#[derive(Debug, Clone, Copy, Default)]
-struct Extent {
-    size_vox: usize,
-    surface_mm2: f64,
-    border_mm2: f64,
-}
-
+/// The regions above 0 of a fitting size.
 fn admissible(scan: &Scan, config: &Config) -> BTreeSet<i32> {
-    let extents = extents(scan);
-    let labelled: usize = extents.values().map(|e| e.size_vox).sum();
-    let fits = |extent: &Extent| {
-        let at_border = extent.border_mm2 > config.max_border_fraction * extent.surface_mm2;
-        extent.size_vox >= config.min_size_vox
-            && extent.size_vox as f64 <= config.max_fraction * labelled as f64
-            && !(config.exclude_border && at_border)
-    };
-    extents.into_iter().filter(|(_, extent)| fits(extent)).map(|(region, _)| region).collect()
-}
-
-/// Size and surface of each region above 0. The surface is made of voxel faces; those towards region 0 and those
-/// on the four lateral sides of the image are border. The image's first and last slice cut through the body
-/// by choice of the scanned range, so faces there count neither as surface nor as border.
-fn extents(scan: &Scan) -> BTreeMap<i32, Extent> {
-    let [dz, dy, dx] = scan.spacing_mm;
-    let mut extents: BTreeMap<i32, Extent> = BTreeMap::new();
-    for &region in &scan.regions {
-        if region > 0 {
-            extents.entry(region).or_default().size_vox += 1;
-        }
+    let mut sizes_vox: BTreeMap<i32, usize> = BTreeMap::new();
+    for &region in scan.regions.iter().filter(|region| **region > 0) {
+        *sizes_vox.entry(region).or_default() += 1;
     }
-    let mut face = |region: i32, other: i32, area_mm2: f64| {
-        if let (Some(extent), true) = (extents.get_mut(&region), region != other) {
-            extent.surface_mm2 += area_mm2;
-            extent.border_mm2 += if other > 0 { 0.0 } else { area_mm2 };
-        }
-    };
-    for (axis, area_mm2) in [(0, dy * dx), (1, dz * dx), (2, dz * dy)] {
-        for lane in scan.regions.lanes(Axis(axis)) {
-            for (&a, &b) in lane.iter().zip(lane.iter().skip(1)) {
-                if a != b {
-                    face(a, b, area_mm2);
-                    face(b, a, area_mm2);
-                }
-            }
-            if axis != 0 && !lane.is_empty() {
-                face(lane[0], 0, area_mm2);
-                face(lane[lane.len() - 1], 0, area_mm2);
-            }
-        }
-    }
-    extents
+    let labelled: usize = sizes_vox.values().sum();
+    let fits =
+        |size_vox: usize| size_vox >= config.min_size_vox && size_vox as f64 <= config.max_fraction * labelled as f64;
+    sizes_vox.into_iter().filter(|(_, size_vox)| fits(*size_vox)).map(|(region, _)| region).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Windows;
+    use super::super::Slabs;
     use super::super::supervision;
     use super::*;
 
@@ -220,11 +188,9 @@ mod tests {
             regions: 1,
             min_size_vox: 1,
             max_fraction: 1.0,
-            exclude_border: false,
-            max_border_fraction: 0.5,
             depth_vox: 0,
-            windows: Windows::Same,
-            whole_networks: 0,
+            slabs: Slabs::Shared,
+            whole_volume_members: 0,
         }
     }
 
@@ -276,19 +242,6 @@ mod tests {
         // Of 256 voxels in the body region 2 has 32.
         check(&Config { max_fraction: 32.0 / 256.0, ..config() }, &[2, 3, 4]);
         check(&Config { max_fraction: 31.9 / 256.0, ..config() }, &[3, 4]);
-        // Region 4 has faces of 4 slices x 2 voxels x 4 mm2 at the body's side, as many inside it, and ends of
-        // 4 slices x 2 x 4 mm2.
-        check(&Config { exclude_border: true, max_border_fraction: 32.0 / 96.0, ..config() }, &[2, 3, 4]);
-        check(&Config { exclude_border: true, max_border_fraction: 0.33, ..config() }, &[2, 3]);
-    }
-
-    #[test]
-    fn the_lateral_sides_of_the_image_are_border_and_its_end_slices_are_not() {
-        let regions = Array3::from_shape_fn((3, 6, 6), |(_, y, x)| if y < 3 { 1 } else { 2 + i32::from(x > 2) });
-        let image = Array3::zeros((3, 6, 6));
-        let scan = Scan { id: "1".into(), image, regions, organs: None, spacing_mm: [1.0; 3] };
-        let extent = extents(&scan)[&1];
-        assert_eq!((extent.size_vox, extent.surface_mm2, extent.border_mm2), (54, 3.0 * 18.0, 3.0 * 12.0));
     }
 
     #[test]
@@ -331,7 +284,7 @@ mod tests {
         assert_eq!(organs(1, 1, &[2]), [(1, vec![1, 2]), (3, vec![0, 1, 2, 3])]);
         assert_eq!(organs(1, 2, &[2]), [(1, vec![1, 2]), (3, vec![0, 1, 2])]);
         assert_eq!(organs(0, 1, &[1, 2, 3]), []);
-        assert_eq!(found(&config(), &rules(Source::None, 1, &[])), []);
+        assert_eq!(found(&config(), &rules(Source::Untrained, 1, &[])), []);
     }
 
     #[test]

@@ -1,13 +1,15 @@
-//! Episodes: a scan with some of its supervoxels as if they were organs, and a random transform of it; or two scans
-//! with some organs that are not tested.
+//! Episodes: a scan whose supervoxels serve as organs, and a random transform of the same scan; or two scans with
+//! annotated organs that are not tested.
 
 pub mod candidates;
+mod config;
 pub mod sampler;
 pub mod split;
 pub mod supervision;
 
 pub use candidates::{Candidates, Scan};
-pub use sampler::{Config, Draw, Windows, draw};
+pub use config::{Config, Slabs};
+pub use sampler::{Draw, draw};
 pub use supervision::{Rules, Source};
 
 use crate::augment::{self, ApplyTo};
@@ -15,21 +17,25 @@ use ndarray::{Array3, s};
 use rand::{Rng, RngExt};
 use sampler::{Slab, materialise};
 
-/// What one step learns from: `[z, y, x]` images with their label maps (0 and 1..=classes).
+/// The data of one training step: `[z, y, x]` images with their label maps (0 and 1..=classes).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
+    /// Intensities of the support.
     pub support_image: Array3<f32>,
+    /// Label map of the support.
     pub support_labels: Array3<u8>,
+    /// Intensities of the query.
     pub query_image: Array3<f32>,
+    /// Label map of the query.
     pub query_labels: Array3<u8>,
-    /// Foreground classes; each has voxels on both sides.
+    /// Number of foreground classes; each has voxels on both sides.
     pub classes: u8,
 }
 
 impl Episode {
-    /// Support and query as drawn from `scans`, transformed on the sides that `augment.apply_to` names. A class of
-    /// which either side keeps fewer than a quarter of `min_size_vox` voxels is dropped on both, and the classes
-    /// are numbered again; None where nothing is left.
+    /// Makes support and query of a draw from `scans`, transformed on the sides that `augment.apply_to` names. A class
+    /// of which either side keeps fewer than a quarter of `min_size_vox` voxels is removed on both sides, and the
+    /// others are renumbered; `None` if no class is left.
     pub fn make(
         scans: &[Scan],
         draw: &Draw,
@@ -54,7 +60,7 @@ impl Episode {
             }
             let regions = scan.regions.slice(s![slab.slices.clone(), .., ..]);
             let largest = regions.iter().copied().max().unwrap_or(0) as usize;
-            if let Some(shifts) = augment.supervoxels.draw(rng, largest) {
+            if let Some(shifts) = augment.supervoxel_intensity.draw(rng, largest) {
                 shifts.apply(&mut image, regions);
             }
             let mut params = augment::draw(rng, augment);
@@ -72,7 +78,8 @@ impl Episode {
     }
 }
 
-/// A single slice has no neighbours that could turn or move into view.
+/// Removes the through-plane part of a transform of a single slice, which has no neighbours to rotate or move into
+/// view.
 fn keep_in_plane(params: &mut augment::Params) {
     if let Some(affine) = &mut params.affine {
         (affine.degrees_zyx[1], affine.degrees_zyx[2], affine.translation_mm[0]) = (0.0, 0.0, 0.0);
@@ -82,7 +89,8 @@ fn keep_in_plane(params: &mut augment::Params) {
     }
 }
 
-/// Drops the labels of 1..=`count` that have fewer than `least` voxels in either map; numbers the rest from 1.
+/// Removes the labels of 1..=`count` that have fewer than `least` voxels in either map, renumbers the others from 1 and
+/// returns their number.
 fn keep_common(support: &mut Array3<u8>, query: &mut Array3<u8>, count: usize, least: usize) -> u8 {
     let sizes = |labels: &Array3<u8>| {
         let mut sizes = vec![0; count + 1];
@@ -125,7 +133,7 @@ mod tests {
             bias_field = {{ probability = 0, coefficients = [-0.5, 0.5], order = 3 }}
             blur = {{ probability = 0, std_mm = [0, 2] }}
             contrast = {{ probability = 0, knots = 6, blend = [0, 0.7] }}
-            supervoxels = {{ probability = 0, std = [0, 3], until = 1 }}
+            supervoxel_intensity = {{ probability = 0, std = [0, 3], until = 1 }}
             flip = {{ probability = 0, axes = [] }}
             "#
         );
@@ -137,11 +145,9 @@ mod tests {
             regions: 3,
             min_size_vox: 8,
             max_fraction: 1.0,
-            exclude_border: false,
-            max_border_fraction: 1.0,
             depth_vox: 0,
-            windows: Windows::Same,
-            whole_networks: 0,
+            slabs: Slabs::Shared,
+            whole_volume_members: 0,
         }
     }
 
@@ -197,8 +203,8 @@ mod tests {
         let supervision = supervision::Config { source: Source::Organs, annotated_scans: 0, tested_organs: false };
         let organs = Rules { supervision, setting: 1, tested: vec![3] };
         for rules in [Rules::unlabelled(), organs] {
-            for (depth_vox, windows) in [(0, Windows::Same), (1, Windows::Same), (2, Windows::Different)] {
-                let config = Config { depth_vox, windows, ..config() };
+            for (depth_vox, slabs) in [(0, Slabs::Shared), (1, Slabs::Shared), (2, Slabs::Separate)] {
+                let config = Config { depth_vox, slabs, ..config() };
                 let mut count = 0;
                 for step in 0..50 {
                     let make = || episode_of(&scans, step, &config, &rules, &augmentation("both", 1.0));
@@ -251,7 +257,7 @@ mod tests {
     fn each_supervoxel_of_the_transformed_side_has_an_intensity_of_its_own() {
         let mut augment = augmentation("query", 0.0);
         (augment.affine.probability, augment.elastic.probability, augment.gamma.probability) = (0.0, 0.0, 0.0);
-        augment.supervoxels = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0], until: 1.0 };
+        augment.supervoxel_intensity = augment::shifts::Config { probability: 1.0, std: [5.0, 5.0], until: 1.0 };
         let (scan, made) = (scan(), episode(0, &augment).unwrap());
         assert_eq!(made.support_image, scan.image);
         let darkest = scan.image.iter().copied().fold(f32::INFINITY, f32::min);

@@ -1,99 +1,42 @@
-//! The draw of an episode: scans, slabs and the classes that they show.
+//! Drawing an episode: scans, slabs and the classes that they show.
 
 use super::candidates::{Candidates, Class, Scan, common};
+use super::config::{Config, Slabs};
 use super::supervision::Source;
-use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3, s};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Section `[episode]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Supervoxels (or organs) per episode, each a foreground class of its own.
-    pub regions: usize,
-    /// Fewest voxels of one on the working grid, within its slab.
-    pub min_size_vox: usize,
-    /// Largest supervoxel, as a fraction of all voxels with a label (the body, where the outside has label 0).
-    pub max_fraction: f64,
-    /// Leave out supervoxels that lie at the border of the body or of the image.
-    pub exclude_border: bool,
-    /// Share of its lateral and through-plane surface that such a one may have there.
-    pub max_border_fraction: f64,
-    /// Consecutive slices of an episode, drawn; 0: the whole volume.
-    pub depth_vox: usize,
-    pub windows: Windows,
-    /// The first so many networks (`features.networks`) learn from whole volumes, whatever the two keys above say.
-    pub whole_networks: usize,
-}
-
-/// Whether support and query show a supervoxel on the same slices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Windows {
-    /// One slab for both.
-    Same,
-    /// Each its own, where the supervoxel is large enough for two (Hansen et al. 2022).
-    Different,
-}
-
-impl Config {
-    /// As the network of this number learns.
-    pub fn of_network(&self, network: usize) -> Self {
-        if network < self.whole_networks {
-            Self { depth_vox: 0, windows: Windows::Same, ..self.clone() }
-        } else {
-            self.clone()
-        }
-    }
-
-    pub fn check(&self) -> Result<()> {
-        let fault = |key: &str, expected: &str, found: String, remedy: &str| {
-            Err(Error::invalid(format!("episode.{key}"), expected, found, remedy))
-        };
-        if !(1..=255).contains(&self.regions) {
-            return fault("regions", "1 to 255", self.regions.to_string(), "1 is the paper's");
-        }
-        if self.min_size_vox == 0 {
-            return fault("min_size_vox", "1 or more", "0".into(), "a mask must not be empty");
-        }
-        for (key, value) in [("max_fraction", self.max_fraction), ("max_border_fraction", self.max_border_fraction)] {
-            if !(0.0..=1.0).contains(&value) {
-                return fault(key, "a fraction from 0 to 1", value.to_string(), "1 admits everything");
-            }
-        }
-        if self.windows == Windows::Different && self.depth_vox == 0 {
-            let remedy = "set episode.depth_vox: a whole volume has one window";
-            return fault("windows", "\"same\" with depth_vox = 0", "\"different\"".into(), remedy);
-        }
-        Ok(())
-    }
-}
-
-/// Consecutive slices of a scan, which is named by its position among those that the candidates were made from.
+/// Consecutive slices of a scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slab {
+    /// Position of the scan among those of the candidates.
     pub scan: usize,
+    /// The slices.
     pub slices: Range<usize>,
 }
 
-/// Two slabs of equal depth and distinct classes (supervoxels or organs) that both show.
+/// Two slabs of equal depth, and distinct classes (supervoxels or organs) that both show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
+    /// What the classes are.
     pub source: Source,
+    /// Slab of the support.
     pub support: Slab,
+    /// Slab of the query.
     pub query: Slab,
+    /// Label of each class in the scan's map of supervoxels or organs.
     pub classes: Vec<i32>,
 }
 
-/// Support and query are one scan, or two where organs are the source, uniformly among those with candidates.
+/// Draws an episode. Support and query are one scan, or two if organs are the source, uniformly among the scans with
+/// candidates.
 ///
-/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or as many as there are.
+/// - Whole volumes of supervoxels: `config.regions` of the scan's candidates, or all if there are fewer.
 /// - Slabs: a class that both scans show, for each side a slab that shows it, then further classes of these two slabs.
 ///
-/// None where no scan has any candidates.
+/// `None` if no scan has any candidates.
 pub fn draw(rng: &mut impl Rng, candidates: &Candidates, config: &Config) -> Option<Draw> {
     let positions = 0..candidates.classes.len();
     if candidates.source == Source::Organs {
@@ -118,12 +61,12 @@ fn slabs(rng: &mut impl Rng, support: usize, query: usize, candidates: &Candidat
     let shared: Vec<_> = common(&candidates.classes[support], &candidates.classes[query]).collect();
     let &(on_support, on_query) = one_of(rng, &shared)?;
     let from = *one_of(rng, &on_support.slabs)?;
-    let to = match (source, config.windows) {
+    let to = match (source, config.slabs) {
         // Slices are compared as few-shot training does it: at equal height within the organ.
         (Source::Organs, _) if config.depth_vox == 1 => at_same_height(on_support, from, on_query),
         (Source::Organs, _) => *one_of(rng, &on_query.slabs)?,
-        (_, Windows::Same) => from,
-        (_, Windows::Different) => {
+        (_, Slabs::Shared) => from,
+        (_, Slabs::Separate) => {
             let others: Vec<usize> = on_query.slabs.iter().copied().filter(|&first| first != from).collect();
             *one_of(rng, &others).unwrap_or(&from)
         }
@@ -152,13 +95,13 @@ fn one_of<'a, T>(rng: &mut impl Rng, items: &'a [T]) -> Option<&'a T> {
     if items.is_empty() { None } else { Some(&items[rng.random_range(0..items.len())]) }
 }
 
-/// `count` distinct items, or as many as there are.
+/// `count` distinct items, or all if there are fewer.
 fn some_of<T: Clone>(rng: &mut impl Rng, items: &[T], count: usize) -> Vec<T> {
     let chosen = rand::seq::index::sample(rng, items.len(), count.min(items.len()));
     chosen.iter().map(|i| items[i].clone()).collect()
 }
 
-/// What a drawn slab shows: its image, and a label map with 1, 2, ... for the drawn classes in their order and 0
+/// The image of a drawn slab, and its label map `[z, y, x]` with 1, 2, ... for the drawn classes in their order and 0
 /// elsewhere.
 pub fn materialise(scan: &Scan, slab: &Slab, draw: &Draw) -> (Array3<f32>, Array3<u8>) {
     let slices = s![slab.slices.clone(), .., ..];

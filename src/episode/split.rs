@@ -1,38 +1,47 @@
-//! Cross-validation: which scans train, which test, and which one is the support.
+//! Cross-validation: the scans for training and for test, and the support.
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Section `[split]`.
+/// Section `[split]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Number of folds, 2 or more.
     pub folds: usize,
+    /// The supports of each tested scan.
     pub supports: Supports,
-    /// 1: training may see tested organs, as background or by chance as part of a supervoxel; 2: what shows one is left
-    /// out (Roy et al. 2020; Ouyang et al. 2020).
+    /// 1: training may see tested organs, as background or by chance as part of a supervoxel; 2: supervoxels or slices
+    /// that show a tested organ are left out (Roy et al. 2020; Ouyang et al. 2020).
     pub setting: u8,
-    /// Names of organs that are tested together, by a training of their own in each fold; none: one group of all.
+    /// Names of organs that are tested together, with one training for each group in each fold; empty: one group of all
+    /// organs.
     pub groups: Vec<Vec<String>>,
-    /// At test: slices of the support that are annotated for each organ, evenly through it; 0: all slices.
+    /// Number of slices of the support that are annotated for each organ at test, evenly through the organ; 0: all
+    /// slices.
     pub support_slices: usize,
-    /// Under EP1 a network of volumes is asked once for each organ and told in which slices of the query this one lies, as slice-wise
-    /// networks are; else what it finds in the whole volume is scored in those slices.
-    pub ep1_told: bool,
+    /// Whether EP1 reveals the slice range of each organ to a network of volumes, as to slice-wise networks: the query
+    /// is then segmented once for each organ, constrained to these slices. Otherwise the result for the whole volume is
+    /// scored in these slices.
+    pub ep1_reveals_range: bool,
 }
 
-/// Which labelled scans each tested scan is segmented from.
+/// The labelled scans from which each tested scan is segmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Supports {
-    /// The scan after the tested block, as the ALPNet code does it.
+    /// The scan after the tested block, as in the ALPNet code.
     Next,
     /// Each other scan of the block, and the next one; the average over supports is the fairer number.
     All,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, a group is empty, or an organ is in two groups.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String, remedy: &str| {
             Err(Error::invalid(format!("split.{key}"), expected, found, remedy))
@@ -61,12 +70,12 @@ impl Config {
         Ok(())
     }
 
-    /// Trainings per fold.
+    /// Number of trainings per fold.
     pub fn trainings(&self) -> usize {
         self.groups.len().max(1)
     }
 
-    /// The organs that a group is tested on, as class indices 1 ..= K in the order of `classes`; ascending.
+    /// The organs on which a group is tested, as ascending class indices 1 ..= K in the order of `classes`.
     ///
     /// # Errors
     /// The group names an organ that the dataset does not have.
@@ -88,20 +97,33 @@ impl Config {
     }
 }
 
-/// Positions of scans in the numeric order of their ids.
+/// The scans of one fold, as positions in the numeric order of their ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fold {
+    /// Training scans.
     pub train: Vec<usize>,
+    /// Tested scans.
     pub test: Vec<usize>,
-    /// The labelled scan at test time; neither trained on nor tested.
+    /// The labelled scan at test time, which is neither trained on nor tested.
     pub support: usize,
 }
 
-/// Fold `k` of `n` scans: a block of consecutive scans is tested, the next scan (cyclic) is the support, the rest
-/// trains; the protocol of the ALPNet code. Blocks differ in size by at most one.
+/// Fold `k` of `n` scans by the protocol of the ALPNet code: a block of consecutive scans is tested, the next scan
+/// (cyclic) is the support, the others are for training. Blocks differ in size by at most one.
 ///
 /// # Errors
-/// There is no fold `k`, or too few scans for the folds.
+/// There is no fold `k`, or there are too few scans for the folds.
+///
+/// ```
+/// use ssl3d::episode::split::{Config, Supports, fold};
+/// let supports = Supports::Next;
+/// let config =
+///     Config { folds: 5, supports, setting: 1, groups: vec![], support_slices: 0, ep1_reveals_range: false };
+/// let first = fold(20, 0, &config)?;
+/// assert_eq!((first.test, first.support, first.train.len()), (vec![0, 1, 2, 3], 4, 15));
+/// assert!(fold(20, 5, &config).is_err());
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 pub fn fold(n: usize, k: usize, config: &Config) -> Result<Fold> {
     config.check()?;
     let folds = config.folds;
@@ -134,7 +156,14 @@ mod tests {
     use super::*;
 
     fn config(folds: usize) -> Config {
-        Config { folds, supports: Supports::Next, setting: 1, groups: vec![], support_slices: 0, ep1_told: true }
+        Config {
+            folds,
+            supports: Supports::Next,
+            setting: 1,
+            groups: vec![],
+            support_slices: 0,
+            ep1_reveals_range: true,
+        }
     }
 
     fn groups(groups: &[&[&str]]) -> Config {

@@ -1,23 +1,24 @@
-//! Where the masks of episodes come from, and what must not be among them.
+//! The source of the masks of episodes, and the classes that must not be among them.
 
-use super::{sampler, split};
+use super::split;
 use crate::error::{Error, Result};
-use crate::volume::preprocess;
+use crate::preprocessing;
 use serde::{Deserialize, Serialize};
 
-/// Section `[supervision]`.
+/// Section `[supervision]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Source of the masks.
     pub source: Source,
-    /// The first so many of the training scans are annotated; 0: all. For [`Source::Organs`] alone.
+    /// Number of training scans (the first ones) that are annotated; 0: all. Only for [`Source::Organs`].
     pub annotated_scans: usize,
-    /// Organs that are tested later may be learned from, too: what a few annotated scans add, no few-shot protocol. For
-    /// [`Source::Organs`] alone.
+    /// Whether training may use organs that are tested later. This measures the effect of a few annotated scans and is
+    /// no few-shot protocol. Only for [`Source::Organs`].
     pub tested_organs: bool,
 }
 
-/// What stands for a class in an episode.
+/// The regions that serve as classes in an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
@@ -25,17 +26,21 @@ pub enum Source {
     Supervoxels,
     /// Annotated organs that are not tested: support and query are two scans.
     Organs,
-    /// Nothing: the network keeps its initial weights.
-    None,
+    /// No training: the network keeps its initial weights.
+    #[serde(rename = "none")]
+    Untrained,
 }
 
 impl Config {
-    /// Together with the sections on which it depends.
+    /// Checks the section together with the sections on which it depends.
+    ///
+    /// # Errors
+    /// Organs are the source and every organ is tested, or whole volumes are of different depths.
     pub fn check(
         &self,
         split: &split::Config,
-        episode: &sampler::Config,
-        preprocess: &preprocess::Config,
+        episode: &super::Config,
+        preprocessing: &preprocessing::Config,
     ) -> Result<()> {
         if self.source != Source::Organs {
             return Ok(());
@@ -47,37 +52,38 @@ impl Config {
             let remedy = "tested organs are never learned from: name in split.groups which are tested together";
             return refuse("organs that are not tested", "split.groups = [], which tests all", remedy);
         }
-        if episode.of_network(0).depth_vox == 0 && preprocess.size_vox[0] == 0 {
-            let remedy = "set preprocess.size_vox[0] or episode.depth_vox: support and query are two scans";
-            return refuse("scans of equal depth", "preprocess.size_vox[0] = 0", remedy);
+        if episode.of_member(0).depth_vox == 0 && preprocessing.size_vox[0] == 0 {
+            let remedy = "set preprocessing.size_vox[0] or episode.depth_vox: support and query are two scans";
+            return refuse("scans of equal depth", "preprocessing.size_vox[0] = 0", remedy);
         }
         Ok(())
     }
 }
 
-/// What the episodes of one training may be made of.
+/// The admissible content of the episodes of one training.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// Section `[supervision]`.
     pub supervision: Config,
-    /// As `split.setting`.
+    /// The value of `split.setting`.
     pub setting: u8,
-    /// Class indices, as in [`super::Scan::organs`], that the trained network is tested on.
+    /// Class indices, as in [`super::Scan::organs`], on which the trained network is tested.
     pub tested: Vec<u8>,
 }
 
 impl Rules {
-    /// Supervoxels without a look at any annotation.
+    /// The rules for supervoxels without any use of annotation.
     pub fn unlabelled() -> Self {
         let supervision = Config { source: Source::Supervoxels, annotated_scans: 0, tested_organs: false };
         Self { supervision, setting: 1, tested: vec![] }
     }
 
-    /// Whether the training scan at `position` has to come with its organs.
+    /// Whether the training scan at `position` must have its organs.
     pub fn need_organs(&self, position: usize) -> bool {
         match self.supervision.source {
             Source::Supervoxels => self.setting == 2,
             Source::Organs => self.is_annotated(position),
-            Source::None => false,
+            Source::Untrained => false,
         }
     }
 
@@ -92,13 +98,13 @@ mod tests {
 
     #[test]
     fn annotations_are_asked_for_where_the_rules_need_them() {
-        use Source::{None, Organs, Supervoxels};
+        use Source::{Organs, Supervoxels, Untrained};
         for (source, annotated_scans, setting, expected) in [
             (Supervoxels, 0, 1, [false; 3]),
             (Supervoxels, 1, 2, [true; 3]),
             (Organs, 0, 1, [true; 3]),
             (Organs, 2, 2, [true, true, false]),
-            (None, 0, 2, [false; 3]),
+            (Untrained, 0, 2, [false; 3]),
         ] {
             let rules = Rules {
                 supervision: Config { source, annotated_scans, tested_organs: false },

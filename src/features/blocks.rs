@@ -1,4 +1,4 @@
-//! The pieces of the U-Net, with pytorch-3dunet's parameter names (layer order "cbl": convolution, norm, leaky ReLU).
+//! The parts of the U-Net, with pytorch-3dunet's parameter names (layer order "cbl": convolution, norm, leaky ReLU).
 
 use crate::rng::Rng;
 use crate::tensor::channels_last;
@@ -8,27 +8,32 @@ use tch::{Kind, Tensor, no_grad};
 
 const NORM_EPSILON: f64 = 1e-5;
 const BATCH_MOMENTUM: f64 = 0.1;
-/// pytorch-3dunet's default; fewer channels than groups are one group.
+/// Number of groups of the group norm, pytorch-3dunet's default; fewer channels than this are one group.
 const NORM_GROUPS: i64 = 8;
 
-/// What is normalised together: a channel over the batch, a group of channels, or a channel of one volume.
+/// Normalisation, by the values that are normalised together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
+    /// A channel over the batch.
     Batch,
+    /// A group of channels.
     Group,
+    /// A channel of one volume.
     Instance,
 }
 
-/// What a kernel spans: voxels along z, y and x, or those of a slice alone.
+/// Axes that a kernel spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
+    /// z, y and x.
     Volume,
+    /// y and x.
     Slice,
 }
 
 impl Span {
-    /// (outputs, inputs, width, width, width) or, as 2D convolutions have it, (outputs, inputs, width, width).
+    /// Kernel shape (outputs, inputs, width, width, width), or (outputs, inputs, width, width) as in 2D convolutions.
     fn shape(self, outputs: i64, inputs: i64, width: i64) -> Vec<i64> {
         let axes = match self {
             Self::Volume => 3,
@@ -43,8 +48,8 @@ fn spatial(weight: &Tensor) -> Tensor {
     if weight.dim() == 4 { weight.unsqueeze(2) } else { weight.shallow_clone() }
 }
 
-/// `path`'s variable of this shape, uniform in +-`bound`, drawn from our own stream so that weights do not
-/// depend on libtorch's generator.
+/// Creates the variable `name` of `path` with this shape, uniform in +-`bound`. The values come from the crate's own
+/// random stream, so that weights do not depend on libtorch's generator.
 pub fn uniform(path: &Path, name: &str, shape: &[i64], bound: f64, rng: &mut Rng) -> Tensor {
     let count: i64 = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..bound) as f32).collect();
@@ -53,19 +58,45 @@ pub fn uniform(path: &Path, name: &str, shape: &[i64], bound: f64, rng: &mut Rng
     variable
 }
 
-/// PyTorch's default for convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+/// Bound of PyTorch's default initialisation of convolutions: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 pub fn convolution_bound(shape: &[i64]) -> f64 {
     1.0 / (shape[1..].iter().product::<i64>() as f64).sqrt()
 }
 
+/// A normalisation layer with its parameters, (channels) each.
 #[derive(Debug)]
 pub enum NormLayer {
-    Batch { weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor },
-    Group { weight: Tensor, bias: Tensor, groups: i64 },
-    Instance { weight: Tensor, bias: Tensor },
+    /// Batch norm.
+    Batch {
+        /// Factor of each channel.
+        weight: Tensor,
+        /// Offset of each channel.
+        bias: Tensor,
+        /// Running mean of each channel.
+        running_mean: Tensor,
+        /// Running variance of each channel.
+        running_var: Tensor,
+    },
+    /// Group norm.
+    Group {
+        /// Factor of each channel.
+        weight: Tensor,
+        /// Offset of each channel.
+        bias: Tensor,
+        /// Number of groups.
+        groups: i64,
+    },
+    /// Instance norm.
+    Instance {
+        /// Factor of each channel.
+        weight: Tensor,
+        /// Offset of each channel.
+        bias: Tensor,
+    },
 }
 
 impl NormLayer {
+    /// A layer for `channels` channels whose variables are stored under `path`.
     pub fn new(path: &Path, channels: i64, norm: Norm) -> Self {
         let affine = |path: Path| (path.ones("weight", &[channels]), path.zeros("bias", &[channels]));
         match norm {
@@ -87,7 +118,8 @@ impl NormLayer {
         }
     }
 
-    /// (n, channels, ...) -> the same
+    /// Normalises (n, channels, ...) and keeps the shape. With `train`, batch norm uses and updates the statistics of
+    /// the batch.
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         let some = |t: &Tensor| Some(t.shallow_clone());
         match self {
@@ -112,7 +144,7 @@ impl NormLayer {
     }
 }
 
-/// Convolution three voxels wide (no bias: the norm has one), norm, leaky ReLU.
+/// A convolution three voxels wide (without bias, since the norm has one), norm, leaky ReLU.
 #[derive(Debug)]
 struct SingleConv {
     weight: Tensor,
@@ -131,11 +163,11 @@ impl SingleConv {
         self.normalise(&convolve(x, &spatial(&self.weight)), train)
     }
 
-    /// The same of `skip` (n, a, d, h, w) and, behind it, `deep` (n, b, d', h', w') brought to the size of `skip` by
-    /// repeating voxels: nearest-neighbour upsampling and concatenation in front of the convolution.
+    /// Applies the block to `skip` (n, a, d, h, w) concatenated with `deep` (n, b, d', h', w'), which is enlarged to
+    /// the size of `skip` by repeating voxels (nearest-neighbour upsampling).
     ///
-    /// Where the sizes are multiples, neither is done: a kernel on voxels that repeat f times is a transposed convolution
-    /// of stride f, with half of the work for f = 2 and without the two large maps.
+    /// Where the sizes are multiples, neither upsampling nor concatenation is executed: a kernel on voxels that repeat
+    /// f times is a transposed convolution of stride f, with half of the work for f = 2 and without the two large maps.
     fn forward_joined(&self, skip: &Tensor, deep: &Tensor, train: bool) -> Tensor {
         let (to, from) = (skip.size(), deep.size());
         if (2..5).any(|axis| to[axis] % from[axis] != 0) {
@@ -167,19 +199,19 @@ impl SingleConv {
     }
 }
 
-/// With a border of zeros, so that the size stays.
+/// A convolution with zero padding that keeps the size.
 fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
     // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
     x.conv3d(&channels_last(weight), None::<Tensor>, 1, half(weight), 1, 1)
 }
 
-/// Voxels of a kernel (outputs, inputs, z, y, x) before its middle.
+/// Number of voxels of a kernel (outputs, inputs, z, y, x) before its middle.
 fn half(kernel: &Tensor) -> [i64; 3] {
     let size = kernel.size();
     [2, 3, 4].map(|axis| size[axis] / 2)
 }
 
-/// Two single convolutions. In an encoder the first one grows to half of the outputs (pytorch-3dunet).
+/// Two single convolutions. In an encoder the first one has half of the outputs (pytorch-3dunet).
 #[derive(Debug)]
 pub struct DoubleConv {
     first: SingleConv,
@@ -187,10 +219,12 @@ pub struct DoubleConv {
 }
 
 impl DoubleConv {
+    /// The block of an encoder level, stored under `path`.
     pub fn encoder(path: Path, inputs: i64, outputs: i64, span: Span, norm: Norm, rng: &mut Rng) -> Self {
         Self::new(path, [inputs, (outputs / 2).max(inputs), outputs], span, norm, rng)
     }
 
+    /// The block of a decoder level, stored under `path`.
     pub fn decoder(path: Path, inputs: i64, outputs: i64, span: Span, norm: Norm, rng: &mut Rng) -> Self {
         Self::new(path, [inputs, outputs, outputs], span, norm, rng)
     }
@@ -203,18 +237,19 @@ impl DoubleConv {
         }
     }
 
-    /// (n, inputs, d, h, w) -> (n, outputs, d, h, w)
+    /// Maps (n, inputs, d, h, w) to (n, outputs, d, h, w).
     pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         self.second.forward(&self.first.forward(x, train), train)
     }
 
-    /// The encoder's `skip` (n, a, d, h, w) and the deeper level's map (n, inputs - a, d', h', w') -> (n, outputs, d, h, w)
+    /// Maps the encoder's `skip` (n, a, d, h, w) and the deeper level's map (n, inputs - a, d', h', w') to (n, outputs,
+    /// d, h, w).
     pub fn forward_joined(&self, skip: &Tensor, deep: &Tensor, train: bool) -> Tensor {
         self.second.forward(&self.first.forward_joined(skip, deep, train), train)
     }
 }
 
-/// Convolution one voxel wide, with bias.
+/// A convolution one voxel wide, with bias.
 #[derive(Debug)]
 pub struct Head {
     weight: Tensor,
@@ -222,6 +257,7 @@ pub struct Head {
 }
 
 impl Head {
+    /// A head whose variables are stored under `path`.
     pub fn new(path: Path, inputs: i64, outputs: i64, span: Span, rng: &mut Rng) -> Self {
         let shape = span.shape(outputs, inputs, 1);
         let bound = convolution_bound(&shape);
@@ -230,7 +266,7 @@ impl Head {
         Self { weight, bias }
     }
 
-    /// (n, inputs, d, h, w) -> (n, outputs, d, h, w)
+    /// Maps (n, inputs, d, h, w) to (n, outputs, d, h, w).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         debug_assert_eq!(x.kind(), Kind::Float);
         x.conv3d(&spatial(&self.weight), Some(&self.bias), 1, 0, 1, 1)

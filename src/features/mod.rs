@@ -1,29 +1,29 @@
-//! Volume -> feature map.
+//! Feature extraction: volumes to feature maps (paper, section 3.3).
 
 pub mod blocks;
-pub mod se_net;
 pub mod unet;
 
 use crate::error::{Error, Result};
 use blocks::Norm;
 use serde::{Deserialize, Serialize};
 
-pub use se_net::SeNet;
 pub use unet::UNet;
 
-/// Section `[features]`.
+/// Section `[features]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub network: Network,
-    /// U-Nets that take turns: each step of training is one network's. Asked for features they have an equal say
-    /// (Lakshminarayanan et al. 2017, "Deep ensembles").
-    pub networks: usize,
-    /// Channels of the first level, each further level has twice as many; of every block of an SE-Net's segmenter.
+    /// Architecture of the U-Nets; an SE-Net does not use it.
+    pub architecture: Architecture,
+    /// Number of U-Nets in the ensemble, 1 to 16. Training steps alternate between the members; their features have
+    /// equal weight (Lakshminarayanan et al. 2017, "Deep ensembles").
+    pub ensemble_size: usize,
+    /// Channels of the first level, doubled at each further level; for an SE-Net the channels of each block of the
+    /// segmenter.
     pub f_maps: i64,
-    /// After each convolution.
+    /// Normalisation after each convolution.
     pub norm: Norm,
-    /// Levels of resolution, the input's included. From here on an SE-Net has no use for the keys.
+    /// Number of resolution levels, that of the input included. An SE-Net does not use this and the following keys.
     pub levels: usize,
     /// Channels of the feature map.
     pub output_channels: i64,
@@ -33,29 +33,29 @@ pub struct Config {
     pub output_level: usize,
 }
 
+/// Architecture of the U-Nets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub enum Architecture {
+    /// A U-Net of volumes (paper, section 3.3).
     #[serde(rename = "unet-3d")]
     UNet3d,
-    /// The same slice by slice: what lies above and below a slice does not matter.
+    /// The same U-Net on each slice, independent of the slices above and below.
     #[serde(rename = "unet-2d")]
     UNet2d,
-    /// Slices of the support steer a network that segments slices of the query; there are no prototypes.
-    #[serde(rename = "se-net")]
-    SeNet,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range, or the number of pooling factors does not fit the number of levels.
     pub fn check(&self) -> Result<()> {
         let key = |name: &str| format!("features.{name}");
         let refuse = |name: &str, expected: &str, found: String| {
             Err(Error::invalid(key(name), expected, found, "change this key"))
         };
-        let most = if self.network == Network::SeNet { 1 } else { 16 };
-        if !(1..=most).contains(&self.networks) {
-            let expected =
-                if most == 1 { "1 for an se-net, which has no features to join" } else { "1 to 16 networks" };
-            return refuse("networks", expected, self.networks.to_string());
+        if !(1..=16).contains(&self.ensemble_size) {
+            return refuse("ensemble_size", "1 to 16 networks", self.ensemble_size.to_string());
         }
         if !(1..=1024).contains(&self.f_maps) {
             return refuse("f_maps", "1 to 1024 channels", self.f_maps.to_string());
@@ -73,7 +73,7 @@ impl Config {
         if self.pooling.iter().flatten().any(|factor| !(1..=4).contains(factor)) {
             return refuse("pooling", "factors from 1 to 4", format!("{:?}", self.pooling));
         }
-        if self.network == Network::UNet2d && self.pooling.iter().any(|factors| factors[0] != 1) {
+        if self.architecture == Architecture::UNet2d && self.pooling.iter().any(|factors| factors[0] != 1) {
             return refuse("pooling", "factors of 1 along z for unet-2d", format!("{:?}", self.pooling));
         }
         if self.output_level >= self.levels {
@@ -82,12 +82,12 @@ impl Config {
         Ok(())
     }
 
-    /// Channels of level 0, 1, ...
+    /// Number of channels of level 0, 1, ...
     pub fn channels(&self) -> Vec<i64> {
         (0..self.levels).map(|level| self.f_maps << level).collect()
     }
 
-    /// Resolution of each level for an input of this many voxels.
+    /// Shape z y x of each level for an input of `input_vox` voxels.
     pub fn level_shapes(&self, input_vox: [i64; 3]) -> Vec<[i64; 3]> {
         let mut shapes = vec![input_vox];
         for factors in &self.pooling {
@@ -105,11 +105,19 @@ mod tests {
     #[test]
     fn a_2d_network_does_not_pool_along_z() {
         let pooling = vec![[1, 2, 2], [2, 2, 2]];
-        let (network, norm) = (Network::UNet3d, Norm::Batch);
-        let config =
-            Config { network, networks: 1, f_maps: 4, levels: 3, output_channels: 4, norm, pooling, output_level: 0 };
+        let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
+        let config = Config {
+            architecture,
+            ensemble_size: 1,
+            f_maps: 4,
+            levels: 3,
+            output_channels: 4,
+            norm,
+            pooling,
+            output_level: 0,
+        };
         assert!(config.check().is_ok());
-        let message = Config { network: Network::UNet2d, ..config }.check().unwrap_err().to_string();
+        let message = Config { architecture: Architecture::UNet2d, ..config }.check().unwrap_err().to_string();
         assert!(message.contains("features.pooling") && message.contains("along z"), "{message}");
     }
 }

@@ -1,12 +1,12 @@
-//! The U-Net of pytorch-3dunet (Wolny et al. 2020; Çiçek et al. 2016): paper, section 3.3. In 3D, and slice by slice.
+//! The U-Net of pytorch-3dunet (Wolny et al. 2020; Çiçek et al. 2016) in 3D and slice by slice: paper, section 3.3.
 
 use crate::features::blocks::{DoubleConv, Head, Span};
-use crate::features::{Config, Network};
+use crate::features::{Architecture, Config};
 use crate::rng::Rng;
 use tch::Tensor;
 use tch::nn::Path;
 
-/// Encoder, decoder with skips by concatenation, head of single voxels.
+/// A U-Net: encoder, decoder with skip connections by concatenation, and a head of 1 x 1 x 1 convolutions.
 #[derive(Debug)]
 pub struct UNet {
     span: Span,
@@ -17,12 +17,12 @@ pub struct UNet {
 }
 
 impl UNet {
+    /// A network whose variables are stored under `path`, with initial weights from `rng`.
     pub fn new(path: &Path, config: &Config, rng: &mut Rng) -> Self {
         let channels = config.channels();
-        let span = match config.network {
-            Network::UNet3d => Span::Volume,
-            Network::UNet2d => Span::Slice,
-            Network::SeNet => unreachable!("an SE-Net is no U-Net"),
+        let span = match config.architecture {
+            Architecture::UNet3d => Span::Volume,
+            Architecture::UNet2d => Span::Slice,
         };
         let encoders = (0..config.levels)
             .map(|level| {
@@ -42,8 +42,20 @@ impl UNet {
         Self { span, encoders, decoders, head, pooling: config.pooling.clone() }
     }
 
-    /// Images (n, 1, D, H, W) of any size -> features (n, output_channels, D', H', W') at the output level's
-    /// resolution; `train` lets batch norm use and update the statistics of this batch.
+    /// Computes features (n, output_channels, D', H', W') at the output level's resolution from images (n, 1, D, H, W)
+    /// of any size. With `train`, batch norm uses and updates the statistics of this batch.
+    ///
+    /// ```
+    /// use ssl3d::features::{Architecture, Config, UNet, blocks::Norm};
+    /// let config = Config {
+    ///     architecture: Architecture::UNet3d, ensemble_size: 1, f_maps: 2, norm: Norm::Instance, levels: 2,
+    ///     output_channels: 3, pooling: vec![[1, 2, 2]], output_level: 0,
+    /// };
+    /// let store = tch::nn::VarStore::new(tch::Device::Cpu);
+    /// let network = UNet::new(&store.root(), &config, &mut ssl3d::rng::stream(1, "weights", 0));
+    /// let images = tch::Tensor::zeros([1, 1, 2, 8, 8], (tch::Kind::Float, tch::Device::Cpu));
+    /// assert_eq!(network.forward(&images, false).size(), [1, 3, 2, 8, 8]);
+    /// ```
     pub fn forward(&self, images: &Tensor, train: bool) -> Tensor {
         match self.span {
             Span::Volume => self.map(images, train),
@@ -95,16 +107,25 @@ mod tests {
 
     fn paper() -> Config {
         let pooling = vec![[2, 2, 2]; 3];
-        let (network, norm) = (Network::UNet3d, Norm::Batch);
-        Config { network, networks: 1, f_maps: 32, levels: 4, output_channels: 32, norm, pooling, output_level: 0 }
+        let (architecture, norm) = (Architecture::UNet3d, Norm::Batch);
+        Config {
+            architecture,
+            ensemble_size: 1,
+            f_maps: 32,
+            levels: 4,
+            output_channels: 32,
+            norm,
+            pooling,
+            output_level: 0,
+        }
     }
 
     /// Four channels, three levels, slice by slice.
     fn flat(norm: Norm) -> Config {
         let pooling = vec![[1, 2, 2]; 2];
         Config {
-            network: Network::UNet2d,
-            networks: 1,
+            architecture: Architecture::UNet2d,
+            ensemble_size: 1,
             f_maps: 4,
             levels: 3,
             output_channels: 6,
@@ -193,7 +214,7 @@ mod tests {
         for output_level in [0, 1] {
             let flat = Config { output_level, ..flat(Norm::Batch) };
             let ((of_slices, two), (of_volumes, three)) =
-                (build(&flat), build(&Config { network: Network::UNet3d, ..flat }));
+                (build(&flat), build(&Config { architecture: Architecture::UNet3d, ..flat }));
             let mut embedded = of_volumes.variables();
             for (name, weight) in of_slices.variables() {
                 let target = embedded.get_mut(&name).expect("the same names");

@@ -1,5 +1,5 @@
-//! How good is a prediction: overlap with the truth and distance of its surface from the truth's, by protocol; their
-//! spread, and whether two sets of scores differ. Never touches torch.
+//! Metrics of a prediction: overlap with the truth and distance between the surfaces, by protocol; their mean and
+//! spread, and a test for differences between two sets of scores. Without libtorch.
 
 pub mod overlap;
 pub mod protocol;
@@ -7,7 +7,7 @@ pub mod summary;
 pub mod surface;
 pub mod wilcoxon;
 
-pub use overlap::{Overlap, dice, dice_in_z_range, volume_ml, z_range};
+pub use overlap::{Measured, Overlap, dice, dice_in_z_range, volume_ml, z_range};
 pub use protocol::Protocol;
 pub use summary::{Summary, percentile};
 pub use surface::{NSD_TOLERANCE_MM, Surface};

@@ -1,6 +1,6 @@
 //! Dice between label maps.
 //!
-//! What an empty mask gives is decided here, once:
+//! Definition for empty masks:
 //!
 //! | truth | prediction | Dice |
 //! |---|---|---|
@@ -9,24 +9,30 @@
 //! | none | none | not scored (`None`) |
 //! | none | some | not scored (`None`); the predicted volume is reported as false positive volume |
 //!
-//! A class that the query does not show says nothing about how well its shape is found, and a 0 or a 1
-//! in its place would let the mean depend on the field of view; the false positives have a number of their own.
+//! A query that does not show a class gives no information about the accuracy of the class's shape, and a 0 or a 1 in
+//! its place would make the mean depend on the field of view. False positives are reported separately.
 
 use crate::volume::Geometry;
 use ndarray::{ArrayView2, ArrayView3, Axis, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Voxels that carry a label: in both maps, in the prediction, in the truth.
+/// Number of voxels that carry a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Overlap {
+    /// Voxels with the label in both maps.
     pub both: u64,
+    /// Voxels with the label in the prediction.
     pub prediction: u64,
+    /// Voxels with the label in the truth.
     pub truth: u64,
 }
 
 impl Overlap {
     /// Counts `label` in two maps `[z, y, x]` of one shape.
+    ///
+    /// # Panics
+    /// The shapes differ.
     pub fn of(prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32) -> Self {
         assert_eq!(prediction.shape(), truth.shape(), "prediction and truth lie on one grid");
         (0..truth.len_of(Axis(0)))
@@ -35,7 +41,7 @@ impl Overlap {
             .reduce(Self::default, Self::plus)
     }
 
-    /// 2 |P ∩ T| / (|P| + |T|); `None` where the truth is empty.
+    /// 2 |P ∩ T| / (|P| + |T|); `None` if the truth is empty.
     pub fn dice(self) -> Option<f64> {
         (self.truth > 0).then(|| 2.0 * self.both as f64 / (self.prediction + self.truth) as f64)
     }
@@ -71,20 +77,29 @@ impl Overlap {
     }
 }
 
-/// Dice of `label` over the whole volume: 2 |P ∩ T| / (|P| + |T|); `None` where the truth does not show the class.
+/// Dice of `label` over the whole volume `[z, y, x]`: 2 |P ∩ T| / (|P| + |T|); `None` if the truth does not show the
+/// class.
+///
+/// ```
+/// let truth = ndarray::arr3(&[[[0, 1, 1, 0]]]);
+/// let prediction = ndarray::arr3(&[[[0, 0, 1, 0]]]);
+/// let dice = ssl3d::metrics::dice(prediction.view(), truth.view(), 1);
+/// assert_eq!(dice, Some(2.0 * 1.0 / (1.0 + 2.0)));
+/// assert_eq!(ssl3d::metrics::dice(prediction.view(), truth.view(), 2), None);
+/// ```
 pub fn dice(prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32) -> Option<f64> {
     Overlap::of(prediction, truth, label).dice()
 }
 
-/// Dice of `label` over the slices from the first to the last that show the class in the truth (EP1): false
-/// positives above and below are forgiven. `None` where the truth does not show the class.
+/// Dice of `label` over the slices from the first to the last that show the class in the truth (EP1), without false
+/// positives above and below; `None` if the truth does not show the class.
 pub fn dice_in_z_range(prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32) -> Option<f64> {
     assert_eq!(prediction.shape(), truth.shape(), "prediction and truth lie on one grid");
     let range = z_range(truth, label)?;
     dice(prediction.slice(s![range.clone(), .., ..]), truth.slice(s![range, .., ..]), label)
 }
 
-/// The slices from the first to the last that show `label`.
+/// The slices from the first to the last that show `label`; `None` if there is none.
 pub fn z_range(labels: ArrayView3<i32>, label: i32) -> Option<Range<usize>> {
     let shows = |z: &usize| labels.index_axis(Axis(0), *z).iter().any(|&l| l == label);
     let slices = labels.len_of(Axis(0));
@@ -96,6 +111,27 @@ pub fn z_range(labels: ArrayView3<i32>, label: i32) -> Option<Range<usize>> {
 /// Volume of `label` in millilitres.
 pub fn volume_ml(labels: ArrayView3<i32>, label: i32, geometry: &Geometry) -> f64 {
     Overlap::of(labels, labels, label).truth as f64 * geometry.voxel_mm3() / 1000.0
+}
+
+/// One label of a segmented scan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Voxels that carry the label.
+    pub voxels: usize,
+    /// Their volume in millilitres.
+    pub volume_ml: f64,
+    /// Over these voxels; none where there are none.
+    pub mean_probability: Option<f64>,
+}
+
+impl Measured {
+    /// A label with its probability on the same grid.
+    pub fn of(labels: ArrayView3<i32>, label: i32, probability: ArrayView3<f32>, geometry: &Geometry) -> Self {
+        let inside = labels.iter().zip(&probability).filter(|(other, _)| **other == label);
+        let (voxels, sum) = inside.fold((0, 0.0), |(count, sum), (_, p)| (count + 1, sum + f64::from(*p)));
+        let mean_probability = (voxels > 0).then(|| sum / voxels as f64);
+        Self { voxels, volume_ml: volume_ml(labels, label, geometry), mean_probability }
+    }
 }
 
 #[cfg(test)]

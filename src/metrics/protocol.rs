@@ -1,17 +1,17 @@
-//! Which slices of the query are scored, and what of the support is annotated.
+//! Evaluation protocols: the slices of the query that are scored, and the annotation of the support.
 
 use super::overlap::{dice, dice_in_z_range, z_range};
 use super::surface::Surface;
 use ndarray::{ArrayView3, s};
 
-/// Which slices of the query are scored.
+/// Evaluation protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// The whole volume.
     Full,
-    /// Only the query's true z-range of the class, as the published 2D methods do. It gives that range away: a slice-wise network sees
-    /// these slices alone, and one of volumes may be told of them (`split.ep1_told`).
+    /// Only the query's true z-range of the class, as in the published 2D methods. This reveals the range: a slice-wise
+    /// network receives these slices alone, and a network of volumes can be constrained to them (`split.ep1_reveals_range`).
     Ep1,
     /// The whole volume, from a support of which only the organ's middle slice is annotated (Hansen et al. 2022,
     /// *Anomaly detection-inspired few-shot medical image segmentation through self-supervision with supervoxels*).
@@ -19,7 +19,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As it stands in files and on the command line.
+    /// The name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -28,7 +28,7 @@ impl Protocol {
         }
     }
 
-    /// Dice of `label` under this protocol; `None` where the truth does not show the class.
+    /// Dice of `label` under this protocol; `None` if the truth does not show the class.
     pub fn dice(self, prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32) -> Option<f64> {
         match self {
             Self::Full | Self::Ep2 => dice(prediction, truth, label),
@@ -36,9 +36,9 @@ impl Protocol {
         }
     }
 
-    /// Distances between the surfaces of `label` under this protocol, with the grid's spacing along z, y, x; `None`
-    /// where the truth does not show the class. EP1 cuts both maps at the ends of the range, so what is cut open
-    /// there counts as surface, in the prediction as in the truth.
+    /// Distances between the surfaces of `label` under this protocol, with the spacing along z, y, x; `None` if the
+    /// truth does not show the class. EP1 cuts both maps at the ends of the range, and the cut faces count as surface
+    /// in both.
     pub fn surface(
         self,
         prediction: ArrayView3<i32>,

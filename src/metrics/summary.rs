@@ -1,18 +1,22 @@
-//! A score never stands alone: how many, how far apart.
+//! Mean and spread of scores.
 
 /// Mean and spread of a set of scores.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
+    /// Number of values.
     pub n: usize,
+    /// Arithmetic mean.
     pub mean: f64,
     /// Sample standard deviation, with n - 1; 0 for a single value.
     pub sd: f64,
+    /// Smallest value.
     pub min: f64,
+    /// Largest value.
     pub max: f64,
 }
 
 impl Summary {
-    /// `None` for no values.
+    /// The summary of `values`; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         if n == 0 {
@@ -33,6 +37,9 @@ impl Summary {
 }
 
 /// The value below which `per_cent` of the ascending `sorted` lie, linear between neighbours as NumPy's `percentile`.
+///
+/// # Panics
+/// There are no values, or `per_cent` is not from 0 to 100.
 pub fn percentile(sorted: &[f64], per_cent: f64) -> f64 {
     assert!(!sorted.is_empty() && (0.0..=100.0).contains(&per_cent), "some values, and a share of them");
     let position = per_cent / 100.0 * (sorted.len() - 1) as f64;

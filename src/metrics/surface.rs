@@ -1,8 +1,8 @@
 //! Distances between the surfaces of a class in two label maps, in millimetres.
 //!
-//! The definitions are MONAI's. The surface of a mask are its voxels that an erosion by the six face neighbours removes,
-//! with everything beyond the image outside; each surface voxel counts once, whatever the spacing. Its distance is that
-//! from its centre to the nearest centre of the other surface.
+//! The definitions are MONAI's. The surface of a mask consists of the voxels that an erosion by the six face neighbours
+//! removes, with everything beyond the image outside; each surface voxel counts once, whatever the spacing. Its
+//! distance is that from its centre to the nearest centre of the other surface.
 //!
 //! | truth | prediction | HD95, ASSD | NSD |
 //! |---|---|---|---|
@@ -11,35 +11,46 @@
 //! | none | any | not scored | not scored |
 
 use super::percentile;
+use crate::components::bounding_box;
 use ndarray::{Array3, ArrayView3, ArrayViewMut1, Axis, Zip, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// How far apart surfaces may lie and still agree for NSD: some two voxels in the plane of the usual abdominal MRI
-/// (1.25 to 1.6 mm), and less than one of its slices (6 to 9 mm).
+/// Largest distance at which surfaces agree for NSD: about two voxels in the plane of the usual abdominal MRI (1.25 to
+/// 1.6 mm), and less than one of its slices (6 to 9 mm).
 pub const NSD_TOLERANCE_MM: f64 = 3.0;
 
-/// Rounding does not decide whether a distance of just the tolerance is within it.
+/// Margin for rounding at exactly the tolerance.
 const ROUNDING_MM: f64 = 1e-6;
 
-/// How far the surface of a prediction lies from that of the truth.
+/// Distances between the surface of a prediction and that of the truth.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Surface {
-    /// The larger of the two directed 95th percentiles; `None` where nothing was predicted.
+    /// The larger of the two directed 95th percentiles; `None` if nothing was predicted.
     pub hd95_mm: Option<f64>,
-    /// Mean over the surface voxels of both; `None` where nothing was predicted.
+    /// Mean over the surface voxels of both; `None` if nothing was predicted.
     pub assd_mm: Option<f64>,
     /// Normalised surface Dice: the share of the surface voxels of both within [`NSD_TOLERANCE_MM`] of the other.
     pub nsd: f64,
 }
 
 impl Surface {
-    /// Of `label` in two maps `[z, y, x]` of one shape, with their spacing along z, y, x; `None` where the truth does not
-    /// show it.
+    /// The distances for `label` in two maps `[z, y, x]` of one shape, with the spacing along z, y, x; `None` if the
+    /// truth does not show the label.
+    ///
+    /// # Panics
+    /// The shapes differ.
+    ///
+    /// ```
+    /// let at = |x: usize| ndarray::Array3::from_shape_fn([1, 1, 8], |(_, _, i)| i32::from(i == x));
+    /// let surface = ssl3d::metrics::Surface::of(at(5).view(), at(3).view(), 1, [7.0, 2.0, 2.0]).unwrap();
+    /// assert_eq!((surface.hd95_mm, surface.assd_mm), (Some(4.0), Some(4.0))); // two voxels of 2 mm
+    /// assert_eq!(surface.nsd, 0.0);
+    /// ```
     pub fn of(prediction: ArrayView3<i32>, truth: ArrayView3<i32>, label: i32, spacing_mm: [f64; 3]) -> Option<Self> {
         assert_eq!(prediction.shape(), truth.shape(), "prediction and truth lie on one grid");
-        let of_truth = bounding_box(truth, label)?;
-        let Some(of_prediction) = bounding_box(prediction, label) else {
+        let of_truth = bounding_box(truth, |l| *l == label)?;
+        let Some(of_prediction) = bounding_box(prediction, |l| *l == label) else {
             return Some(Self { hd95_mm: None, assd_mm: None, nsd: 0.0 });
         };
         // What lies outside the box is outside both masks, so cutting moves no surface.
@@ -61,21 +72,6 @@ impl Surface {
     }
 }
 
-/// The least box that holds all voxels of `label`; `None` without any.
-fn bounding_box(labels: ArrayView3<i32>, label: i32) -> Option<[Range<usize>; 3]> {
-    let slices = (0..labels.dim().0).into_par_iter().filter_map(|z| {
-        let mut found: Option<[Range<usize>; 2]> = None;
-        for (y, row) in labels.index_axis(Axis(0), z).rows().into_iter().enumerate() {
-            let Some(first) = row.iter().position(|&l| l == label) else { continue };
-            let last = row.iter().rposition(|&l| l == label).unwrap_or(first);
-            let [ys, xs] = found.get_or_insert([y..y + 1, first..last + 1]);
-            (ys.end, xs.start, xs.end) = (y + 1, xs.start.min(first), xs.end.max(last + 1));
-        }
-        found.map(|[ys, xs]| [z..z + 1, ys, xs])
-    });
-    slices.reduce_with(|a, b| [0, 1, 2].map(|axis| a[axis].start.min(b[axis].start)..a[axis].end.max(b[axis].end)))
-}
-
 /// The voxels of `label` with a face neighbour of another label or beyond the grid.
 fn surface(labels: ArrayView3<i32>, label: i32) -> Array3<bool> {
     let inside = labels.mapv(|l| l == label);
@@ -91,7 +87,7 @@ fn surface(labels: ArrayView3<i32>, label: i32) -> Array3<bool> {
     surface
 }
 
-/// From each voxel of `from` to the nearest of `to`, ascending. Neither is empty.
+/// Distances from each voxel of `from` to the nearest of `to`, ascending. Neither set is empty.
 fn distances_mm(from: &Array3<bool>, to: &Array3<bool>, spacing_mm: [f64; 3]) -> Vec<f64> {
     let squares = squared_distances_mm2(to, spacing_mm);
     let mut distances: Vec<f64> =
@@ -100,8 +96,8 @@ fn distances_mm(from: &Array3<bool>, to: &Array3<bool>, spacing_mm: [f64; 3]) ->
     distances
 }
 
-/// Of every voxel to the nearest one that is set: exact, one axis after the other (Felzenszwalb and Huttenlocher 2012,
-/// *Distance transforms of sampled functions*).
+/// Squared distance of every voxel to the nearest one that is set: exact, one axis after the other (Felzenszwalb and
+/// Huttenlocher 2012, *Distance transforms of sampled functions*).
 fn squared_distances_mm2(set: &Array3<bool>, spacing_mm: [f64; 3]) -> Array3<f64> {
     let mut squares = set.mapv(|set| if set { 0.0 } else { f64::INFINITY });
     for (axis, spacing_mm) in spacing_mm.into_iter().enumerate() {
@@ -112,14 +108,14 @@ fn squared_distances_mm2(set: &Array3<bool>, spacing_mm: [f64; 3]) -> Array3<f64
     squares
 }
 
-/// (x - at)^2 + height, the lowest from `start` on.
+/// The parabola (x - at)^2 + height, which is the lowest from `start` on.
 struct Parabola {
     at: f64,
     height: f64,
     start: f64,
 }
 
-/// Replaces each f(x) by the least (x - v)^2 + f(v) over all v of the line. `envelope` is working memory.
+/// Replaces each f(x) by the minimum of (x - v)^2 + f(v) over all v of the line. `envelope` is working memory.
 fn lower_envelope(mut line: ArrayViewMut1<f64>, spacing_mm: f64, envelope: &mut Vec<Parabola>) {
     envelope.clear();
     for (index, &height) in line.iter().enumerate().filter(|(_, height)| height.is_finite()) {

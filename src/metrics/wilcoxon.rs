@@ -1,12 +1,18 @@
-//! Do paired scores differ? Wilcoxon's signed-rank test.
+//! Wilcoxon's signed-rank test for paired scores.
 
-/// Up to so many non-zero differences every assignment of signs is counted; above, the normal approximation holds.
+/// Largest number of non-zero differences for which every assignment of signs is counted; above, the normal
+/// approximation is used.
 const MOST_COUNTED: usize = 20;
 
 /// Two-sided p of the hypothesis that `differences` are symmetric about 0 (Wilcoxon 1945): T, the sum of the ranks of
 /// |d| where d > 0, against all 2^n signs. Zeros are left out; equal |d| share their mean rank, in the counting and in
-/// the variance of the approximation, (n (n + 1) (2 n + 1) - sum (t^3 - t) / 2) / 24 for ties of t. No continuity
-/// correction. 1 where nothing differs.
+/// the variance of the approximation, (n (n + 1) (2 n + 1) - sum (t^3 - t) / 2) / 24 for ties of t. There is no
+/// continuity correction. Without any difference p is 1.
+///
+/// ```
+/// let p = ssl3d::metrics::wilcoxon_p(&[0.1, 0.2, 0.3]);
+/// assert_eq!(p, 2.0 / 8.0); // 2 of the 2^3 assignments of signs are as extreme
+/// ```
 pub fn wilcoxon_p(differences: &[f64]) -> f64 {
     let mut differences: Vec<f64> = differences.iter().copied().filter(|d| *d != 0.0).collect();
     differences.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
@@ -28,7 +34,7 @@ pub fn wilcoxon_p(differences: &[f64]) -> f64 {
     2.0 * normal_tail(z.abs())
 }
 
-/// The share of all signs whose sum of positive ranks is as far out as `positive`, both tails.
+/// The share of all assignments of signs whose sum of positive ranks is as extreme as `positive`, both tails.
 fn counted(ranks: &[usize], positive: usize) -> f64 {
     let mut ways = vec![0u64; ranks.iter().sum::<usize>() + 1]; // by sum of the positive ranks
     ways[0] = 1;
@@ -43,7 +49,7 @@ fn counted(ranks: &[usize], positive: usize) -> f64 {
 }
 
 /// The normal distribution above z >= 0, by the series of its integral (Marsaglia 2004, *Evaluating the normal
-/// distribution*): 1/2 - phi(z) (z + z^3/3 + z^5/15 + ...); its error is absolute, some 1e-16.
+/// distribution*): 1/2 - phi(z) (z + z^3/3 + z^5/15 + ...). The absolute error is about 1e-16.
 fn normal_tail(z: f64) -> f64 {
     let (mut sum, mut term, mut odd) = (z, z, 1.0);
     while term > 1e-18 * sum {

@@ -1,12 +1,13 @@
-//! An abdomen as overlapping solids in millimetres: x to the patient's right, y anterior, z superior, the origin in
-//! the middle of the body at the level of the kidneys' upper poles. Sizes are those of an adult, roughly.
+//! An abdomen as overlapping solids in millimetres: x to the patient's right, y anterior, z superior, with the origin
+//! in the middle of the body at the level of the kidneys' upper poles. Sizes are approximately those of an adult.
 
 use super::texture::Texture;
 use rand::{Rng, RngExt};
 
-/// Point in millimetres: x, y, z.
+/// A point in millimetres: x, y, z.
 pub type Point = [f32; 3];
 
+/// Tissue at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tissue {
     Air,
@@ -24,12 +25,12 @@ pub enum Tissue {
     Spleen,
     Pancreas,
     Stomach,
-    /// Content of the loop of that number.
+    /// Content of the bowel loop of this number.
     Bowel(usize),
 }
 
 impl Tissue {
-    /// The label of the four organs, 0 otherwise.
+    /// The label of the four organs, 0 for other tissues.
     pub fn label(self) -> i32 {
         match self {
             Self::Liver | Self::LiverVessel => 1,
@@ -53,7 +54,7 @@ impl Ellipsoid {
         Self { centre_mm, radius_mm, tilt: [0.0; 2] }
     }
 
-    /// Centre moved by up to `shift_mm` and radii scaled by up to `stretch`, each direction on its own.
+    /// Moves the centre by up to `shift_mm` and scales the radii by up to `stretch`, each direction independently.
     fn varied(mut self, rng: &mut impl Rng, shift_mm: f32, stretch: f32) -> Self {
         let size = rng.random_range(1.0 - stretch..1.0 + stretch);
         for axis in 0..3 {
@@ -68,7 +69,7 @@ impl Ellipsoid {
         self
     }
 
-    /// Below 1 inside.
+    /// The quadratic form of the ellipsoid, below 1 inside.
     fn level(&self, p: Point) -> f32 {
         let z = p[2] - self.centre_mm[2];
         let x = p[0] - self.centre_mm[0] - self.tilt[0] * z;
@@ -81,15 +82,15 @@ impl Ellipsoid {
     }
 }
 
-/// One person.
+/// The anatomy of one subject.
 pub struct Anatomy {
     body_mm: [f32; 2],
     fat_mm: f32,
     wall_mm: f32,
     liver_lobes: [Ellipsoid; 2],
-    /// Height of the liver's lower surface at x = 70 mm and its fall towards the right.
+    /// Height of the liver's lower surface at x = 70 mm, and its slope towards the right.
     liver_floor: [f32; 2],
-    /// Right and left, each with its sinus.
+    /// Right and left kidney, each with its sinus.
     kidneys: [[Ellipsoid; 2]; 2],
     spleen: Ellipsoid,
     spleen_hollow: Ellipsoid,
@@ -117,6 +118,7 @@ struct TissueLevels {
 }
 
 impl Anatomy {
+    /// Draws a random anatomy.
     pub fn draw(rng: &mut impl Rng) -> Self {
         let kidney = |rng: &mut _, side: f32, z: f32| {
             let centre = [side * 56.0, -40.0, z];
@@ -173,7 +175,7 @@ impl Anatomy {
         }
     }
 
-    /// What is at `p`; where solids overlap, the one that is named first here wins.
+    /// The tissue at `p`; where solids overlap, the first one in the order of this function wins.
     pub fn tissue_at(&self, p: Point) -> Tissue {
         let [x, y, z] = p;
         let [a, b] = self.body_mm;
@@ -221,7 +223,7 @@ impl Anatomy {
         self.bowel.iter().position(|(part, _)| part.contains(p)).map_or(Tissue::InnerFat, Tissue::Bowel)
     }
 
-    /// Vertebrae, canal, the muscles beside them, the great vessels in front.
+    /// The tissue at `p` if it is a vertebra, the canal, a muscle beside them or a great vessel in front.
     fn spine(&self, [x, y, z]: Point) -> Option<Tissue> {
         let ellipse = |cx: f32, cy: f32, rx: f32, ry: f32| ((x - cx) / rx).powi(2) + ((y - cy) / ry).powi(2) < 1.0;
         if y > -10.0 || x.abs() > 75.0 {

@@ -1,8 +1,8 @@
-//! Smooth noise in space, for tissue, deformation and the coils' bias.
+//! Smooth random fields for tissue, deformation and the coils' bias.
 
 use rand::{Rng, RngExt};
 
-/// Nodes a side; the pattern repeats after that many cells.
+/// Number of lattice nodes along each axis; the pattern repeats after as many cells.
 const NODES: usize = 16;
 
 /// Value noise: uniform random numbers in -1..1 on a periodic lattice, smoothly interpolated.
@@ -12,7 +12,7 @@ pub struct Texture {
 }
 
 impl Texture {
-    /// Features have about the size `cell_mm`.
+    /// A random field whose features have about the size `cell_mm`.
     pub fn draw(rng: &mut impl Rng, cell_mm: f32) -> Self {
         let values = (0..NODES.pow(3)).map(|_| rng.random_range(-1.0..1.0)).collect();
         Self { per_mm: cell_mm.recip(), values }

@@ -9,19 +9,19 @@ pub fn pool(map: &Tensor, window: Window) -> Tensor {
     rows(&means(map, window))
 }
 
-/// A window with less known than this share of one of its slices has no prototype: what interpolation leaves beside an
-/// annotated slice is too little to stand for a window, while a thin slice split between two windows, or an organ drawn
-/// in a corner of one, is enough.
+/// A window gets a prototype if at least this fraction of one of its slices is annotated. Interpolation beside an
+/// annotated slice leaves less; a thin slice split between two windows, or an organ drawn in a corner of one, leaves
+/// more.
 const LEAST_OF_A_SLICE: f64 = 0.05;
 
-/// Window means of a map (1, C, D, H, W) over what is known of each voxel, (1, 1, D, H, W), and the share that each
-/// mask (1, R, D, H, W), itself part of the known, has of it:
+/// Window means of a map (1, C, D, H, W) over the annotated fraction of each voxel `known` (1, 1, D, H, W), and the
+/// share of each mask (1, R, D, H, W), itself part of the annotated fraction:
 ///
 /// ```text
 /// p_w = sum_x f(x) k(x) / sum_x k(x),  s_w = sum_x y(x) / sum_x k(x)     x in window w
 /// ```
 ///
-/// As (windows, C) and (R, windows); where too little is known the shares are 0.
+/// Returns (windows, C) and (R, windows); the shares are 0 where too little is annotated.
 pub fn pool_known(map: &Tensor, masks: &Tensor, known: &Tensor, window: Window) -> (Tensor, Tensor) {
     let share = rows(&means(known, window)); // (windows, 1)
     let enough = share.ge(LEAST_OF_A_SLICE / depth(map, window)).to_kind(map.kind());
@@ -30,7 +30,7 @@ pub fn pool_known(map: &Tensor, masks: &Tensor, known: &Tensor, window: Window) 
     (means_of(&(map * known)), (means_of(masks) * enough).transpose(0, 1))
 }
 
-/// Slices in a window, on average where they differ.
+/// Number of slices in a window, on average if they differ.
 fn depth(map: &Tensor, window: Window) -> f64 {
     let available = map.size()[2];
     match window {

@@ -1,4 +1,4 @@
-//! Support features + masks -> prototypes: paper, section 3.4; SSL-ALPNet (Ouyang et al. 2020).
+//! Prototypes of the classes from support features and masks: paper, section 3.4; SSL-ALPNet (Ouyang et al. 2020).
 
 pub mod local;
 
@@ -7,19 +7,25 @@ use crate::tensor::{rows, to_vec};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Section `[prototypes]`.
+/// Section `[prototypes]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Kind of prototypes.
     pub method: Method,
-    /// Pooling windows while training and at test.
+    /// Pooling windows in training.
     pub train_window: Window,
+    /// Pooling windows at test.
     pub test_window: Window,
     /// A window belongs to a class if the class fills more than this fraction of it (T, Eq. 3.1).
     pub threshold: f64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A window has a number outside of 1 to 512, or the threshold is not a fraction below 1.
     pub fn check(&self) -> Result<()> {
         self.train_window.check("prototypes.train_window")?;
         self.test_window.check("prototypes.test_window")?;
@@ -31,12 +37,13 @@ impl Config {
     }
 }
 
+/// Kind of prototypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Adaptive local pooling: one prototype a window, and the foreground's masked mean.
+    /// Adaptive local pooling: one prototype for each window, and the masked mean of each foreground class.
     Alp,
-    /// One masked mean a class (PANet).
+    /// One masked mean for each class (PANet).
     Global,
 }
 
@@ -44,9 +51,9 @@ pub enum Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Window {
-    /// Voxels of the feature map in a window; what is left at the far ends is not pooled.
+    /// Voxels of the feature map in a window; a rest at the far ends is not pooled.
     Size([i64; 3]),
-    /// Windows along each axis, as even as the size allows.
+    /// Number of windows along each axis, as even as the size allows.
     Grid([i64; 3]),
 }
 
@@ -60,47 +67,50 @@ impl Window {
     }
 }
 
-/// What a class looks like: one row a prototype.
+/// Prototypes, one for each row of a tensor (P, C).
 #[derive(Debug)]
 pub struct Prototypes {
-    /// Background of all classes together (one entry), or of each class by itself: (P, C) each.
+    /// (P, C) for the background of all classes together (one entry), or of each class.
     pub background: Vec<Tensor>,
-    /// One entry a class: (P, C) each.
+    /// (P, C) for each class.
     pub foreground: Vec<Tensor>,
-    /// Voxels of the supports that each entry stands for: the backgrounds, then the classes. Empty where that is not known.
-    pub sizes: Vec<f64>,
+    /// Number of support voxels of each entry: the backgrounds, then the classes. `None` if the annotated part of the
+    /// supports is too small for an estimate of the classes' volumes.
+    pub sizes_vox: Option<Vec<f64>>,
 }
 
-/// Which classes compete with each other.
+/// The classes that compete with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Classes {
-    /// One softmax over background and all foregrounds.
+pub enum Competition {
+    /// One softmax over background and all foreground classes.
     Joint,
     /// Each class against everything else.
     OneVsRest,
 }
 
-/// One annotated volume as the network sees it.
+/// One annotated volume as the network receives it.
 #[derive(Debug)]
-pub struct Support {
-    /// (1, C, D, H, W)
+pub struct EncodedSupport {
+    /// Features (1, C, D, H, W).
     pub features: Tensor,
-    /// Fraction of each voxel that is known to belong to each class, (1, 1 + K, D, H, W): background first.
+    /// Fraction of each voxel that is annotated as each class, (1, 1 + K, D, H, W): background first.
     pub masks: Tensor,
-    /// Fraction of each voxel that is annotated, the sum of its masks, (1, 1, D, H, W); all of it where it is None.
+    /// Fraction of each voxel that is annotated, the sum of its masks, (1, 1, D, H, W); `None` if every voxel is fully
+    /// annotated.
     pub known: Option<Tensor>,
 }
 
-impl Support {
-    /// `classes`: (D', H', W') class indices 0 ..= `count` at any resolution; 0 is background.
+impl EncodedSupport {
+    /// A support with a complete annotation. `classes` are class indices (D', H', W') from 0 to `count`, at any
+    /// resolution; 0 is background.
     pub fn new(features: Tensor, classes: &Tensor, count: i64) -> Self {
         let masks = resized(one_hot(classes, count, features.kind()), &features);
         Self { features, masks, known: None }
     }
 
-    /// The same where only a fraction `known` (1, 1, D', H', W') of each voxel is annotated; `classes` are those of that
-    /// part.
+    /// A support of which only a fraction `known` (1, 1, D', H', W') of each voxel is annotated; `classes` are those of
+    /// that part.
     pub fn sparse(features: Tensor, classes: &Tensor, count: i64, known: &Tensor) -> Self {
         let known = known.to_kind(features.kind());
         let masks = resized(one_hot(classes, count, features.kind()) * &known, &features);
@@ -120,11 +130,22 @@ fn resized(fractions: Tensor, features: &Tensor) -> Tensor {
     if fractions.size()[2..] == *size { fractions } else { fractions.adaptive_avg_pool3d(size) }
 }
 
-/// The prototypes of `supports` together: those of every shot side by side (K-shot pooling).
+/// The prototypes of all `supports` together (K-shot pooling).
 ///
-/// A class that no support shows has no prototype, i.e. an entry of shape (0, C): it is never predicted.
-pub fn extract(supports: &[Support], window: Window, config: &Config, classes: Classes) -> Prototypes {
-    let means: Vec<_> = supports.iter().map(|support| Means::of(support, window, config, classes)).collect();
+/// A class that no support shows has no prototype, i.e. an entry of shape (0, C), and is never predicted.
+///
+/// ```
+/// use ssl3d::prototypes::{Competition, Config, Method, EncodedSupport, Window, extract};
+/// let features = tch::Tensor::from_slice(&[1f32, 1.0, 5.0, 7.0]).view([1, 1, 1, 1, 4]); // (1, C, D, H, W)
+/// let classes = tch::Tensor::from_slice(&[0i64, 0, 1, 1]).view([1, 1, 4]); // (D, H, W)
+/// let window = Window::Size([1, 1, 2]);
+/// let config = Config { method: Method::Global, train_window: window, test_window: window, threshold: 0.95 };
+/// let prototypes = extract(&[EncodedSupport::new(features, &classes, 1)], window, &config, Competition::Joint);
+/// assert!((prototypes.foreground[0].double_value(&[0, 0]) - 6.0).abs() < 1e-3);
+/// assert!((prototypes.background[0].double_value(&[0, 0]) - 1.0).abs() < 1e-3);
+/// ```
+pub fn extract(supports: &[EncodedSupport], window: Window, config: &Config, competition: Competition) -> Prototypes {
+    let means: Vec<_> = supports.iter().map(|support| Means::of(support, window, config, competition)).collect();
     let roles = means[0].global.len();
     let pooled = |of: &dyn Fn(&Means) -> Tensor| Tensor::cat(&means.iter().map(of).collect::<Vec<_>>(), 0);
     let local = |role: usize| pooled(&|means| means.local[role].shallow_clone());
@@ -142,27 +163,27 @@ pub fn extract(supports: &[Support], window: Window, config: &Config, classes: C
     Prototypes {
         background: (0..first_class).map(of_background).collect(),
         foreground: (first_class..roles).map(of_class).collect(),
-        sizes: (0..roles).map(|role| means.iter().map(|means| means.sizes[role]).sum()).collect(),
+        sizes_vox: Some((0..roles).map(|role| means.iter().map(|means| means.sizes[role]).sum()).collect()),
     }
 }
 
 /// The prototypes of one support by role: the backgrounds, then the classes.
 struct Means {
-    /// (P, C) each; none where they are not asked for.
+    /// Window prototypes (P, C) of each role; none for global prototypes.
     local: Vec<Tensor>,
-    /// (1, C) each, (0, C) where the mask is empty.
+    /// Masked mean (1, C) of each role, (0, C) if the mask is empty.
     global: Vec<Tensor>,
-    /// Voxels of each.
+    /// Number of voxels of each role.
     sizes: Vec<f64>,
 }
 
 impl Means {
-    fn of(support: &Support, window: Window, config: &Config, classes: Classes) -> Self {
-        let Support { features, masks, known } = support;
+    fn of(support: &EncodedSupport, window: Window, config: &Config, competition: Competition) -> Self {
+        let EncodedSupport { features, masks, known } = support;
         let (kind, device) = (features.kind(), features.device());
-        let masks = match classes {
-            Classes::Joint => masks.shallow_clone(),
-            Classes::OneVsRest => {
+        let masks = match competition {
+            Competition::Joint => masks.shallow_clone(),
+            Competition::OneVsRest => {
                 let each = masks.narrow(1, 1, masks.size()[1] - 1);
                 let rest = known.as_ref().map_or_else(|| 1.0 - &each, |known| known - &each);
                 Tensor::cat(&[rest, each], 1)
@@ -215,11 +236,11 @@ mod tests {
         Tensor::from_slice(&values).view([1, 5, 4, 4, 4])
     }
 
-    fn support(seed: u64) -> Support {
+    fn support(seed: u64) -> EncodedSupport {
         let classes = Tensor::zeros([4, 4, 4], (Kind::Int64, Device::Cpu));
         let _ = classes.narrow(0, 0, 2).narrow(1, 0, 2).narrow(2, 0, 3).fill_(1);
         let _ = classes.narrow(0, 3, 1).narrow(1, 3, 1).fill_(2);
-        Support::new(features(seed), &classes, 2)
+        EncodedSupport::new(features(seed), &classes, 2)
     }
 
     fn sizes(of: &[Tensor]) -> Vec<i64> {
@@ -229,13 +250,13 @@ mod tests {
     #[test]
     fn shots_are_pooled_side_by_side() {
         let alp = config(Method::Alp);
-        let one = extract(&[support(1)], alp.train_window, &alp, Classes::Joint);
-        let two = extract(&[support(1), support(2)], alp.train_window, &alp, Classes::Joint);
+        let one = extract(&[support(1)], alp.train_window, &alp, Competition::Joint);
+        let two = extract(&[support(1), support(2)], alp.train_window, &alp, Competition::Joint);
         // Class 1 fills one window of 2x2x2 wholly; class 2 none. Four are pure background.
         assert_eq!(sizes(&one.foreground), [2, 1]);
         assert_eq!(sizes(&two.foreground), [4, 2]);
         assert_eq!(2 * one.background[0].size()[0], two.background[0].size()[0]);
-        assert_eq!((one.sizes, two.sizes), (vec![48.0, 12.0, 4.0], vec![96.0, 24.0, 8.0]));
+        assert_eq!((one.sizes_vox, two.sizes_vox), (Some(vec![48.0, 12.0, 4.0]), Some(vec![96.0, 24.0, 8.0])));
         let first = two.foreground[0].narrow(0, 0, 2);
         assert!((first - &one.foreground[0]).abs().max().double_value(&[]) < 1e-15);
     }
@@ -243,8 +264,8 @@ mod tests {
     #[test]
     fn one_against_the_rest_counts_the_other_classes_as_background() {
         let alp = config(Method::Alp);
-        let joint = extract(&[support(1)], alp.train_window, &alp, Classes::Joint);
-        let rest = extract(&[support(1)], alp.train_window, &alp, Classes::OneVsRest);
+        let joint = extract(&[support(1)], alp.train_window, &alp, Competition::Joint);
+        let rest = extract(&[support(1)], alp.train_window, &alp, Competition::OneVsRest);
         assert_eq!(rest.background.len(), 2);
         // The window that class 1 fills and the one that it half fills are background for class 2.
         assert_eq!(rest.background[1].size()[0], joint.background[0].size()[0] + 2);
@@ -254,8 +275,8 @@ mod tests {
     fn a_window_over_everything_equals_the_global_mean() {
         let (features, mask) = (Tensor::randn([1, 3, 2, 4, 6], F64), Tensor::ones([1, 1, 2, 4, 6], F64));
         let masks = Tensor::cat(&[&mask.zeros_like(), &mask], 1);
-        let support = Support { features, masks, known: None };
-        let means = Means::of(&support, Window::Grid([1, 1, 1]), &config(Method::Alp), Classes::Joint);
+        let support = EncodedSupport { features, masks, known: None };
+        let means = Means::of(&support, Window::Grid([1, 1, 1]), &config(Method::Alp), Competition::Joint);
         assert!(
             (&means.local[1] - &means.global[1]).abs().max().double_value(&[]) < 1e-6,
             "up to the 1e-5 in the denominator"
@@ -263,7 +284,7 @@ mod tests {
     }
 
     /// A support of which some voxels are known, some in part and some not at all, with `known`.
-    fn sparse_support(seed: u64) -> (Support, Vec<f64>) {
+    fn sparse_support(seed: u64) -> (EncodedSupport, Vec<f64>) {
         let mut rng = crate::rng::stream(seed, "known", 0);
         let mut known: Vec<f64> = (0..64).map(|_| [0.0, 0.25, 1.0][rng.random_range(0..3)]).collect();
         known[48..].fill(0.0); // the last slice
@@ -272,12 +293,17 @@ mod tests {
         let dense = support(seed);
         let classes = dense.masks.argmax(1, false).squeeze_dim(0);
         let map = Tensor::from_slice(&known).view([1, 1, 4, 4, 4]);
-        (Support::sparse(dense.features, &classes, 2, &map), known)
+        (EncodedSupport::sparse(dense.features, &classes, 2, &map), known)
     }
 
     /// The sums over annotated voxels written out, for windows of 2 x 2 x 2 of a map of 4 x 4 x 4: prototypes of the
     /// windows of `role`, and its mean.
-    fn reference_sparse(support: &Support, known: &[f64], role: i64, against_rest: bool) -> (Vec<[f64; 5]>, [f64; 5]) {
+    fn reference_sparse(
+        support: &EncodedSupport,
+        known: &[f64],
+        role: i64,
+        against_rest: bool,
+    ) -> (Vec<[f64; 5]>, [f64; 5]) {
         let voxels = || (0..4i64).flat_map(|z| (0..4i64).flat_map(move |y| (0..4i64).map(move |x| [z, y, x])));
         let known = |[z, y, x]: [i64; 3]| known[(16 * z + 4 * y + x) as usize];
         let class = |[z, y, x]: [i64; 3]| if z < 2 && y < 2 && x < 3 { 1 } else { 2 * i64::from(z == 3 && y == 3) };
@@ -315,10 +341,11 @@ mod tests {
         let mut counts = Vec::new();
         for seed in 0..5 {
             let (support, known) = sparse_support(seed);
-            for (competition, roles) in [(Classes::Joint, 3), (Classes::OneVsRest, 4)] {
+            for (competition, roles) in [(Competition::Joint, 3), (Competition::OneVsRest, 4)] {
                 let means = Means::of(&support, alp.train_window, &alp, competition);
                 for role in 0..roles {
-                    let (windows, mean) = reference_sparse(&support, &known, role, competition == Classes::OneVsRest);
+                    let (windows, mean) =
+                        reference_sparse(&support, &known, role, competition == Competition::OneVsRest);
                     let (local, global) = (&means.local[role as usize], &means.global[role as usize]);
                     assert_eq!(local.size(), [windows.len() as i64, 5], "seed {seed}, {competition:?}, role {role}");
                     let close = |found: f64, expected: f64| (found - expected).abs() < 1e-12;
@@ -341,14 +368,14 @@ mod tests {
         for size in [[4, 4, 4], [2, 2, 2]] {
             let features = features(3).adaptive_avg_pool3d(size);
             let classes = support(3).masks.argmax(1, false).squeeze_dim(0);
-            let dense = Support::new(features.shallow_clone(), &classes, 2);
-            let sparse = Support::sparse(features, &classes, 2, &Tensor::ones([1, 1, 4, 4, 4], F64));
+            let dense = EncodedSupport::new(features.shallow_clone(), &classes, 2);
+            let sparse = EncodedSupport::sparse(features, &classes, 2, &Tensor::ones([1, 1, 4, 4, 4], F64));
             for (method, window) in [
                 (Method::Alp, Window::Size([2, 2, 2])),
                 (Method::Alp, Window::Grid([2, 2, 1])),
                 (Method::Global, Window::Grid([1, 1, 1])),
             ] {
-                for competition in [Classes::Joint, Classes::OneVsRest] {
+                for competition in [Competition::Joint, Competition::OneVsRest] {
                     let [a, b] = [&dense, &sparse]
                         .map(|s| extract(std::slice::from_ref(s), window, &config(method), competition));
                     for (a, b) in a.background.iter().chain(&a.foreground).zip(b.background.iter().chain(&b.foreground))
@@ -365,12 +392,12 @@ mod tests {
         let alp = config(Method::Alp);
         let (support, known) = sparse_support(1);
         let unknown = Tensor::from_slice(&known).view([1, 1, 4, 4, 4]).eq(0.0);
-        let other = Support {
+        let other = EncodedSupport {
             features: support.features.where_self(&unknown.logical_not(), &Tensor::full_like(&support.features, 1e3)),
             masks: support.masks.shallow_clone(),
             known: support.known.as_ref().map(Tensor::shallow_clone),
         };
-        for competition in [Classes::Joint, Classes::OneVsRest] {
+        for competition in [Competition::Joint, Competition::OneVsRest] {
             let [a, b] =
                 [&support, &other].map(|s| extract(std::slice::from_ref(s), alp.train_window, &alp, competition));
             for (a, b) in a.background.iter().chain(&a.foreground).zip(b.background.iter().chain(&b.foreground)) {
@@ -382,10 +409,10 @@ mod tests {
     #[test]
     fn a_class_that_is_absent_has_no_prototype() {
         let classes = Tensor::zeros([4, 4, 4], (Kind::Int64, Device::Cpu));
-        let absent = Support::new(Tensor::randn([1, 5, 4, 4, 4], F64), &classes, 1);
+        let absent = EncodedSupport::new(Tensor::randn([1, 5, 4, 4, 4], F64), &classes, 1);
         for method in [Method::Alp, Method::Global] {
             let config = config(method);
-            let prototypes = extract(std::slice::from_ref(&absent), config.train_window, &config, Classes::Joint);
+            let prototypes = extract(std::slice::from_ref(&absent), config.train_window, &config, Competition::Joint);
             assert_eq!(sizes(&prototypes.foreground), [0]);
         }
     }
@@ -394,7 +421,7 @@ mod tests {
     fn masks_at_a_lower_resolution_hold_the_fraction_of_each_class() {
         let classes = Tensor::zeros([2, 4, 4], (Kind::Int64, Device::Cpu));
         let _ = classes.narrow(0, 0, 1).narrow(1, 0, 2).narrow(2, 0, 2).fill_(1);
-        let support = Support::new(Tensor::randn([1, 2, 1, 2, 2], F64), &classes, 1);
+        let support = EncodedSupport::new(Tensor::randn([1, 2, 1, 2, 2], F64), &classes, 1);
         assert_eq!(crate::tensor::to_vec(&support.masks), [0.5, 1.0, 1.0, 1.0, 0.5, 0.0, 0.0, 0.0]);
     }
 }

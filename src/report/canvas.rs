@@ -1,12 +1,12 @@
-//! A small RGB picture: pixels, rows and columns of pictures, PNG.
+//! A small RGB image: pixels, rows and columns of images, PNG.
 
 /// Red, green, blue.
 pub type Rgb = [u8; 3];
 
-/// Between panels: told apart from a scan's black, quiet on a white page and on a dark one.
+/// Colour between panels: distinct from a scan's black, and unobtrusive on a white or a dark page.
 const PADDING: Rgb = [44, 47, 51];
 
-/// Pixels row by row; black at first.
+/// An image, initially black.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Canvas {
     height: usize,
@@ -15,15 +15,17 @@ pub struct Canvas {
 }
 
 impl Canvas {
+    /// A black image of this size in pixels.
     pub fn new(height: usize, width: usize) -> Self {
         Self { height, width, pixels: vec![[0; 3]; height * width] }
     }
 
+    /// Sets the pixel at row `y`, column `x`.
     pub fn set(&mut self, y: usize, x: usize, colour: Rgb) {
         self.pixels[y * self.width + x] = colour;
     }
 
-    /// Lays `colour` over the pixel with the given opacity.
+    /// Blends `colour` over the pixel with the given opacity, 0 to 1.
     pub fn blend(&mut self, y: usize, x: usize, colour: Rgb, opacity: f32) {
         let pixel = &mut self.pixels[y * self.width + x];
         for (below, above) in pixel.iter_mut().zip(colour) {
@@ -31,7 +33,7 @@ impl Canvas {
         }
     }
 
-    /// `panels` side by side, centred, padded in dark grey.
+    /// `panels` side by side, centred, with `gap` pixels of dark grey between them.
     pub fn row(panels: &[Self], gap: usize) -> Self {
         let height = panels.iter().map(|p| p.height).max().unwrap_or(0);
         let width = panels.iter().map(|p| p.width + gap).sum::<usize>().saturating_sub(gap);
@@ -44,7 +46,7 @@ impl Canvas {
         whole
     }
 
-    /// `panels` one below the other, padded in dark grey.
+    /// `panels` one below the other, with `gap` pixels of dark grey between them.
     pub fn column(panels: &[Self], gap: usize) -> Self {
         let width = panels.iter().map(|p| p.width).max().unwrap_or(0);
         let height = panels.iter().map(|p| p.height + gap).sum::<usize>().saturating_sub(gap);
@@ -64,7 +66,7 @@ impl Canvas {
         }
     }
 
-    /// Encodes; an empty canvas becomes one pixel, as PNG knows no empty image.
+    /// Encodes as PNG. An empty canvas becomes one pixel, since PNG has no empty image.
     pub fn to_png(&self) -> Vec<u8> {
         if self.pixels.is_empty() {
             return Self { height: 1, width: 1, pixels: vec![PADDING] }.to_png();
@@ -81,7 +83,8 @@ impl Canvas {
     }
 }
 
-/// A bright colour for a label: hues a golden ratio apart, so that neighbours in number look different.
+/// A bright colour for a label. Hues of consecutive labels differ by the golden ratio, so that they are easy to
+/// distinguish.
 pub fn hue(label: i32) -> Rgb {
     let hue = (f64::from(label) * 0.618_033_988_749_895).rem_euclid(1.0) * 6.0;
     let saturation = [0.8, 0.6, 1.0][label.rem_euclid(3) as usize];

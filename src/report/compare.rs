@@ -1,4 +1,4 @@
-//! Is one run better than another: both scored on the same queries, from the same supports.
+//! Comparison of two runs that are scored on the same queries, from the same supports.
 
 use super::scores::{Row, unique};
 use super::table::{Table, protocol_name, spoken};
@@ -13,56 +13,73 @@ const BOOTSTRAP_DRAWS: usize = 10_000;
 /// The first run minus the second. Differences are in points of Dice (per cent).
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Comparison {
+    /// The first and the second run.
     pub runs: [Run; 2],
-    /// Those under which any pair was scored.
+    /// The protocols under which any pair was scored by both runs.
     pub protocols: Vec<Difference>,
-    /// All that the other run did not score, and so counts nowhere.
+    /// Rows that only one run scored; they are not used.
     pub unmatched: Vec<Unmatched>,
 }
 
+/// One of the runs.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Run {
+    /// Name of the run.
     pub name: String,
+    /// Seeds of its trainings.
     pub seeds: Vec<u64>,
 }
 
-/// How far the runs differ under one protocol.
+/// Difference of the runs under one protocol.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Difference {
+    /// The protocol.
     pub protocol: Protocol,
-    /// Of query, support and class that both runs scored.
+    /// Number of pairs of query, support and class that both runs scored.
     pub pairs: usize,
-    /// Pairs whose query does not show the class.
+    /// Number of pairs whose query does not show the class.
     pub absent: usize,
+    /// Number of queries.
     pub queries: usize,
-    /// Mean over the classes of their mean over pairs, as a run's own mean is made.
+    /// Mean over the classes of their mean over pairs, as for the mean of a run.
     pub mean_points: f64,
-    /// Of that mean, when queries are drawn anew: 2.5 % and 97.5 % of the bootstrap's draws.
+    /// Interval of that mean under resampling of queries: 2.5 % and 97.5 % of the bootstrap's draws.
     pub interval_points: [f64; 2],
-    /// Wilcoxon's signed-rank test over the class-averaged differences of the queries, two-sided.
+    /// Two-sided p of Wilcoxon's signed-rank test over the class-averaged differences of the queries.
     pub p: f64,
-    /// Queries in which the first run scores higher, lower, the same.
+    /// Number of queries with a higher score of the first run.
     pub wins: usize,
+    /// Number of queries with a lower score of the first run.
     pub losses: usize,
+    /// Number of queries with equal scores.
     pub ties: usize,
-    /// In the order of the first run's rows.
+    /// Differences of each class, in the order of the first run's rows.
     pub classes: Vec<ClassDifference>,
 }
 
+/// Difference of the runs for one class.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ClassDifference {
+    /// Name of the class.
     pub class: String,
+    /// Number of pairs of query and support that both runs scored.
     pub pairs: usize,
+    /// Mean difference over these pairs.
     pub mean_points: f64,
 }
 
-/// What only one run scored.
+/// A row that only one run scored.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unmatched {
+    /// Name of the run.
     pub run: String,
+    /// Id of the query.
     pub query: String,
+    /// Id of the support.
     pub support: String,
+    /// Name of the class.
     pub class: String,
+    /// The protocol.
     pub protocol: Protocol,
 }
 
@@ -74,11 +91,11 @@ struct Key<'a> {
     class: &'a str,
 }
 
-/// A query's differences: sum in points and number of pairs, by class.
+/// Differences of one query by class: sum in points and number of pairs.
 type Cells = Vec<(f64, usize)>;
 
-/// Compares two runs, pair by pair of (query, support, class, protocol), each the mean over its seeds. A query is what
-/// was drawn from the population; its supports and classes go with it. `seed` is the bootstrap's.
+/// Compares two runs, pair by pair of (query, support, class, protocol), each the mean over its seeds. The bootstrap
+/// resamples queries, each with all its supports and classes, and uses `seed`.
 ///
 /// # Errors
 /// One of them is not the rows of one run, or no pair was scored by both.
@@ -113,7 +130,7 @@ pub fn compare(first: &[Row], second: &[Row], seed: u64) -> Result<Comparison> {
 }
 
 impl Comparison {
-    /// One row a protocol; differences in points, the first run minus the second.
+    /// One row for each protocol; differences in points, the first run minus the second.
     pub fn table(&self) -> Table {
         let classes =
             unique(self.protocols.iter().flat_map(|difference| &difference.classes).map(|class| &class.class));
@@ -132,10 +149,10 @@ impl Comparison {
             row.extend([d.absent, unmatched].map(|n| n.to_string()));
             row
         });
-        Table { header: header.collect(), rows: rows.collect() }
+        Table::new(header.collect(), rows)
     }
 
-    /// What is compared, how, and every row that has no partner, by name.
+    /// A description of the comparison and its method, with every unmatched row by name.
     pub fn note(&self) -> String {
         let [a, b] = self.runs.each_ref().map(|run| {
             let seeds: Vec<String> = run.seeds.iter().map(u64::to_string).collect();
@@ -181,7 +198,7 @@ fn run(rows: &[Row]) -> Result<Run> {
     }
 }
 
-/// Dice of each pair, averaged over seeds; `None` where the query does not show the class.
+/// Dice of each pair, averaged over seeds; `None` if the query does not show the class.
 fn seed_means(rows: &[Row]) -> BTreeMap<Key<'_>, Option<f64>> {
     let mut dices = BTreeMap::<Key, Vec<f64>>::new();
     for row in rows {
@@ -191,7 +208,7 @@ fn seed_means(rows: &[Row]) -> BTreeMap<Key<'_>, Option<f64>> {
     dices.into_iter().map(|(key, dices)| (key, Summary::of(&dices).map(|s| s.mean))).collect()
 }
 
-/// `None` where no pair shows its class.
+/// The difference under one protocol; `None` if no pair shows its class.
 fn difference(protocol: Protocol, pairs: &[(Key, Option<f64>)], classes: &[&str], seed: u64) -> Option<Difference> {
     let mut queries = BTreeMap::<&str, Cells>::new();
     for (key, points) in pairs {
@@ -250,7 +267,7 @@ fn total<'a>(queries: impl IntoIterator<Item = &'a Cells>, classes: usize) -> Ce
     total
 }
 
-/// Mean over the classes of their mean, those without a pair left out.
+/// Mean over the classes of their mean, without classes that have no pair.
 fn class_mean(cells: &[(f64, usize)]) -> Option<f64> {
     let means = cells.iter().filter(|(_, n)| *n > 0).map(|(sum, n)| sum / *n as f64);
     let (sum, n) = means.fold((0.0, 0), |(sum, n), mean| (sum + mean, n + 1));
@@ -391,7 +408,7 @@ mod tests {
         {
             assert!(note.contains(expected), "{note}");
         }
-        assert_eq!(comparison.table().rows[0].last().unwrap(), "6");
+        assert_eq!(comparison.table().rows[0].cells.last().unwrap(), "6");
 
         let same_name =
             compare(&a, &b.into_iter().map(|row| Row { run: "a".to_owned(), ..row }).collect::<Vec<_>>(), 0);
@@ -426,8 +443,8 @@ mod tests {
             table.header.join("|"),
             "protocol|pairs|queries|difference|95 % from|to|p|wins|losses|ties|spleen|liver|absent|unmatched"
         );
-        assert_eq!(table.rows[1].join("|"), "EP1|12|6|-3.0|-3.0|-3.0|0.031|0|6|0|-3.0|-3.0|0|0");
-        assert!(table.rows.iter().all(|row| row.len() == table.header.len()));
+        assert_eq!(table.rows[1].cells.join("|"), "EP1|12|6|-3.0|-3.0|-3.0|0.031|0|6|0|-3.0|-3.0|0|0");
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
         let json = serde_json::to_string(&comparison).unwrap();
         assert_eq!(serde_json::from_str::<Comparison>(&json).unwrap(), comparison);
     }

@@ -1,22 +1,27 @@
-//! Training curves: losses above, Dice on held-out scans below, by epoch.
+//! Training curves by epoch: losses above, Dice on held-out scans below.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::ops::Range;
 
-/// What one epoch left behind; a line of `log.csv`.
+/// The results of one epoch: a row of `log.csv`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EpochRow {
+    /// Number of the epoch, from 1.
     pub epoch: u64,
+    /// Number of steps so far.
     pub iteration: u64,
+    /// Learning rate of the last step.
     pub learning_rate: f64,
+    /// Mean training loss of the epoch.
     pub train_loss: f64,
+    /// Loss on the supervoxels of the held-out scans, if validated.
     pub validation_loss: Option<f64>,
-    /// On the supervoxels of the held-out scans.
+    /// Mean Dice on the supervoxels of the held-out scans, if validated.
     pub validation_dice: Option<f64>,
-    /// On their organs, where labels exist.
+    /// Mean Dice on the organs of the held-out scans, if annotated.
     pub organ_dice: Option<f64>,
-    /// Episodes left out, for instance for an empty mask.
+    /// Number of skipped episodes, for instance for an empty mask.
     pub skipped: u64,
 }
 
@@ -36,7 +41,7 @@ const WIDTH: u32 = 760;
 const PANEL_HEIGHT: u32 = 300;
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-/// Draws the log as an SVG that scales with its container: the losses, and below them the Dice if there is any.
+/// The log as an SVG that scales with its container: the losses, and below them the Dice if there is any.
 pub fn curves_svg(log: &[EpochRow]) -> String {
     let curve = |name, colour, value: fn(&EpochRow) -> Option<f64>| Curve {
         name,
@@ -126,7 +131,7 @@ fn panel(
     Ok(())
 }
 
-/// The finite losses with a twentieth of their span around them; never empty.
+/// The range of the finite losses, widened by a twentieth of it on each side; never empty.
 fn loss_range(curves: &[Curve]) -> Range<f64> {
     let values = || curves.iter().flat_map(|curve| curve.points.iter().map(|point| point.1));
     let low = values().fold(f64::INFINITY, f64::min);

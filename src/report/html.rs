@@ -1,18 +1,22 @@
-//! One self-contained page: everything inline, so that it can be mailed, archived and printed.
+//! One self-contained HTML page: everything is inline, so that the page can be mailed, archived and printed.
 
 use super::canvas::Rgb;
-use super::table::{Table, is_blank, is_numeric_column};
+use super::table::{Line, Table, is_blank, is_numeric_column};
 use askama::Template;
 use base64::Engine;
 
-/// The page's content, in the order in which it is shown.
+/// The content of the page, in the order in which it is shown.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
+    /// Title.
     pub title: String,
-    /// One paragraph: what was done and what came out.
+    /// One paragraph with the task and the result.
     pub lead: String,
+    /// Key numbers.
     pub cards: Vec<Card>,
+    /// Tables.
     pub tables: Vec<HtmlTable>,
+    /// Figures.
     pub figures: Vec<Figure>,
     /// Command lines that reproduce the page.
     pub commands: Vec<String>,
@@ -23,36 +27,51 @@ pub struct Page {
 /// A key number.
 #[derive(Debug, Clone)]
 pub struct Card {
+    /// Name of the number.
     pub label: String,
+    /// The number as text.
     pub value: String,
+    /// Explanation in small print.
     pub note: String,
 }
 
+/// A table with a caption and a note.
 #[derive(Debug, Clone)]
 pub struct HtmlTable {
+    /// Text above the table.
     pub caption: String,
+    /// Names of the columns.
     pub header: Vec<String>,
-    pub rows: Vec<Vec<String>>,
+    /// The rows; each has as many cells as the header.
+    pub rows: Vec<Line>,
+    /// Text below the table.
     pub note: String,
 }
 
+/// A figure with its caption.
 #[derive(Debug, Clone)]
 pub struct Figure {
+    /// Heading.
     pub heading: String,
+    /// Caption.
     pub caption: String,
-    /// Names and colours of the classes that are shown; may be empty.
+    /// Names and colours of the shown classes; may be empty.
     pub legend: Vec<(String, Rgb)>,
+    /// The image.
     pub body: FigureBody,
 }
 
+/// An inline image.
 #[derive(Debug, Clone)]
 pub enum FigureBody {
-    /// Trusted markup, put into the page as it is.
+    /// Trusted markup that is inserted unchanged.
     Svg(String),
+    /// An encoded PNG.
     Png(Vec<u8>),
 }
 
 impl HtmlTable {
+    /// A table with the given caption and note.
     pub fn new(caption: impl Into<String>, table: Table, note: impl Into<String>) -> Self {
         Self { caption: caption.into(), header: table.header, rows: table.rows, note: note.into() }
     }
@@ -67,7 +86,7 @@ struct View<'a> {
 
 struct TableView<'a> {
     table: &'a HtmlTable,
-    /// Is the column set to the right?
+    /// Whether each column is aligned right.
     numeric: Vec<bool>,
 }
 
@@ -105,8 +124,8 @@ impl TableView<'_> {
     }
 
     /// Our own rows stand out among the published ones.
-    fn row_class(&self, row: &[String]) -> &'static str {
-        if row.first().is_some_and(|cell| cell == "ssl3d") { "ours" } else { "" }
+    fn row_class(&self, row: &Line) -> &'static str {
+        if row.ours { "ours" } else { "" }
     }
 }
 
@@ -123,7 +142,10 @@ mod tests {
             tables: vec![HtmlTable {
                 caption: text("Scores"),
                 header: vec![text("method"), text("mean")],
-                rows: vec![vec![text("ssl3d"), text("71.2")], vec![text("other"), text("-")]],
+                rows: vec![
+                    Line { cells: vec![text("a name"), text("71.2")], ours: true },
+                    Line { cells: vec![text("ssl3d"), text("-")], ours: false },
+                ],
                 note: String::new(),
             }],
             figures: vec![
@@ -179,7 +201,8 @@ mod tests {
     #[test]
     fn our_row_and_numbers_are_marked() {
         let html = render(&page());
-        assert!(html.contains("<tr class=\"ours\">"));
+        assert_eq!(html.matches("<tr class=\"ours\">").count(), 1);
+        assert!(html.contains("<tr class=\"ours\"><td class=\"\">a name</td>"), "{html}");
         assert!(html.contains("<td class=\"number\">71.2</td>") && html.contains("<td class=\"number blank\">-</td>"));
     }
 }

@@ -1,19 +1,19 @@
-//! Images to look at: slices with regions outlined or filled, as PNG, in radiological display (the patient's
-//! right at the image's left, anterior up, superior up; sagittal with anterior at the left).
+//! PNG images of slices with regions outlined or filled, in radiological display (the patient's right at the image's
+//! left, anterior up, superior up; sagittal with anterior at the left).
 
 use super::canvas::{Canvas, Rgb, hue};
 use crate::volume::Image;
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How opaque a filled region is.
+/// Opacity of a filled region.
 const FILL: f32 = 0.45;
-/// An axial slice is never shown smaller than this.
+/// Smallest height of an axial slice in pixels.
 const PREVIEW_HEIGHT_PX: f64 = 384.0;
 const OVERLAY_HEIGHT_PX: f64 = 288.0;
 const GAP_PX: usize = 4;
 
-/// One plane of a volume as it is displayed: rows downwards, columns to the right, and their spacing.
+/// One plane of a volume in display orientation: rows downwards, columns to the right, and their spacing.
 struct Plane<T> {
     pixels: Array2<T>,
     spacing_mm: [f64; 2],
@@ -26,8 +26,11 @@ enum View {
     Sagittal,
 }
 
-/// Axial, coronal and sagittal middle slices of `image` side by side, each region of `labels` outlined in a colour
-/// of its own. Both `[z, y, x]` on one grid.
+/// Axial, coronal and sagittal middle slices of `image` side by side, with each region of `labels` outlined in its own
+/// colour, as PNG. Both are `[z, y, x]` on one grid.
+///
+/// # Panics
+/// The shapes differ.
 pub fn preview_png(image: &Image, labels: ArrayView3<i32>) -> Vec<u8> {
     assert_eq!(image.voxels.shape(), labels.shape(), "image and labels lie on one grid");
     let window = Window::of(image.voxels.view());
@@ -44,8 +47,12 @@ pub fn preview_png(image: &Image, labels: ArrayView3<i32>) -> Vec<u8> {
     Canvas::row(&panels, GAP_PX).to_png()
 }
 
-/// For each of the axial `slices` a row: the image, the truth where there is one, the prediction. Regions are filled
-/// and outlined in `colours` by label; labels without a colour are not drawn. All arrays `[z, y, x]` on one grid.
+/// A PNG with one row for each of the axial `slices`: the image, the truth if there is one, the prediction. Regions are
+/// filled and outlined in `colours` by label; labels without a colour are not drawn. All arrays are `[z, y, x]` on one
+/// grid.
+///
+/// # Panics
+/// The shapes differ.
 pub fn overlay_png(
     image: &Image,
     truth: Option<ArrayView3<i32>>,
@@ -74,8 +81,8 @@ pub fn overlay_png(
 }
 
 /// Up to `n` axial slices that together show the labels best, from inferior to superior. Each next slice is the one
-/// that adds most: of every label its share of the label's largest area, as far as no chosen slice shows it better,
-/// and a tenth of it even then.
+/// with the greatest gain: for every label its fraction of the label's largest area, beyond the best fraction among
+/// chosen slices, and a tenth of its fraction besides.
 pub fn best_slices(labels: ArrayView3<i32>, n: usize) -> Vec<usize> {
     let areas: Vec<BTreeMap<i32, f64>> = labels
         .outer_iter()
@@ -118,7 +125,7 @@ pub fn best_slices(labels: ArrayView3<i32>, n: usize) -> Vec<usize> {
     chosen.into_iter().collect()
 }
 
-/// A colour for each class, in order, that all kinds of colour vision tell apart on grey (Okabe and Ito).
+/// A colour for each class, in order, distinguishable on grey with every kind of colour vision (Okabe and Ito).
 pub fn class_colours(labels: &[i32]) -> BTreeMap<i32, Rgb> {
     const PALETTE: [Rgb; 7] =
         [[230, 159, 0], [86, 180, 233], [0, 158, 115], [204, 121, 167], [240, 228, 66], [213, 94, 0], [0, 114, 178]];
@@ -130,7 +137,7 @@ pub fn class_colours(labels: &[i32]) -> BTreeMap<i32, Rgb> {
 }
 
 impl View {
-    /// The array axis that the view looks along.
+    /// The array axis perpendicular to the view.
     fn axis(self) -> Axis {
         match self {
             Self::Axial => Axis(0),
@@ -139,7 +146,7 @@ impl View {
         }
     }
 
-    /// The plane at `index`, turned for display: in RAS+ every displayed axis runs against its index.
+    /// The plane at `index` in display orientation: in RAS+ every displayed axis runs against its index.
     fn plane<T: Copy>(self, voxels: ArrayView3<T>, spacing_mm: [f64; 3], index: usize) -> Plane<T> {
         let mut plane = voxels.index_axis(self.axis(), index);
         plane.invert_axis(Axis(0));
@@ -154,7 +161,7 @@ impl View {
     }
 }
 
-/// Pixels per millimetre so that an axial slice has at least the given height and no voxel is lost.
+/// Pixels per millimetre, so that an axial slice has at least the given height and no voxel is lost.
 fn scale(spacing_mm: [f64; 3], (_, height, _): (usize, usize, usize), height_px: f64) -> f64 {
     let finest = spacing_mm[1].min(spacing_mm[2]);
     (height_px / (height as f64 * spacing_mm[1])).max(1.0 / finest)
@@ -169,20 +176,20 @@ impl<T> Plane<T> {
         (side(0), side(1))
     }
 
-    /// Where the centre of display pixel `px` lies among the plane's pixels.
+    /// Position of the centre of display pixel `px` among the plane's pixels.
     fn source(&self, px: usize, axis: usize, px_per_mm: f64) -> f64 {
         (px as f64 + 0.5) / (px_per_mm * self.spacing_mm[axis]) - 0.5
     }
 }
 
-/// Labels at display size, nearest neighbour.
+/// Labels at display size, by nearest neighbour.
 fn shown(plane: &Plane<i32>, px_per_mm: f64) -> Array2<i32> {
     let nearest =
         |px, axis| (plane.source(px, axis, px_per_mm).round().max(0.0) as usize).min(plane.pixels.shape()[axis] - 1);
     Array2::from_shape_fn(plane.size_px(px_per_mm), |(y, x)| plane.pixels[[nearest(y, 0), nearest(x, 1)]])
 }
 
-/// Intensities at display size, linear interpolation.
+/// Intensities at display size, by linear interpolation.
 fn grey_canvas(plane: &Plane<f32>, px_per_mm: f64, window: Window) -> Canvas {
     let corners = |px, axis: usize| {
         let last = plane.pixels.shape()[axis] - 1;
@@ -212,7 +219,7 @@ fn fill(canvas: &mut Canvas, regions: ArrayView2<i32>, colours: &BTreeMap<i32, R
     }
 }
 
-/// Draws the rim of each region inside it, so that neighbours keep a line each.
+/// Draws the rim of each region inside it, so that neighbours keep one line each.
 fn outline(canvas: &mut Canvas, regions: ArrayView2<i32>, colour: impl Fn(i32) -> Option<Rgb>) {
     let (height, width) = regions.dim();
     for ((y, x), &label) in regions.indexed_iter() {
@@ -228,7 +235,7 @@ fn outline(canvas: &mut Canvas, regions: ArrayView2<i32>, colour: impl Fn(i32) -
     }
 }
 
-/// Intensities that are shown black and white.
+/// The intensities that are shown black and white.
 #[derive(Clone, Copy)]
 struct Window {
     low: f32,

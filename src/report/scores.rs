@@ -1,56 +1,100 @@
-//! One row per query, support, class and protocol; and their summary, signed.
+//! Scores: one row for each query, support, class and protocol; their summary with its signature.
 
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
+use crate::report::Setting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// One prediction measured. A line of `scores.csv`.
+/// The scores of one prediction: a row of `scores.csv`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Row {
+    /// Id of the query.
     pub query: String,
+    /// Id of the support.
     pub support: String,
+    /// Number of the fold, from 0.
     pub fold: usize,
+    /// Seed of the training.
     pub seed: u64,
+    /// Name of the class.
     pub class: String,
+    /// Evaluation protocol.
     pub protocol: Protocol,
-    /// Empty where the query does not show the class: then `predicted_ml` is false positive volume.
+    /// Dice, 0 to 1. `None` if the query does not show the class; `predicted_ml` is then false positive volume.
     pub dice: Option<f64>,
+    /// Predicted volume in millilitres.
     pub predicted_ml: f64,
+    /// True volume in millilitres.
     pub true_ml: f64,
-    /// Empty also where nothing of the class was found, as is `assd_mm`; `nsd` is 0 then.
+    /// 95th percentile of the surface distances in millimetres; `None` also if nothing of the class was predicted.
     pub hd95_mm: Option<f64>,
+    /// Mean surface distance in millimetres; `None` also if nothing of the class was predicted.
     pub assd_mm: Option<f64>,
+    /// Normalised surface Dice, 0 to 1; 0 if nothing of the class was predicted.
     pub nsd: Option<f64>,
-    /// What was scored: the name of a run, or of a method without one.
+    /// Name of the run, or of a method without a run.
     pub run: String,
 }
 
-/// What a score depends on besides the method.
+/// The conditions on which a score depends besides the method.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Setup {
-    /// The grid that is scored: "native" or "working".
-    pub space: String,
+    /// The grid of the scores.
+    pub space: Space,
+    /// Number of folds.
     pub folds: usize,
-    /// "0", "1", ... or "all".
+    /// Those that are scored, with commas between them: "0", "0,1", ...
     pub fold: String,
-    /// What training saw of the tested classes: "1" (nothing is excluded), "2", or "-" where nothing is trained.
-    pub setting: String,
-    /// How supports are chosen: "next", "all-pairs", ...
-    pub support: String,
-    /// How much of a support is labelled: "dense", "3 slices", "middle slice".
+    /// Use of tested classes in training.
+    pub setting: Setting,
+    /// Choice of supports.
+    pub support: Supports,
+    /// The annotated part of a support, and what else is given: "dense", "3 slices", "dense, 12 templates", ...
     pub annotation: String,
-    /// Which checkpoint: "best", "last", an epoch.
-    pub weights: String,
+    /// The checkpoint.
+    pub weights: Weights,
+    /// Seeds of the trainings.
     pub seeds: Vec<u64>,
 }
 
+/// The grid that is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Space {
+    /// The scan's own.
+    Native,
+}
+
+/// From which scans a query is segmented, each time from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Supports {
+    /// The scan that follows the fold.
+    Next,
+    /// That one and every other scan of the fold.
+    All,
+}
+
+/// Which weights of a training segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Weights {
+    /// Those that it ends with.
+    #[serde(rename = "final")]
+    Final,
+    /// Nothing is trained.
+    #[serde(rename = "-")]
+    None,
+}
+
 impl Setup {
-    /// `dice|space=native|protocol=full|folds=5|fold=0|setting=1|support=next|annotation=dense|weights=best|seed=0,1|`
-    /// `nsd=3mm|ssl3d=0.1.0`, in one piece.
+    /// The signature of a score, in one piece:
+    /// `dice|space=native|protocol=full|folds=5|fold=0|setting=1|support=next|annotation=dense|weights=final|seed=0,1|`
+    /// `nsd=3mm|ssl3d=0.1.0`.
     pub fn signature(&self, protocol: Protocol) -> String {
         let Self { space, folds, fold, setting, support, annotation, weights, .. } = self;
+        let (space, support, weights) = (space.name(), support.name(), weights.name());
         let (protocol, seeds, version) = (protocol.name(), self.seed_list(), env!("CARGO_PKG_VERSION"));
         format!(
             "dice|space={space}|protocol={protocol}|folds={folds}|fold={fold}|setting={setting}|support={support}\
@@ -58,56 +102,97 @@ impl Setup {
         )
     }
 
-    /// `0,1`
+    /// The seeds with commas between them: `0,1`.
     pub fn seed_list(&self) -> String {
         self.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Space {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+}
+
+impl Supports {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::All => "all",
+        }
+    }
+}
+
+impl Weights {
+    /// As files and signatures have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Final => "final",
+            Self::None => "-",
+        }
     }
 }
 
 /// All scores under one protocol.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ProtocolScores {
+    /// The protocol.
     pub protocol: Protocol,
+    /// Signature of the scores ([`Setup::signature`]).
     pub signature: String,
-    /// Mean of the class means of Dice; none where no class was scored.
+    /// Mean of the class means of Dice; `None` if no class was scored.
     pub mean: Option<f64>,
-    /// The same of the surface distances and their Dice.
+    /// Mean of the class means of HD95 in millimetres.
     pub hd95_mm: Option<f64>,
+    /// Mean of the class means of ASSD in millimetres.
     pub assd_mm: Option<f64>,
+    /// Mean of the class means of the normalised surface Dice.
     pub nsd: Option<f64>,
     /// Spread of the class-averaged Dice over queries, supports, folds and seeds.
     pub over: Spreads,
-    /// In the order of their first row.
+    /// Scores of each class, in the order of their first row.
     pub classes: Vec<ClassScores>,
 }
 
 /// The scores of one class under one protocol.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ClassScores {
+    /// Name of the class.
     pub class: String,
     /// Dice over all scored rows, whatever their query, support, fold and seed.
     pub rows: Option<Summary>,
-    /// Over the rows that found something of the class.
+    /// HD95 in millimetres over the rows with a prediction of the class.
     pub hd95_mm: Option<Summary>,
+    /// ASSD in millimetres over the rows with a prediction of the class.
     pub assd_mm: Option<Summary>,
-    /// Over all scored rows.
+    /// Normalised surface Dice over all scored rows.
     pub nsd: Option<Summary>,
-    /// Scored rows that found nothing, and so have no distance.
+    /// Number of scored rows without a prediction, which have no distance.
     pub missed: usize,
+    /// Spread of Dice over queries, supports, folds and seeds.
     pub over: Spreads,
+    /// Dice of each fold.
     pub fold: BTreeMap<usize, Summary>,
-    /// Rows whose query does not show the class.
+    /// Number of rows whose query does not show the class.
     pub absent: usize,
-    /// Mean predicted volume in those rows, millilitres.
+    /// Mean predicted volume in those rows in millilitres.
     pub false_positive_ml: f64,
 }
 
-/// Mean and spread after averaging within each query, support, fold or seed.
+/// Mean and spread of Dice after averaging within each query, support, fold or seed.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Spreads {
+    /// Over queries.
     pub queries: Option<Summary>,
+    /// Over supports.
     pub supports: Option<Summary>,
+    /// Over folds.
     pub folds: Option<Summary>,
+    /// Over seeds.
     pub seeds: Option<Summary>,
 }
 
@@ -136,6 +221,9 @@ pub fn summarise(rows: &[Row], setup: &Setup) -> Vec<ProtocolScores> {
 }
 
 /// Writes `scores.csv`.
+///
+/// # Errors
+/// As [`artifact::write`].
 pub fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
     artifact::write(path, |out| {
         let mut writer = csv::Writer::from_writer(out);
@@ -146,7 +234,10 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<()> {
     })
 }
 
-/// Reads what [`write_csv`] wrote.
+/// Reads a file of [`write_csv`].
+///
+/// # Errors
+/// The file is missing or has other columns.
 pub fn read_csv(path: &Path) -> Result<Vec<Row>> {
     let remedy = "score the run again with ssl3d eval";
     let refuse = |fault: csv::Error| Error::file(path, "the scores of a run", fault.to_string(), remedy);
@@ -155,6 +246,9 @@ pub fn read_csv(path: &Path) -> Result<Vec<Row>> {
 }
 
 /// Writes `summary.json`: `{"protocols": [...]}`.
+///
+/// # Errors
+/// As [`artifact::write`].
 pub fn write_summary(path: &Path, protocols: &[ProtocolScores]) -> Result<()> {
     artifact::write(path, |out| {
         serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "protocols": protocols }))?;
@@ -197,7 +291,7 @@ fn spread<K: Ord>(rows: &[&Row], key: impl Fn(&Row) -> K) -> Option<Summary> {
     Summary::of(&means)
 }
 
-/// Mean over the classes of their mean score, so that a class missing from some queries weighs no less.
+/// Mean over the classes of their mean score, so that a class that some queries lack has the same weight.
 fn class_mean(rows: &[&Row], score: fn(&Row) -> Option<f64>) -> Option<f64> {
     let classes = groups(rows, |row| row.class.clone());
     let means: Vec<f64> = classes.values().filter_map(|rows| summary(rows, score)).map(|s| s.mean).collect();
@@ -251,8 +345,9 @@ pub(super) mod tests {
     }
 
     pub fn setup() -> Setup {
-        let [space, fold, setting, support, annotation, weights] =
-            ["native", "all", "1", "next", "dense", "best"].map(str::to_owned);
+        let [fold, annotation] = ["0,1", "dense"].map(str::to_owned);
+        let (setting, support) = (Setting::One, Supports::Next);
+        let (space, weights) = (Space::Native, Weights::Final);
         Setup { space, folds: 2, fold, setting, support, annotation, weights, seeds: vec![0, 1] }
     }
 
@@ -292,10 +387,29 @@ pub(super) mod tests {
         assert_eq!(
             setup().signature(Protocol::Ep1),
             format!(
-                "dice|space=native|protocol=ep1|folds=2|fold=all|setting=1|support=next|annotation=dense|weights=best\
+                "dice|space=native|protocol=ep1|folds=2|fold=0,1|setting=1|support=next|annotation=dense|weights=final\
                  |seed=0,1|nsd=3mm|ssl3d={version}"
             )
         );
+    }
+
+    #[test]
+    fn a_setup_has_the_same_words_in_files_and_in_its_signature() {
+        let setting = [Setting::One, Setting::Two, Setting::Seen, Setting::Untrained];
+        for (at, word) in ["1", "2", "seen", "-"].into_iter().enumerate() {
+            let setup = Setup { setting: setting[at], ..setup() };
+            assert_eq!(serde_json::to_value(&setup).unwrap()["setting"], word);
+            assert!(setup.signature(Protocol::Full).contains(&format!("|setting={word}|")));
+        }
+        for (support, weights) in [(Supports::Next, Weights::Final), (Supports::All, Weights::None)] {
+            let setup = Setup { support, weights, ..setup() };
+            let json = serde_json::to_value(&setup).unwrap();
+            let words = ["space", "support", "weights"].map(|key| json[key].as_str().unwrap().to_owned());
+            assert_eq!(words, ["native", support.name(), weights.name()]);
+            assert_eq!(serde_json::from_value::<Setup>(json).unwrap(), setup);
+        }
+        let setup = Setup { support: Supports::All, weights: Weights::None, ..setup() };
+        assert!(setup.signature(Protocol::Full).contains("|support=all|annotation=dense|weights=-|"));
     }
 
     #[test]

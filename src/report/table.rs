@@ -1,18 +1,41 @@
-//! Tables as rows of text, for the terminal and for the page.
+//! Tables as rows of text, for the terminal and the HTML page.
 
-use super::published::{PUBLISHED, Published};
 use super::scores::{ProtocolScores, Setup, unique};
 use crate::metrics::{Protocol, Summary};
+use crate::report::Setting;
+use crate::report::published::{Benchmark, Published};
 
 /// A header and its rows; each row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Names of the columns.
     pub header: Vec<String>,
-    pub rows: Vec<Vec<String>>,
+    /// The rows.
+    pub rows: Vec<Line>,
+}
+
+/// One row of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// As many as the header has.
+    pub cells: Vec<String>,
+    /// Whether it is a result of this program among those of others.
+    pub ours: bool,
 }
 
 impl Table {
-    /// Aligned columns: text to the left, numbers to the right, two spaces between.
+    /// A table without results of others.
+    pub fn new(header: Vec<String>, rows: impl IntoIterator<Item = Vec<String>>) -> Self {
+        Self { header, rows: rows.into_iter().map(|cells| Line { cells, ours: false }).collect() }
+    }
+
+    /// The table as text with aligned columns: text to the left, numbers to the right, two spaces between.
+    ///
+    /// ```
+    /// let cells = |row: [&str; 2]| row.map(str::to_owned).to_vec();
+    /// let table = ssl3d::report::table::Table::new(cells(["class", "Dice"]), [cells(["liver", "9.5"])]);
+    /// assert_eq!(table.to_text(), "class  Dice\n-----------\nliver   9.5\n");
+    /// ```
     pub fn to_text(&self) -> String {
         let columns = self.header.len();
         let widths: Vec<usize> =
@@ -36,55 +59,59 @@ impl Table {
     }
 
     fn lines(&self) -> impl Iterator<Item = &Vec<String>> {
-        std::iter::once(&self.header).chain(&self.rows)
+        std::iter::once(&self.header).chain(self.rows.iter().map(|row| &row.cells))
     }
 }
 
-/// Our scores, one row a protocol, with the published rows below: Dice in per cent, spread as one standard deviation.
-/// `setting` says what training saw: "1" (nothing excluded) or "2".
-pub fn beside_published(scores: &[ProtocolScores], setting: &str) -> Table {
+/// The scores of a run, one row for each protocol, above published rows: Dice in per cent, spread as one standard deviation. `network`
+/// is the kind of the run's networks, as [`System::network`].
+pub fn beside_published(scores: &[ProtocolScores], setting: Setting, network: &str, benchmark: &Benchmark) -> Table {
     let classes: Vec<&str> =
         scores.first().map(|s| s.classes.iter().map(|c| c.class.as_str()).collect()).unwrap_or_default();
     let header = ["method", "input", "protocol", "setting"]
         .into_iter()
         .chain(classes.iter().copied())
-        .chain(["mean", "sd queries", "sd folds", "note"])
+        .chain(["mean", "sd queries", "sd folds", "source"])
         .map(spoken)
         .collect();
     let ours = scores.iter().map(|s| {
-        let mut row =
-            vec!["ssl3d".to_owned(), "3D".to_owned(), protocol_name(s.protocol).to_owned(), setting.to_owned()];
-        row.extend(classes.iter().map(|class| per_cent(class_mean(s, class))));
-        row.extend([per_cent(s.mean), sd(s.over.queries), sd(s.over.folds), "this run".to_owned()]);
-        row
+        let mut cells = ["ssl3d", network, protocol_name(s.protocol), &setting.to_string()].map(str::to_owned).to_vec();
+        cells.extend(classes.iter().map(|class| per_cent(class_mean(s, class))));
+        cells.extend([per_cent(s.mean), sd(s.over.queries), sd(s.over.folds), "this run".to_owned()]);
+        Line { cells, ours: true }
     });
-    let published = PUBLISHED.iter().map(|p| {
-        let mut row: Vec<String> = [p.method, p.dimension, p.protocol, p.setting].map(str::to_owned).to_vec();
-        row.extend(classes.iter().map(|_| "-".to_owned()));
-        row.extend([per_cent(Some(p.mean_dice / 100.0)), "-".to_owned(), "-".to_owned(), p.note.to_owned()]);
-        row
+    let published = benchmark.rows.iter().map(|p| {
+        let Published { system, network, protocol, setting, mean, dice, source } = p;
+        let before = [system, network.name(), protocol_name(*protocol), &setting.to_string()];
+        let mut cells = before.map(str::to_owned).to_vec();
+        cells.extend(classes.iter().map(|class| tenths(dice.get(*class).copied())));
+        cells.extend([tenths(Some(*mean)), "-".to_owned(), "-".to_owned(), source.clone()]);
+        Line { cells, ours: false }
     });
     Table { header, rows: ours.chain(published).collect() }
 }
 
-/// A system as it was scored under one protocol: a line of [`systems`].
+/// A system and its scores under one protocol: a row of [`systems`].
 #[derive(Debug, Clone)]
 pub struct System<'a> {
+    /// Name of the system.
     pub name: &'a str,
-    /// "3D" or "2D".
+    /// "3D", "2D", "2 x 3D", ..., or "-" where there is none.
     pub network: String,
-    /// "supervoxels", "organs", ... or "-" where nothing is learned.
+    /// "supervoxels", "organs", ... or "-" for a system without training.
     pub learns_from: &'a str,
-    /// "local", "global", ... or "-".
+    /// "local", "global", ... or "-" for a system without prototypes.
     pub prototypes: &'a str,
+    /// The setup of the evaluation.
     pub setup: &'a Setup,
+    /// The scores.
     pub scores: &'a ProtocolScores,
-    /// What others report for it; see [`super::published::find`].
+    /// The published result of the system; see [`Benchmark::find`].
     pub published: Option<&'a Published>,
 }
 
-/// Several systems beside each other, one row a system and protocol, and each class: Dice in
-/// per cent. The note says under which protocol and setting a published figure was measured.
+/// Several systems side by side, one row for each system and protocol, with Dice of each class in per cent. The last
+/// column has protocol and setting of the published result.
 pub fn systems(systems: &[System]) -> Table {
     let classes = unique(systems.iter().flat_map(|system| &system.scores.classes).map(|class| &class.class));
     let before =
@@ -94,33 +121,32 @@ pub fn systems(systems: &[System]) -> Table {
     let rows = systems.iter().map(|system| {
         let System { name, network, learns_from, prototypes, setup, scores, published } = system;
         let (protocol, seeds) = (protocol_name(scores.protocol), setup.seed_list());
-        let mut row = [name, network.as_str(), learns_from, prototypes, setup.setting.as_str(), protocol]
-            .map(str::to_owned)
-            .to_vec();
-        let theirs = per_cent(published.map(|p| p.mean_dice / 100.0));
+        let setting = setup.setting.to_string();
+        let mut row = [name, network.as_str(), learns_from, prototypes, &setting, protocol].map(str::to_owned).to_vec();
+        let theirs = tenths(published.map(|p| p.mean));
         row.extend([setup.annotation.clone(), per_cent(scores.mean), theirs]);
         row.extend(classes.iter().map(|class| per_cent(class_mean(scores, class))));
         row.extend([sd(scores.over.folds), sd(scores.over.seeds), setup.fold.clone(), seeds]);
         row.push(published.map_or("-".to_owned(), provenance));
         row
     });
-    Table { header, rows: rows.collect() }
+    Table::new(header, rows)
 }
 
-/// `EP1, 2D, Setting 2`
+/// Protocol, input and setting of a published result with its source, like `EP1, 2D, Setting 2; source`.
 fn provenance(published: &Published) -> String {
-    let Published { protocol, dimension, setting, note, .. } = published;
-    let setting = if is_blank(setting) { String::new() } else { format!(", Setting {setting}") };
-    let note = if note.is_empty() { String::new() } else { format!("; {note}") };
-    format!("{protocol}, {dimension}{setting}{note}")
+    let Published { network, setting, source, .. } = published;
+    let network = if is_blank(network.name()) { String::new() } else { format!(", {}", network.name()) };
+    let setting = if *setting == Setting::Untrained { String::new() } else { format!(", Setting {setting}") };
+    format!("{}{network}{setting}; {source}", protocol_name(published.protocol))
 }
 
 fn class_mean(scores: &ProtocolScores, class: &str) -> Option<f64> {
     Some(scores.classes.iter().find(|c| c.class == class)?.rows?.mean)
 }
 
-/// Each class under one protocol: mean Dice, surface distances and their Dice, the spread of Dice over queries and
-/// supports, extremes, the mean of each fold. Dice in per cent.
+/// The scores of each class under one protocol: mean Dice, surface distances and surface Dice, the spread of Dice over
+/// queries and supports, extremes, the mean of each fold. Dice in per cent.
 pub fn by_class(scores: &ProtocolScores) -> Table {
     let mut folds: Vec<usize> = scores.classes.iter().flat_map(|c| c.fold.keys().copied()).collect();
     folds.sort_unstable();
@@ -151,22 +177,22 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
         per_cent(mean(Summary::of(&means)))
     }));
     rows.push(last);
-    Table { header, rows }
+    Table::new(header, rows)
 }
 
-/// `.7312` as `73.1`, nothing as `-`.
+/// `.7312` as `73.1`; `None` as `-`.
 pub fn per_cent(dice: Option<f64>) -> String {
     dice.map_or_else(|| "-".to_owned(), |d| format!("{:.1}", 100.0 * d))
 }
 
-/// `12.34` as `12.3`, nothing as `-`.
+/// `12.34` as `12.3`; `None` as `-`.
 fn tenths(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"))
 }
 
-/// Does the column hold numbers, blanks aside?
-pub fn is_numeric_column(rows: &[Vec<String>], column: usize) -> bool {
-    let mut cells = rows.iter().map(|row| row[column].as_str()).filter(|cell| !is_blank(cell)).peekable();
+/// Whether the column holds numbers, apart from blank cells.
+pub fn is_numeric_column(rows: &[Line], column: usize) -> bool {
+    let mut cells = rows.iter().map(|row| row.cells[column].as_str()).filter(|cell| !is_blank(cell)).peekable();
     cells.peek().is_some() && cells.all(|cell| cell.split(' ').next().is_some_and(|n| n.parse::<f64>().is_ok()))
 }
 
@@ -175,7 +201,7 @@ pub(super) fn spoken(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// A cell that says nothing.
+/// Whether the cell is empty or `-`.
 pub fn is_blank(cell: &str) -> bool {
     cell.is_empty() || cell == "-"
 }
@@ -184,7 +210,7 @@ fn sd(summary: Option<Summary>) -> String {
     per_cent(summary.filter(|s| s.n > 1).map(|s| s.sd))
 }
 
-/// `Ep1` as "EP1".
+/// The name of the protocol in tables: `Ep1` as "EP1".
 pub fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Full => "full",
@@ -197,28 +223,48 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 mod tests {
     use super::super::scores::{Row, summarise, tests::rows, tests::setup};
     use super::*;
+    use crate::report::published::{Network, benchmark};
 
     #[test]
     fn columns_line_up_with_numbers_to_the_right() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let table = Table {
-            header: row(["method", "mean", "note"]),
-            rows: vec![row(["a", "7.1", ""]), row(["bcd", "-", "x y"])],
-        };
+        let table = Table::new(row(["method", "mean", "note"]), [row(["a", "7.1", ""]), row(["bcd", "-", "x y"])]);
         assert_eq!(table.to_text(), "method  mean  note\n------------------\na        7.1\nbcd        -  x y\n");
     }
 
     #[test]
-    fn ours_come_first_and_every_row_says_its_protocol_and_setting() {
-        let table = beside_published(&summarise(&rows(), &setup()), "1");
-        assert_eq!(table.rows.len(), 2 + PUBLISHED.len());
-        assert_eq!(table.rows[0][..7], ["ssl3d", "3D", "full", "1", "50.0", "80.0", "65.0"].map(str::to_owned));
-        assert_eq!(table.rows[1][..7], ["ssl3d", "3D", "EP1", "1", "-", "80.0", "80.0"].map(str::to_owned));
+    fn ours_come_first_with_their_network_and_every_row_says_its_protocol_and_setting() {
+        let chaos = benchmark("chaos-t2-spir").unwrap();
+        let table = beside_published(&summarise(&rows(), &setup()), Setting::One, "2D", chaos);
+        assert_eq!(table.rows.len(), 2 + chaos.rows.len());
+        let starts = |at: usize, cells: [&str; 7]| assert_eq!(table.rows[at].cells[..7], cells.map(str::to_owned));
+        starts(0, ["ssl3d", "2D", "full", "1", "50.0", "80.0", "65.0"]);
+        starts(1, ["ssl3d", "2D", "EP1", "1", "-", "80.0", "80.0"]);
+        starts(2, ["3D SSL-ALPNet", "3D", "full", "1", "-", "-", "62.7"]);
         for row in &table.rows {
-            assert_eq!(row.len(), table.header.len());
-            assert!(["full", "EP1"].contains(&row[2].as_str()) && ["1", "2", "-"].contains(&row[3].as_str()));
+            assert_eq!(row.cells.len(), table.header.len());
+            assert_eq!(row.ours, row.cells[0] == "ssl3d");
+            assert!(["full", "EP1"].contains(&row.cells[2].as_str()), "{row:?}");
+            assert!(["1", "2", "-"].contains(&row.cells[3].as_str()), "{row:?}");
         }
-        assert!(table.to_text().contains("62.7"));
+    }
+
+    #[test]
+    fn a_published_dice_of_a_class_is_shown_where_it_is_known() {
+        let row = Published {
+            system: "another".to_owned(),
+            network: Network::Volumes,
+            protocol: Protocol::Full,
+            setting: Setting::Two,
+            mean: 71.2,
+            dice: [("liver".to_owned(), 80.04)].into(),
+            source: "somewhere".to_owned(),
+        };
+        let classes = ["spleen", "liver"].map(str::to_owned).into();
+        let benchmark = Benchmark { title: "A dataset".to_owned(), classes, rows: vec![row] };
+        let table = beside_published(&summarise(&rows(), &setup()), Setting::One, "3D", &benchmark);
+        let cells = ["another", "3D", "full", "2", "-", "80.0", "71.2", "-", "-", "somewhere"];
+        assert_eq!(table.rows.last().unwrap().cells, cells.map(str::to_owned));
     }
 
     #[test]
@@ -226,10 +272,10 @@ mod tests {
         let table = by_class(&summarise(&rows(), &setup())[0]);
         assert_eq!(table.header.last().unwrap(), "fold 1");
         let spleen = ["spleen", "50.0", "10.0", "5.0", "25.0", "-", "-", "50.0", "50.0", "1", "0", "1", "50.0", "-"];
-        assert_eq!(table.rows[0], spleen.map(str::to_owned));
+        assert_eq!(table.rows[0].cells, spleen.map(str::to_owned));
         let mean = ["mean of classes", "65.0", "13.0", "6.5", "32.5"].map(str::to_owned);
-        assert_eq!(table.rows[2][..5], mean);
-        assert!(table.rows.iter().all(|row| row.len() == table.header.len()));
+        assert_eq!(table.rows[2].cells[..5], mean);
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
         assert!(is_numeric_column(&table.rows, 1) && !is_numeric_column(&table.rows, 0));
     }
 
@@ -239,27 +285,29 @@ mod tests {
         rows.extend(rows.clone().into_iter().map(|row| Row { seed: 1, dice: row.dice.map(|d| d - 0.1), ..row }));
         let (setup, trained) = (setup(), summarise(&rows, &setup()));
         let floor = summarise(&rows[..2], &setup);
-        let untrained = Setup { setting: "-".to_owned(), seeds: vec![0], ..setup.clone() };
-        let published = |method, setting| super::super::published::find(method, setting, "full");
+        let untrained = Setup { setting: Setting::Untrained, seeds: vec![0], ..setup.clone() };
+        let published = |system, setting, protocol| benchmark("chaos-t2-spir").unwrap().find(system, setting, protocol);
         let system = |name, setup, scores, published| {
             let (network, learns_from, prototypes) = ("3D".to_owned(), "supervoxels", "local, global");
             System { name, network, learns_from, prototypes, setup, scores, published }
         };
         let table = systems(&[
-            system("3D SSL-ALPNet", &setup, &trained[0], published("3D SSL-ALPNet", "1")),
-            system("SSL-ALPNet", &setup, &trained[1], published("SSL-ALPNet", "1")),
-            system("mask copy", &untrained, &floor[0], published("mask copy", "-")),
-            system("ours", &setup, &trained[0], None),
+            system("mine", &setup, &trained[0], published("3D SSL-ALPNet", Setting::One, Protocol::Full)),
+            system("SSL-ALPNet", &setup, &trained[1], published("SSL-ALPNet", Setting::One, Protocol::Ep1)),
+            system("mask copy", &untrained, &floor[0], published("mask copy", Setting::Untrained, Protocol::Full)),
+            system("SE-Net", &setup, &trained[0], None),
         ]);
-        let lines: Vec<String> = [&table.header].into_iter().chain(&table.rows).map(|row| row.join("|")).collect();
+        let lines: Vec<String> = table.lines().map(|row| row.join("|")).collect();
         let expected = [
             "system|network|learns from|prototypes|setting|protocol|support|mean|published|spleen|liver|sd folds|sd seeds\
              |folds|seeds|published under",
-            "3D SSL-ALPNet|3D|supervoxels|local, global|1|full|dense|60.0|62.7|45.0|75.0|0.0|7.1|all|0,1\
+            "mine|3D|supervoxels|local, global|1|full|dense|60.0|62.7|45.0|75.0|0.0|7.1|0,1|0,1\
              |full, 3D, Setting 1; Zhang and Liu 2022, which ssl3d implements",
-            "SSL-ALPNet|3D|supervoxels|local, global|1|EP1|dense|75.0|78.8|-|75.0|-|7.1|all|0,1|EP1, 2D, Setting 1",
-            "mask copy|3D|supervoxels|local, global|-|full|dense|70.0|36.3|50.0|90.0|-|-|all|0|full, 3D; centres aligned",
-            "ours|3D|supervoxels|local, global|1|full|dense|60.0|-|45.0|75.0|0.0|7.1|all|0,1|-",
+            "SSL-ALPNet|3D|supervoxels|local, global|1|EP1|dense|75.0|78.8|-|75.0|-|7.1|0,1|0,1\
+             |EP1, 2D, Setting 1; Ouyang et al. 2020",
+            "mask copy|3D|supervoxels|local, global|-|full|dense|70.0|36.3|50.0|90.0|-|-|0,1|0\
+             |full; ssl3d, 20 scans; centres aligned",
+            "SE-Net|3D|supervoxels|local, global|1|full|dense|60.0|-|45.0|75.0|0.0|7.1|0,1|0,1|-",
         ];
         assert_eq!(lines, expected);
     }

@@ -1,30 +1,35 @@
-//! Graph-based segmentation (Felzenszwalb and Huttenlocher, *Efficient graph-based image segmentation*, IJCV
-//! 2004) on the 26-neighbourhood of a volume, with the edge costs of Hansen et al., *Anomaly
-//! detection-inspired few-shot medical image segmentation through self-supervision with supervoxels*, MedIA
-//! 2022; or on the 8-neighbourhood of each slice, as the 2D baselines do.
+//! Graph-based segmentation (Felzenszwalb and Huttenlocher, *Efficient graph-based image segmentation*, IJCV 2004) on
+//! the 26-neighbourhood of a volume, with the edge costs of Hansen et al., *Anomaly detection-inspired few-shot medical
+//! image segmentation through self-supervision with supervoxels*, MedIA 2022; or on the 8-neighbourhood of each slice,
+//! as the 2D baselines do.
 //!
-//! The edges of a volume are many (31 million at 37 x 256 x 256) and few decide anything. So they are never all
-//! in memory: they are taken in bands of rising cost, and of each band only those are kept and sorted
-//! whose ends can still be united. The outcome is that of sorting all of them.
+//! A volume has many edges (31 million at 37 x 256 x 256), and few of them unite regions. The edges are therefore never
+//! all in memory: they are processed in bands of rising cost, and of each band only the edges whose ends can still be
+//! united are kept and sorted. The result equals that of sorting all edges.
 
-use super::connectivity::Forest;
+use crate::components::Forest;
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 
+/// Section `[supervoxels.felzenszwalb]` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// k of the paper, on intensities of 0 to 255: larger means larger regions before the minimum size acts.
-    /// The public 3D code divides its 1 by 255 although its intensities reach 255, so 0.0039 is its equal.
+    /// k of the paper, on intensities of 0 to 255: a larger value gives larger regions before the minimum size is
+    /// applied. The public 3D code divides its 1 by 255 although its intensities reach 255, so 0.0039 is its equal.
     pub scale: f64,
     /// Regions below this many voxels are united with the neighbour of the cheapest edge.
     pub min_size_vox: usize,
-    /// The same per slice, for the slice-wise method.
+    /// The minimum size in voxels for the slice-wise method.
     pub min_size_2d_vox: usize,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let refuse = |key: &str, expected: &str, found: String| {
             Err(Error::invalid(
@@ -46,15 +51,15 @@ impl Config {
     }
 }
 
-/// Regions of a volume. With s = dz / dx the edge costs are |dI| within a slice, s |dI| straight across,
-/// sqrt((1 + s^2) / 2) |dI| across and along one axis, sqrt((2 + s^2) / 3) |dI| across and along both.
+/// Cuts a volume into regions. With s = dz / dx the edge costs are |dI| within a slice, s |dI| straight across, sqrt((1
+/// + s^2) / 2) |dI| across and along one axis, sqrt((2 + s^2) / 3) |dI| across and along both.
 ///
-/// First pass: in the order of their costs w, edges unite two regions A, B where
-/// w < min(Int(A) + k / |A|, Int(B) + k / |B|) (the paper's Eq. 2 and 3, Int the largest cost inside a region).
-/// Second pass: in the same order, they unite two regions where either is below the minimum size.
+/// First pass: in the order of their costs w, edges unite two regions A, B where w < min(Int(A) + k / |A|, Int(B) + k /
+/// |B|) (the paper's Eqs. 2 and 3, Int is the largest cost inside a region). Second pass: in the same order, they unite
+/// two regions where either is below the minimum size.
 ///
-/// `intensity` `[z, y, x]` on 0 to 255; only voxels of `mask` take part. Returns labels 1..=n, each connected
-/// through faces, edges or corners; 0 is outside the mask.
+/// `intensity` is `[z, y, x]` from 0 to 255; only voxels of `mask` take part. Returns labels 1..=n, each connected
+/// through faces, edges or corners; 0 is outside of the mask.
 pub fn segment(
     intensity: ArrayView3<f32>,
     spacing_mm: [f64; 3],
@@ -71,7 +76,8 @@ pub fn segment(
     unite(intensity, mask, &steps, config.scale as f32, config.min_size_vox as u32)
 }
 
-/// The same slice by slice: 8 neighbours, cost |dI|. Labels are numbered through the volume and never span slices.
+/// Cuts each slice into regions: 8 neighbours, cost |dI|. Labels are numbered through the volume and no region spans
+/// slices.
 pub fn segment_slices(intensity: ArrayView3<f32>, mask: Option<ArrayView3<bool>>, config: &Config) -> Array3<i32> {
     unite(intensity, mask, &IN_PLANE, config.scale as f32, config.min_size_2d_vox as u32)
 }
@@ -81,7 +87,7 @@ pub const fn most_vox(steps: usize) -> usize {
     u32::MAX as usize / steps - 1
 }
 
-/// To a neighbour that comes later in memory, and what a unit of intensity difference costs on the way.
+/// The step to a neighbour that comes later in memory, and its cost for an intensity difference of 1.
 #[derive(Debug, Clone, Copy)]
 struct Step {
     dz: isize,
@@ -176,8 +182,8 @@ struct Graph<'a> {
 type Key = u32;
 
 impl Graph<'_> {
-    /// Calls `row(step, first voxel, first neighbour, costs)` for each step from the row at (z, y); voxel i of
-    /// the row's part has cost `costs[i]` to neighbour i.
+    /// Calls `row(step, first voxel, first neighbour, costs)` for each step from the row at (z, y); voxel i of the
+    /// row's part has cost `costs[i]` to neighbour i.
     fn rows_from(&self, z: usize, y: usize, costs: &mut Vec<f32>, mut row: impl FnMut(usize, usize, usize, &[f32])) {
         let [depth, height, width] = self.shape;
         for (number, step) in self.steps.iter().enumerate() {
@@ -214,8 +220,8 @@ impl Graph<'_> {
         limits
     }
 
-    /// The edges with keys in low..high inside the mask for which `useful` holds,
-    /// by cost; equal ones in the order row, step, x.
+    /// The edges inside the mask with keys in low..high for which `useful` holds, sorted by cost; equal ones are in the
+    /// order row, step, x.
     fn sorted_edges(&self, [low, high]: [Key; 2], useful: impl Fn(u32, u32) -> bool + Sync) -> Vec<Edge> {
         let [depth, height, width] = self.shape;
         let slices = (0..depth).into_par_iter().map(|z| {

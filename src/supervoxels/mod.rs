@@ -1,28 +1,25 @@
-//! Supervoxels: the regions of a volume that stand in for organs while there are no labels.
+//! Supervoxels: the regions of a volume that serve as pseudo-labels in place of annotated organs (paper, section 3.1).
 
-pub mod connectivity;
 pub mod felzenszwalb;
-pub mod largest;
 pub mod quality;
 mod seeds;
 pub mod slic;
 mod tiles;
 
-pub use largest::{keep_largest, one_pieces};
-
 use crate::error::{Error, Result};
-use crate::volume::preprocess::percentile;
-use crate::volume::{Geometry, Image, foreground};
+use crate::preprocessing::{body_mask, percentile};
+use crate::volume::{Geometry, Image};
 use ndarray::{Array3, s};
 
+/// The algorithm that cuts a volume into regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// k-means in space and intensity.
+    /// SLIC: k-means in space and intensity ([`slic`]).
     Slic,
-    /// Graph cuts through the whole volume.
+    /// Felzenszwalb's graph-based segmentation of the whole volume ([`felzenszwalb`]).
     Felzenszwalb,
-    /// Graph cuts slice by slice, for 2D baselines.
+    /// Felzenszwalb's graph-based segmentation of each slice, for 2D baselines.
     #[serde(rename = "felzenszwalb-2d")]
     Felzenszwalb2d,
 }
@@ -38,19 +35,27 @@ impl Method {
     }
 }
 
+/// Section `[supervoxels]` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The algorithm.
     pub method: Method,
-    /// Leave the air around the patient out (label 0).
+    /// Whether to leave out the air around the patient (label 0).
     pub body_mask: bool,
-    /// Intensities above this percentile count as equal to it.
+    /// Percentile of the intensities, above 0 to 100; higher intensities are set to it.
     pub clip_percentile: f64,
+    /// Section `[supervoxels.slic]`.
     pub slic: slic::Config,
+    /// Section `[supervoxels.felzenszwalb]`.
     pub felzenszwalb: felzenszwalb::Config,
 }
 
 impl Config {
+    /// Checks the values of the section and its subsections.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         if !(self.clip_percentile > 0.0 && self.clip_percentile <= 100.0) {
             return Err(Error::invalid(
@@ -65,15 +70,27 @@ impl Config {
     }
 }
 
-/// Regions of an image: contiguous labels 1..=n `[z, y, x]`, every one connected; 0 is outside the body where
-/// that is left out. Adding a constant to the intensities or multiplying them by one changes nothing.
+/// Cuts an image into regions: contiguous labels 1..=n `[z, y, x]`, each region connected; 0 is outside of the body
+/// where that is left out. Adding a constant to the intensities, or multiplying them by a positive one, does not change
+/// the result.
+///
+/// ```
+/// use ssl3d::supervoxels::{Config, Method, felzenszwalb, generate, slic};
+/// let slic = slic::Config { k: 2, compactness: 0.1, iterations: 10, min_size_fraction: 0.1, tolerance_vox: 0.1 };
+/// let felzenszwalb = felzenszwalb::Config { scale: 0.0039, min_size_vox: 10, min_size_2d_vox: 10 };
+/// let config = Config { method: Method::Slic, body_mask: false, clip_percentile: 100.0, slic, felzenszwalb };
+/// let voxels = ndarray::Array3::from_shape_fn([4, 4, 8], |(_, _, x)| if x < 4 { 0.0 } else { 1.0 });
+/// let geometry = ssl3d::volume::Geometry::with_spacing([4, 4, 8], [1.0; 3]);
+/// let regions = generate(&ssl3d::volume::Volume { voxels, geometry }, &config);
+/// assert!(regions.indexed_iter().all(|((_, _, x), &region)| region == if x < 4 { 1 } else { 2 }));
+/// ```
 ///
 /// # Panics
 /// The image has more than [`Method::most_vox`] voxels.
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();
-    let body = config.body_mask.then(|| foreground::body_mask(unit.view()));
+    let body = config.body_mask.then(|| body_mask(unit.view()));
     let body = body.as_ref().map(|mask| mask.view());
     match config.method {
         Method::Slic => slic::segment(unit.view(), spacing_mm, body, &config.slic),
@@ -82,8 +99,8 @@ pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     }
 }
 
-/// The same at no more than about `most_vox` voxels: a larger image is averaged over squares in-plane first, sizes in
-/// voxels count for less by as much, and every voxel of a square gets its region.
+/// Does the same as [`generate`] on no more than about `most_vox` voxels. A larger image is first averaged over
+/// in-plane squares, sizes in voxels are scaled accordingly, and every voxel of a square gets the region of the square.
 pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array3<i32> {
     let side = (image.voxels.len() as f64 / most_vox as f64).sqrt().ceil().max(1.0) as usize;
     if side == 1 {
@@ -108,8 +125,8 @@ pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array
     Array3::from_shape_fn((nz, ny, nx), |(z, y, x)| coarse[[z, y / side, x / side]])
 }
 
-/// Maps the smallest intensity to 0 and the given percentile to 1, and clips what is above. Constant images
-/// become 0; values that are not finite count as the smallest.
+/// Scales intensities linearly so that the smallest is 0 and the given percentile 1, and clips higher ones. A constant
+/// image becomes 0; values that are not finite count as the smallest.
 pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> {
     let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
     if finite.is_empty() {
@@ -131,8 +148,8 @@ pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> 
 
 #[cfg(test)]
 mod tests {
-    use super::connectivity::{Neighbourhood, components};
     use super::*;
+    use crate::components::{Neighbourhood, components};
     use crate::rng;
     use crate::volume::{Volume, dataset, nifti};
     use rand::RngExt;
@@ -240,6 +257,7 @@ mod tests {
             label: "label_{id}.nii.gz".into(),
             classes,
             ignore: None,
+            benchmark: String::new(),
         };
         let data = dataset::open(folder.as_ref(), &patterns).unwrap();
         let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };

@@ -1,4 +1,4 @@
-//! How well regions could serve as pseudo-labels, measured against organs.
+//! Quality of regions as pseudo-labels, measured against annotated organs.
 
 use crate::volume::LabelMap;
 use ndarray::{Array3, ArrayView3, Axis};
@@ -7,31 +7,35 @@ use std::collections::{BTreeMap, HashMap};
 /// Scores of one scan.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Quality {
-    /// Dice of the single best region, for each organ that the scan shows.
+    /// Dice of the best single region, for each organ that the scan shows.
     pub best_region_dice: BTreeMap<String, f64>,
-    /// Its mean over those organs.
+    /// Mean of `best_region_dice` over those organs.
     pub mean_best_region_dice: f64,
+    /// Fraction of voxels that have the right class if each region gets its most frequent class.
     pub achievable_segmentation_accuracy: f64,
+    /// Voxels by which regions extend beyond the organs that they meet, per organ voxel.
     pub undersegmentation_error: f64,
+    /// Fraction of the organs' border voxels with a region's border nearby.
     pub boundary_recall: f64,
 }
 
-/// How far a region's border may be from an organ's to count as recalled.
+/// Largest in-plane distance along x and y from an organ's border voxel to a region's, for the first to count as
+/// recalled.
 const BOUNDARY_TOLERANCE_VOX: usize = 2;
 
-/// Scores regions (label 0 counts as a region of its own) against the organs in `classes`; other labels of
-/// `organs` are background.
+/// Scores regions (label 0 counts as a region of its own) against the organs in `classes`; other labels of `organs` are
+/// background.
 ///
 /// - best region Dice: max_r 2 |O and r| / (|O| + |r|), r > 0;
-/// - achievable segmentation accuracy (Liu et al., *Entropy rate superpixel segmentation*, CVPR 2011):
-///   sum_r max_c |r and c| / N over all voxels, background being a class;
-/// - undersegmentation error after Neubert and Protzel (*Superpixel benchmark and comparison*, 2012):
-///   sum_O sum_{r meets O} min(|r and O|, |r without O|) / sum_O |O|. They sum over the background segment
-///   too and divide by all voxels; here air would then hide the organs;
-/// - boundary recall (Martin et al., TPAMI 2004): the part of the organs' in-plane border voxels with a region's
+/// - achievable segmentation accuracy (Liu et al., *Entropy rate superpixel segmentation*, CVPR 2011): sum_r max_c |r
+///   and c| / N over all voxels, background being a class;
+/// - undersegmentation error after Neubert and Protzel (*Superpixel benchmark and comparison*, 2012): sum_O sum_{r
+///   meets O} min(|r and O|, |r without O|) / sum_O |O|. They also sum over the background segment and divide by all
+///   voxels; here air would then hide the organs;
+/// - boundary recall (Martin et al., TPAMI 2004): the fraction of the organs' in-plane border voxels with a region's
 ///   border voxel at most 2 voxels away along x and y in the same slice.
 ///
-/// None if the scan shows none of the organs.
+/// `None` if the scan shows none of the organs.
 pub fn measure(regions: ArrayView3<i32>, organs: &LabelMap, classes: &BTreeMap<String, i32>) -> Option<Quality> {
     let class_of = |label: i32| if classes.values().any(|&class| class == label) { label } else { 0 };
     let organs = organs.voxels.mapv(class_of);
@@ -82,7 +86,7 @@ pub fn measure(regions: ArrayView3<i32>, organs: &LabelMap, classes: &BTreeMap<S
     })
 }
 
-/// Voxels of each region, for regions 1..=n.
+/// Number of voxels of each region, for regions 1..=n.
 pub fn sizes_vox(regions: ArrayView3<i32>) -> Vec<usize> {
     let mut sizes = Vec::new();
     for &region in regions.iter().filter(|&&region| region > 0) {
@@ -95,7 +99,7 @@ pub fn sizes_vox(regions: ArrayView3<i32>) -> Vec<usize> {
     sizes
 }
 
-/// 1 where there is no border to recall.
+/// The boundary recall; 1 if the organs have no border.
 fn boundary_recall(regions: ArrayView3<i32>, organs: ArrayView3<i32>, tolerance_vox: usize) -> f64 {
     let (recalled, wanted) = (borders(regions), borders(organs));
     let [_, height, width] = organs.dim().into();

@@ -1,23 +1,29 @@
-//! Where SLIC starts: centres on a grid with equal steps in millimetres.
+//! The initial centres of SLIC, on a grid with equal steps in millimetres.
 
-/// What is clustered.
+/// The voxels to be clustered.
 pub(super) struct Grid<'a> {
+    /// Voxels along z, y, x.
     pub shape: [usize; 3],
+    /// Spacing along z, y, x.
     pub spacing_mm: [f64; 3],
+    /// Intensities from 0 to 1, x fastest.
     pub intensity: &'a [f32],
+    /// The voxels that take part; all of them if it is `None`.
     pub mask: Option<&'a [bool]>,
 }
 
 impl Grid<'_> {
+    /// Position of voxel z, y, x in `intensity`.
     pub fn index(&self, [z, y, x]: [usize; 3]) -> usize {
         (z * self.shape[1] + y) * self.shape[2] + x
     }
 
+    /// Whether the voxel takes part.
     pub fn inside(&self, index: usize) -> bool {
         self.mask.is_none_or(|mask| mask[index])
     }
 
-    /// First and one past the last voxel of the mask along each axis, and its number of voxels.
+    /// First and one past the last voxel of the mask along each axis, and the number of its voxels.
     fn bounds(&self) -> Option<([[usize; 2]; 3], usize)> {
         let Some(mask) = self.mask else {
             return (!self.intensity.is_empty()).then(|| (self.shape.map(|n| [0, n]), self.intensity.len()));
@@ -37,20 +43,26 @@ impl Grid<'_> {
     }
 }
 
+/// The centre of a cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Centre {
-    /// Along z, y, x.
+    /// Mean position along z, y, x.
     pub position_vox: [f64; 3],
+    /// Mean intensity.
     pub intensity: f64,
 }
 
+/// The initial centres.
 pub(super) struct Seeds {
+    /// All centres, z slowest.
     pub centres: Vec<Centre>,
+    /// Step of the grid in millimetres (S of the paper).
     pub step_mm: f64,
 }
 
-/// Centres on a grid with (nearly) equal steps in millimetres inside the mask, as near to `k` as such a grid
-/// comes, each moved to the lowest gradient among its 3x3x3 neighbours. None where the mask is empty.
+/// Centres on a grid with (nearly) equal steps in millimetres inside the mask. Of all such grids the one whose number
+/// of centres is closest to `k` is taken. Each centre moves to the lowest gradient among its 3x3x3 neighbours. `None`
+/// if the mask is empty.
 pub(super) fn seed(grid: &Grid, k: usize) -> Option<Seeds> {
     let (bounds, count) = grid.bounds()?;
     let extent_mm: [f64; 3] = std::array::from_fn(|a| (bounds[a][1] - bounds[a][0]) as f64 * grid.spacing_mm[a]);
@@ -99,7 +111,8 @@ pub(super) fn seed(grid: &Grid, k: usize) -> Option<Seeds> {
     Some(Seeds { centres: seeds.into_iter().map(centre).collect(), step_mm })
 }
 
-/// The voxel with the smallest squared central difference at most `reach` away; the seed itself among equals.
+/// The voxel with the smallest squared central difference, at most `reach` voxels from the seed along z, y, x; the seed
+/// itself among equals.
 fn lowest_gradient(grid: &Grid, seed: [usize; 3], reach: [usize; 3]) -> [usize; 3] {
     let gradient = |at: [usize; 3]| -> f32 {
         let difference = |axis: usize| {

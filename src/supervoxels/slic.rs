@@ -1,33 +1,39 @@
-//! Simple linear iterative clustering (Achanta et al., *SLIC superpixels compared to state-of-the-art
-//! superpixel methods*, TPAMI 2012), in 3D and in millimetres.
+//! Simple linear iterative clustering (Achanta et al., *SLIC superpixels compared to state-of-the-art superpixel
+//! methods*, TPAMI 2012), in 3D and in millimetres.
 //!
-//! What differs from the paper: grey values instead of CIELAB, so D has one intensity term; the search reaches
-//! 2S to either side of a centre, so that no voxel falls between the windows when centres drift; it stops when
-//! the centres rest; and small pieces join the neighbour with the longest border instead of any neighbour.
+//! Differences from the paper: grey values instead of CIELAB, so D has one intensity term; the search covers 2S to
+//! either side of a centre, so that no voxel falls between the windows when centres drift; the iteration stops when the
+//! centres rest; and small components join the neighbour with the longest border instead of any neighbour.
 
-use super::connectivity::{Neighbourhood, join_small};
 use super::seeds::{Centre, Grid, seed};
 use super::tiles::{Sums, Tiles};
+use crate::components::{Neighbourhood, join_small};
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 
+/// Section `[supervoxels.slic]` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Regions asked for; the grid with equal steps in millimetres whose number of seeds comes nearest is taken.
+    /// Number of regions to aim for; the grid with equal steps in millimetres whose number of seeds is closest is
+    /// taken.
     pub k: usize,
     /// m: the intensity difference (on a range of 1) that weighs as much as the distance of one grid step.
     pub compactness: f64,
-    /// Rounds of assignment at most.
+    /// Largest number of assignment rounds, 1 to 10.
     pub iterations: usize,
-    /// Connected pieces below this fraction of the mean region join a neighbour.
+    /// Connected components below this fraction of the mean region size join a neighbour.
     pub min_size_fraction: f64,
-    /// The iteration ends when the centres move less than this in the mean.
+    /// The iteration ends when the mean movement of the centres is no more than this many voxels.
     pub tolerance_vox: f64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let refuse = |key: &str, expected: &str, found: String| {
             Err(Error::invalid(format!("supervoxels.slic.{key}"), expected, found, "change it in the configuration"))
@@ -49,11 +55,11 @@ impl Config {
     }
 }
 
-/// Groups voxels around k centres by D^2 = d_c^2 + (m d_s / S)^2 (Achanta et al., Eq. 3 and 4): d_c the
+/// Clusters voxels around k centres by D^2 = d_c^2 + (m d_s / S)^2 (Achanta et al., Eqs. 3 and 4): d_c is the
 /// difference from the centre's mean intensity, d_s the distance in millimetres, S the grid step in millimetres.
 ///
-/// `intensity` `[z, y, x]` on [0, 1]; `mask` of the same shape. Returns labels 1..=n, each connected by faces;
-/// 0 is outside the mask. The same for any number of threads.
+/// `intensity` is `[z, y, x]` from 0 to 1, `mask` has the same shape. Returns labels 1..=n, each connected by faces; 0
+/// is outside of the mask. The result does not depend on the number of threads.
 pub fn segment(
     intensity: ArrayView3<f32>,
     spacing_mm: [f64; 3],
@@ -87,7 +93,7 @@ pub fn segment(
     join_small(labels.view(), intensity.view(), min_size.round() as usize, Neighbourhood::Faces)
 }
 
-/// Moves each centre to the mean of its voxels (one without voxels stays); returns the mean distance in voxels.
+/// Moves each centre to the mean of its voxels (one without voxels stays) and returns the mean movement in voxels.
 fn move_to_means(centres: &mut [Centre], sums: &[Sums]) -> f64 {
     let mut moved = 0.0;
     for (centre, sums) in centres.iter_mut().zip(sums) {
@@ -99,7 +105,7 @@ fn move_to_means(centres: &mut [Centre], sums: &[Sums]) -> f64 {
     moved / centres.len() as f64
 }
 
-/// Voxels that no window reached (islands of the mask far from every seed) go to the nearest of all centres.
+/// Assigns voxels that no window covers (islands of the mask far from every seed) to the nearest of all centres.
 fn assign_unreached(grid: &Grid, centres: &[Centre], weight: f64, labels: &mut [i32]) {
     let [_, height, width] = grid.shape;
     let unreached = labels.par_iter_mut().enumerate().filter(|(index, label)| **label == 0 && grid.inside(*index));

@@ -1,9 +1,9 @@
-//! The assignment step of SLIC: the nearest centre of each voxel, exactly, although few centres are ever compared.
+//! The assignment step of SLIC: the exact nearest centre of each voxel, found with few comparisons.
 //!
-//! Slices are cut into tiles of 8 x 8 voxels. First the centres that owned voxels of a tile in the round before are
-//! compared with it: the largest of their least distances bounds what a better centre may cost. Then all those are
-//! compared whose distance to any voxel of the tile has a lower bound of no more than that; at k = 400 on
-//! abdominal MRI 9 of 50. Rounding is monotonic and the bounds are computed by the operations of the
+//! Slices are cut into tiles of 8 x 8 voxels. First the tile is compared with the centres that owned some of its voxels
+//! in the round before: the largest of the voxels' least distances bounds the cost of a better centre. Then the tile is
+//! compared with all centres whose lower bound of the distance to any of its voxels is not above that; at k = 400 on
+//! abdominal MRI these are 9 of 50. Rounding is monotonic and the bounds are computed by the operations of the
 //! distances, so they hold to the last bit.
 
 use super::seeds::{Centre, Grid};
@@ -11,10 +11,10 @@ use ndarray::Array3;
 use rayon::prelude::*;
 use std::array::from_fn;
 
-/// Owner of a voxel that no window reaches, or that takes no part.
+/// Owner of a voxel that no window covers, or that takes no part.
 const NOBODY: u32 = u32::MAX;
 const SIDE: usize = 8;
-/// Owners of a tile that are remembered, at most, and how far apart they are looked for.
+/// Largest number of owners that a tile remembers, and the distance in voxels at which they are sampled.
 const LIKELY: usize = 4;
 const SAMPLING: usize = 7;
 const TILE: usize = SIDE * SIDE;
@@ -24,9 +24,10 @@ const INTENSITY_UNIT: f64 = 1.0 / (1u64 << 40) as f64;
 /// The voxels of a volume in tiles, each with its centre, and the sums over the voxels of each centre.
 pub(super) struct Tiles<'a> {
     grid: &'a Grid<'a>,
-    /// Along y and x.
+    /// Number of tiles along y and x.
     per_slice: [usize; 2],
     tiles: Vec<Tile>,
+    /// Sums of each centre.
     pub sums: Vec<Sums>,
 }
 
@@ -39,7 +40,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// None without voxels.
+    /// The centre of the voxels; `None` without voxels.
     pub fn mean(&self) -> Option<Centre> {
         let count = self.count as f64;
         (self.count > 0).then(|| Centre {
@@ -54,7 +55,7 @@ impl Sums {
         Self { count: 1, position_vox: at.map(|at| at as i64), intensity: intensity.into() }
     }
 
-    /// `times` is 1 to add and -1 to take away.
+    /// Adds `other` (`times` is 1) or subtracts it (`times` is -1).
     #[inline(always)]
     fn add(&mut self, other: &Sums, times: i64) {
         self.count += times * other.count;
@@ -68,13 +69,14 @@ struct Tile {
     /// NaN where there is no voxel, or one outside the mask.
     intensity: [f32; TILE],
     owner: [u32; TILE],
-    /// Some owners of voxels here; NOBODY if there are fewer.
+    /// Some owners of the tile's voxels; NOBODY if there are fewer.
     likely: [u32; LIKELY],
     /// Lowest and highest intensity; the first is larger where the tile is empty.
     range: [f32; 2],
 }
 
 impl<'a> Tiles<'a> {
+    /// Cuts the voxels into tiles; no voxel has an owner yet.
     pub fn new(grid: &'a Grid<'a>, centres: usize) -> Self {
         let [depth, height, width] = grid.shape;
         let per_slice = [height.div_ceil(SIDE), width.div_ceil(SIDE)];
@@ -102,7 +104,7 @@ impl<'a> Tiles<'a> {
         Self { grid, per_slice, tiles, sums: vec![Sums::default(); centres] }
     }
 
-    /// Gives every voxel to the nearest centre whose window reaches it (the lower index among equals).
+    /// Assigns every voxel to the nearest centre whose window covers it (the lower index among equals).
     pub fn assign(&mut self, centres: &[Centre], window_mm: f64, weight: f64) {
         let round = Round::new(self.grid, centres, window_mm, weight);
         let per_slice = self.per_slice;
@@ -122,7 +124,7 @@ impl<'a> Tiles<'a> {
             changes.chain(rayon::iter::once(std::mem::take(&mut self.sums))).reduce_with(add).expect("the sums so far");
     }
 
-    /// Index of the owner + 1 for each voxel; 0 where there is none.
+    /// Index of the owner + 1 for each voxel `[z, y, x]`; 0 for voxels without one.
     pub fn labels(&self) -> Array3<i32> {
         let [_, height, width] = self.grid.shape;
         let mut labels = Array3::zeros(self.grid.shape);
@@ -145,16 +147,16 @@ fn origin(index: usize, [rows, columns]: [usize; 2]) -> [usize; 3] {
     [index / columns / rows, index / columns % rows * SIDE, index % columns * SIDE]
 }
 
-/// What one round of assignment needs of the centres, in units of D.
+/// Quantities of the centres for one round of assignment, in units of D.
 struct Round<'a> {
     centres: &'a [Centre],
     window_vox: [f64; 3],
-    /// One voxel.
+    /// Length of one voxel along z, y, x in units of D.
     scaled: [f64; 3],
     along_x: Vec<f32>,
 }
 
-/// The centres whose windows reach a row of tiles, in the order of their indices.
+/// The centres whose windows cover a row of tiles, in the order of their indices.
 #[derive(Default)]
 struct Reaching {
     index: Vec<u32>,
@@ -282,7 +284,7 @@ impl<'a> Round<'a> {
 }
 
 impl Reaching {
-    /// Empties it, and keeps the memory.
+    /// Removes all centres and keeps the memory.
     fn clear(&mut self) {
         let Self { index, intensity, x, window, apart, least_apart } = self;
         index.clear();
@@ -292,7 +294,7 @@ impl Reaching {
     }
 }
 
-/// Where the columns of a tile lie: along x, in voxels and in units of D.
+/// Position of the columns of a tile along x, in voxels and in units of D.
 struct Place {
     x_vox: [i32; SIDE],
     x: [f32; SIDE],
@@ -307,7 +309,7 @@ impl Place {
 }
 
 impl Tile {
-    /// Sets the owners and enters in `changes` what that means for the sums.
+    /// Sets the owners and adds the changes of the sums to `changes`.
     #[inline(always)]
     fn change_owners(&mut self, [z, y, x]: [usize; 3], owner: [u32; TILE], changes: &mut [Sums]) {
         let mut changed = 0u64;
@@ -341,7 +343,8 @@ impl Tile {
     }
 }
 
-/// Below the distances of each centre to all voxels of the tile; infinite where its window does not reach it.
+/// Lower bounds of the distances of each centre to all voxels of the tile; infinite if its window does not cover the
+/// tile.
 #[inline(always)]
 fn lower_bounds(range: [f32; 2], at: &Place, reaching: &Reaching, lower: &mut [f32]) {
     let count = reaching.index.len();
@@ -364,8 +367,8 @@ fn beyond(value: f32, low: f32, high: f32) -> f32 {
     if outside > 0.0 { outside } else { 0.0 }
 }
 
-/// For each voxel the squared distance to the nearest of those centres, and its index (the first among equals). It
-/// starts with more than any distance, yet less than infinity, and with less than any where there is no voxel.
+/// For each voxel the squared distance to the nearest of the centres `of`, and that centre's index (the first among
+/// equals). The distances start above any finite distance, and below any for places without a voxel.
 #[inline(always)]
 fn nearest(intensity: &[f32; TILE], at: &Place, reaching: &Reaching, of: &[u32]) -> ([f32; TILE], [u32; TILE]) {
     let mut least = intensity.map(|v| if v.is_nan() { -1.0 } else { f32::MAX });

@@ -1,4 +1,4 @@
-//! AdamW (Loshchilov and Hutter 2019) whose state is ours, so that it can be saved: tch's cannot.
+//! AdamW (Loshchilov and Hutter 2019) with a state that can be saved, unlike that of tch.
 
 use std::collections::BTreeMap;
 use tch::{Tensor, no_grad};
@@ -11,7 +11,7 @@ const EPSILON: f64 = 1e-8;
 pub struct AdamW {
     parameters: BTreeMap<String, Parameter>,
     weight_decay: f64,
-    /// Steps taken so far.
+    /// Number of updates so far.
     pub steps: u64,
 }
 
@@ -24,7 +24,7 @@ struct Parameter {
 }
 
 impl AdamW {
-    /// `parameters` share their storage with the network.
+    /// An optimiser with zero moments. `parameters` share their storage with the network.
     pub fn new(parameters: BTreeMap<String, Tensor>, weight_decay: f64) -> Self {
         let fresh = |weights: Tensor| {
             no_grad(|| {
@@ -36,12 +36,13 @@ impl AdamW {
         Self { parameters, weight_decay, steps: 0 }
     }
 
-    /// The norm of all gradients together, as a scalar tensor (so that nothing waits for the device).
+    /// The norm of all gradients together, as a scalar tensor on their device, so that the host does not wait.
     pub fn gradient_norm(&self) -> Tensor {
         let norms: Vec<Tensor> = self.gradients().map(|(_, gradient)| gradient.norm()).collect();
         Tensor::stack(&norms, 0).norm()
     }
 
+    /// Multiplies all gradients by `factor`.
     pub fn scale_gradients(&mut self, factor: f64) {
         no_grad(|| self.gradients().for_each(|(_, mut gradient)| drop(gradient.g_mul_scalar_(factor))));
     }
@@ -50,7 +51,7 @@ impl AdamW {
         self.parameters.values().map(|p| (p, p.weights.grad())).filter(|(_, gradient)| gradient.defined())
     }
 
-    /// One update at this learning rate and beta_1. Decay, moments and bias correction as in PyTorch.
+    /// One update with this learning rate and beta_1. Decay, moments and bias correction are PyTorch's.
     pub fn step(&mut self, learning_rate: f64, beta_1: f64) {
         self.steps += 1;
         let step = self.steps as i32;
@@ -70,13 +71,14 @@ impl AdamW {
         });
     }
 
+    /// Sets all gradients to zero.
     pub fn zero_gradients(&mut self) {
         for parameter in self.parameters.values_mut() {
             parameter.weights.zero_grad();
         }
     }
 
-    /// The state by tensor name, sharing its storage: `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
+    /// The moments by tensor name, sharing their storage: `exp_avg.<parameter>` and `exp_avg_sq.<parameter>`.
     pub fn state(&self) -> BTreeMap<String, Tensor> {
         let mut state = BTreeMap::new();
         for (name, parameter) in &self.parameters {

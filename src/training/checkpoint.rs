@@ -1,46 +1,49 @@
-//! Everything that a training needs to go on as if it had never stopped, in one safetensors file: weights, moments of
-//! the optimiser, position, configuration. Random streams are keyed by the step and need no state.
+//! Checkpoints: the complete state of a training in one safetensors file, from which it resumes exactly: weights,
+//! moments of the optimiser, position, configuration. Random streams are keyed by the step and need no state.
 
 use super::adamw::AdamW;
 use super::{LAST, PREVIOUS};
 use crate::artifact;
 use crate::episode::Scan;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::network::Network;
 use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
-/// What the names of the optimiser's tensors begin with.
+/// Prefix of the names of the optimiser's tensors.
 pub const OPTIMISER: &str = "optimiser.";
 
-/// Where a training stands.
+/// Position of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Steps done; the next one has this number.
+    /// Number of finished steps; the next step has this number.
     pub step: u64,
-    /// Updates of each network so far: all together fewer than steps where episodes were left out.
+    /// Number of updates of each ensemble member; their sum is below `step` if episodes were skipped.
     pub updates: Vec<u64>,
-    /// Of the epoch under way: sum of the losses, their number, episodes left out.
+    /// Sum of the losses in the current epoch.
     pub loss_sum: f64,
+    /// Number of these losses.
     pub losses: u64,
+    /// Number of episodes skipped in the current epoch.
     pub skipped: u64,
-    /// The least validation loss so far.
+    /// Smallest validation loss so far.
     pub best_loss: Option<f64>,
 }
 
 impl State {
+    /// The position before the first step.
     pub const START: Self =
         Self { step: 0, updates: Vec::new(), loss_sum: 0.0, losses: 0, skipped: 0, best_loss: None };
 
-    /// Steps have been done since the last row of the log.
+    /// Whether steps were done since the last row of the log.
     pub fn is_epoch_open(&self) -> bool {
         self.losses + self.skipped > 0
     }
 
-    /// Epochs that have ended, each with its row in the log.
+    /// Number of finished epochs that have their row in the log.
     pub fn epochs_logged(&self, iterations_per_epoch: u64) -> u64 {
         let done = self.step / iterations_per_epoch;
         let is_due = self.is_epoch_open() && self.step.is_multiple_of(iterations_per_epoch);
@@ -48,27 +51,31 @@ impl State {
     }
 }
 
-/// What stands in the metadata of every weights file.
+/// Metadata of every weights file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct About {
+pub struct Provenance {
+    /// Version of ssl3d.
     pub ssl3d: String,
     /// The resolved configuration as TOML.
     pub config: String,
-    /// What was held out: "fold 0 of 5", ...
+    /// The held-out part: "fold 0 of 5", ...
     pub fold: String,
-    /// Ids of the scans that were trained on.
+    /// Ids of the training scans.
     pub trained_on: Vec<String>,
-    /// [`digest`] of the scans that episodes are drawn from.
+    /// [`digest`] of the scans from which episodes are drawn.
     pub data: String,
-    /// Position of the training, where it can go on from here.
+    /// Position of the training in this file.
     pub state: State,
 }
 
-impl About {
+impl Provenance {
+    /// The metadata as JSON text.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("text and numbers only")
     }
 
+    /// Parses the metadata of the file at `path`.
+    ///
     /// # Errors
     /// The file was not written by ssl3d.
     pub fn from_json(path: &Path, json: &str) -> Result<Self> {
@@ -79,7 +86,7 @@ impl About {
     }
 }
 
-/// What training draws from, as hexadecimal digits: images, regions and organs of these scans in this order.
+/// Digest of the training data in hexadecimal digits: images, regions and organs of these scans in this order.
 pub fn digest(scans: &[Scan]) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::new();
@@ -97,41 +104,55 @@ pub fn digest(scans: &[Scan]) -> String {
 }
 
 /// Writes weights, moments and position.
-pub fn write(path: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+///
+/// # Errors
+/// As [`weights::write`].
+pub fn write(path: &Path, model: &Network, optimisers: &[AdamW], about: &Provenance) -> Result<()> {
     weights::write(path, &tensors(model, optimisers), &about.to_json())
 }
 
-/// The same as the last checkpoint of the training in `folder`, whose last one becomes the previous one.
-pub fn write_last(folder: &Path, model: &Model, optimisers: &[AdamW], about: &About) -> Result<()> {
+/// Writes the last checkpoint of the training in `folder`; the one before becomes the previous one.
+///
+/// # Errors
+/// As [`weights::write`].
+pub fn write_last(folder: &Path, model: &Network, optimisers: &[AdamW], about: &Provenance) -> Result<()> {
     let [last, previous] = [LAST, PREVIOUS].map(|name| folder.join(name));
     weights::write_keeping(&last, &previous, &tensors(model, optimisers), &about.to_json())
 }
 
 /// Writes the weights alone, for `segment` and for other programs.
-pub fn write_weights(path: &Path, model: &Model, about: &About) -> Result<()> {
+///
+/// # Errors
+/// As [`weights::write`].
+pub fn write_weights(path: &Path, model: &Network, about: &Provenance) -> Result<()> {
     weights::write(path, &weights::variables(&model.variables), &about.to_json())
 }
 
-/// The metadata and the network's tensors of a checkpoint or of bare weights.
-pub fn read_weights(path: &Path) -> Result<(About, BTreeMap<String, Tensor>)> {
+/// Reads the metadata and the network's tensors of a checkpoint or of bare weights.
+///
+/// # Errors
+/// As [`weights::read`], or the file was not written by ssl3d.
+pub fn read_weights(path: &Path) -> Result<(Provenance, BTreeMap<String, Tensor>)> {
     let mut file = weights::read(path)?;
-    let about = About::from_json(path, &file.metadata)?;
+    let about = Provenance::from_json(path, &file.metadata)?;
     file.tensors.retain(|name, _| !name.starts_with(OPTIMISER));
     Ok((about, file.tensors))
 }
 
-/// Where a training can go on.
+/// A checkpoint from which a training can resume.
 pub struct Position {
     path: PathBuf,
-    pub about: About,
+    /// Metadata of the checkpoint.
+    pub about: Provenance,
     tensors: BTreeMap<String, Tensor>,
-    /// What is wrong with each newer checkpoint.
+    /// The newer checkpoints, which are damaged.
     pub damaged: Vec<Damage>,
 }
 
 /// A checkpoint that cannot be read.
 pub struct Damage {
     path: PathBuf,
+    /// The reason.
     pub fault: Error,
 }
 
@@ -140,7 +161,7 @@ pub fn exists(folder: &Path) -> bool {
     [LAST, PREVIOUS].iter().any(|name| folder.join(name).exists())
 }
 
-/// The newest checkpoint that is whole: the last, the previous one, or else one of those that stay. None where no training
+/// The newest intact checkpoint: the last, the previous one, or else one of the permanent ones; `None` if no training
 /// has begun.
 ///
 /// # Errors
@@ -156,7 +177,8 @@ pub fn newest(folder: &Path) -> Result<Option<Position>> {
 
     let mut damaged = Vec::new();
     for path in paths.into_iter().filter(|path| path.exists()) {
-        let read = weights::read(&path).and_then(|file| Ok((About::from_json(&path, &file.metadata)?, file.tensors)));
+        let read =
+            weights::read(&path).and_then(|file| Ok((Provenance::from_json(&path, &file.metadata)?, file.tensors)));
         match read {
             Ok((about, tensors)) => return Ok(Some(Position { path, about, tensors, damaged })),
             Err(fault @ Error::Io { .. }) => return Err(fault),
@@ -174,11 +196,11 @@ pub fn newest(folder: &Path) -> Result<Option<Position>> {
 }
 
 impl Position {
-    /// Reads the checkpoint back into model and optimisers.
+    /// Restores model and optimisers from the checkpoint.
     ///
     /// # Errors
-    /// It is another network's.
-    pub fn restore(&self, model: &Model, optimisers: &mut [AdamW]) -> Result<()> {
+    /// The checkpoint is of another network.
+    pub fn restore(&self, model: &Network, optimisers: &mut [AdamW]) -> Result<()> {
         weights::load(&self.path, &self.tensors, &tensors(model, optimisers))?;
         if self.about.state.updates.len() != optimisers.len() {
             let found = format!("those of {}", self.about.state.updates.len());
@@ -191,7 +213,10 @@ impl Position {
         Ok(())
     }
 
-    /// Renames the damaged checkpoints, so that the next one takes no whole one's place.
+    /// Renames the damaged checkpoints, so that the next one does not replace an intact one.
+    ///
+    /// # Errors
+    /// The file system refuses.
     pub fn set_damaged_aside(&self) -> Result<()> {
         for Damage { path, .. } in &self.damaged {
             let aside = path.with_extension("damaged");
@@ -203,7 +228,7 @@ impl Position {
 }
 
 /// Weights and moments by name, sharing their storage.
-fn tensors(model: &Model, optimisers: &[AdamW]) -> BTreeMap<String, Tensor> {
+fn tensors(model: &Network, optimisers: &[AdamW]) -> BTreeMap<String, Tensor> {
     let moments = optimisers.iter().flat_map(AdamW::state);
     let moments = moments.map(|(name, tensor)| (format!("{OPTIMISER}{name}"), tensor));
     weights::variables(&model.variables).into_iter().chain(moments).collect()

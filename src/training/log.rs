@@ -1,11 +1,14 @@
-//! `log.csv`: one row an epoch.
+//! `log.csv`: one row for each epoch.
 
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::report::EpochRow;
 use std::path::Path;
 
-/// Writes all rows; what was there stays if that fails.
+/// Writes all rows. If this fails, the former file stays.
+///
+/// # Errors
+/// As [`artifact::write`].
 pub fn write(path: &Path, rows: &[EpochRow]) -> Result<()> {
     let mut csv = csv::Writer::from_writer(Vec::new());
     for row in rows {
@@ -14,7 +17,10 @@ pub fn write(path: &Path, rows: &[EpochRow]) -> Result<()> {
     artifact::write_bytes(path, &csv.into_inner().expect("writing to memory"))
 }
 
-/// The rows up to and including `epoch`; none where the file is missing.
+/// Reads the rows up to and including `epoch`; none if the file is missing.
+///
+/// # Errors
+/// The file is not a log.
 pub fn read(path: &Path, epoch: u64) -> Result<Vec<EpochRow>> {
     if !path.exists() {
         return Ok(Vec::new());

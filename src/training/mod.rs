@@ -1,4 +1,5 @@
-//! The loop: draw, augment, features, prototypes, predict, loss; paper, section 3.6.
+//! Training: draw an episode, augment it, compute features, prototypes and scores, minimise the loss; paper, section
+//! 3.6.
 
 pub mod adamw;
 pub mod checkpoint;
@@ -15,39 +16,47 @@ use serde::{Deserialize, Serialize};
 
 pub use run::{Event, Run, run};
 
-/// Weights drawn from `seed`.
+/// Value of `initial_weights` for weights that are drawn from `seed`.
 pub const RANDOM: &str = "random";
 
-/// Where in its folder a training finds its last position.
+/// Path of the last checkpoint in the folder of a training.
 pub const LAST: &str = "checkpoints/last.safetensors";
-/// And the one before, should that be damaged.
+/// Path of the checkpoint before the last, in case that the last is damaged.
 pub const PREVIOUS: &str = "checkpoints/previous.safetensors";
-/// What a finished training leaves.
+/// File name of the weights of a finished training.
 pub const WEIGHTS: &str = "weights.safetensors";
 
-/// Section `[training]`.
+/// Section `[training]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Seed of initial weights, episodes and augmentation.
     pub seed: u64,
-    /// [`RANDOM`], or the path of weights to begin with; `{fold}` in it stands for the fold's folder in a run.
+    /// [`RANDOM`], or the path of initial weights, in which `{fold}` stands for the fold's folder in a run.
     pub initial_weights: String,
+    /// Number of epochs.
     pub epochs: u64,
-    /// Of all networks together.
+    /// Steps per epoch, of all ensemble members together.
     pub iterations_per_epoch: u64,
-    /// Peak of the 1cycle schedule.
+    /// Peak of the 1cycle schedule, in (0, 1].
     pub learning_rate: f64,
+    /// Weight decay of AdamW, 0 or more.
     pub weight_decay: f64,
-    /// Gradients longer than this are scaled down to it; 0 leaves them alone.
+    /// Largest norm of the gradient, to which longer ones are scaled; 0: no limit.
     pub clip_norm: f64,
+    /// Number of epochs from one validation to the next.
     pub validate_every_epochs: u64,
-    /// Episodes on the held-out scans whose mean loss is the validation loss.
+    /// Number of episodes on the held-out scans; their mean loss is the validation loss.
     pub validation_episodes: u64,
-    /// Checkpoints that stay, beside `last` and `best`.
+    /// Number of epochs from one permanent checkpoint to the next; `last` and `best` are written besides.
     pub checkpoint_every_epochs: u64,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let refuse = |key: &str, expected: &str, found: String| {
             Err(Error::invalid(format!("training.{key}"), expected, found, "change this key"))
@@ -76,18 +85,23 @@ impl Config {
         Ok(())
     }
 
-    /// Steps of the whole training.
+    /// Number of steps of the whole training.
     pub fn steps(&self) -> u64 {
         self.epochs * self.iterations_per_epoch
     }
 }
 
-/// Everything that decides how the weights come about, given the scans.
+/// All settings that determine the weights, given the scans.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Recipe {
+pub struct TrainingConfig {
+    /// Section `[training]`.
     pub training: Config,
+    /// Section `[episode]`.
     pub episode: episode::Config,
+    /// Section `[augment]`.
     pub augment: augment::Config,
+    /// Section `[loss]`.
     pub loss: loss::Config,
+    /// The admissible content of episodes.
     pub rules: episode::Rules,
 }

@@ -7,8 +7,13 @@ const START_DIVISOR: f64 = 25.0;
 const END_DIVISOR: f64 = 1e4;
 const BETA_1_RANGE: [f64; 2] = [0.85, 0.95];
 
-/// (learning rate, beta_1) of step `step` of `total`: the rate rises from `peak` / 25 to `peak` in the first 30 % of the
-/// steps and falls to `peak` / 250 000, both along a cosine; beta_1 goes the other way between 0.95 and 0.85.
+/// (learning rate, beta_1) of step `step` of `total`: the rate rises from `peak` / 25 to `peak` in the first 30 % of
+/// the steps and falls to `peak` / 250 000, both along a cosine; beta_1 moves oppositely between 0.95 and 0.85.
+///
+/// ```
+/// let (rate, beta_1) = ssl3d::training::one_cycle::one_cycle(0, 100, 1e-3);
+/// assert!((rate - 1e-3 / 25.0).abs() < 1e-12 && (beta_1 - 0.95).abs() < 1e-12);
+/// ```
 pub fn one_cycle(step: u64, total: u64, peak: f64) -> (f64, f64) {
     let last = total.saturating_sub(1) as f64;
     let summit = RISING_FRACTION * total as f64 - 1.0;
@@ -25,7 +30,7 @@ pub fn one_cycle(step: u64, total: u64, peak: f64) -> (f64, f64) {
     }
 }
 
-/// From `from` at part 0 to `to` at part 1.
+/// Cosine interpolation with value `from` at part 0 and `to` at part 1.
 fn cosine(from: f64, to: f64, part: f64) -> f64 {
     to + (from - to) / 2.0 * (1.0 + (PI * part).cos())
 }

@@ -1,57 +1,67 @@
-//! The loop itself, from where the last checkpoint left it to the end.
+//! The training loop, from the last checkpoint to the end.
 
 use super::adamw::AdamW;
-use super::checkpoint::{self, About, Damage, State};
+use super::checkpoint::{self, Damage, Provenance, State};
 use super::one_cycle::one_cycle;
 use super::step::{Tensors, step};
-use super::validation::{self, BrokenOff, Organs};
-use super::{Recipe, WEIGHTS, log, templates};
+use super::validation::{self, Organs};
+use super::{TrainingConfig, WEIGHTS, log, templates};
 use crate::artifact;
 use crate::episode::{self, Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::inference;
+use crate::network::Network;
 use crate::report::EpochRow;
 use crate::{rng, weights};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
-/// Episodes that wait ready-made while a step runs.
+/// Number of episodes that are prepared while a step runs.
 const PREFETCH: usize = 2;
-/// `last` is written at the end of an epoch, but not more often than this.
+/// Shortest time between two writings of the last checkpoint, which is due at the end of each epoch.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// So many steps in a row without a finite loss mean that training has diverged.
+/// Number of consecutive steps without a finite loss after which training counts as diverged.
 const PATIENCE: u64 = 10;
 
-/// What one training works on.
+/// The input of one training.
 pub struct Run<'a> {
-    pub model: &'a Model,
-    pub recipe: &'a Recipe,
+    /// The model to train.
+    pub model: &'a Network,
+    /// Settings of the training.
+    pub recipe: &'a TrainingConfig,
+    /// Settings of the segmentation of these organs, without templates.
+    pub inference: &'a inference::Config,
+    /// Training scans.
     pub train: &'a [Scan],
+    /// Scans for the validation loss.
     pub held_out: &'a [Scan],
-    /// Ids of the scans that the initial weights have seen.
+    /// Ids of the scans on which the initial weights were trained.
     pub seen: &'a [String],
+    /// Annotated held-out scans for the Dice in the log, if there are any.
     pub organs: Option<&'a Organs>,
-    /// `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors` are here.
+    /// Folder of `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors`.
     pub folder: &'a Path,
-    /// The resolved configuration as TOML, and the name of the fold.
+    /// The resolved configuration as TOML.
     pub config: &'a str,
+    /// Name of the fold.
     pub fold: &'a str,
-    /// Set from outside: finish the step, save, return.
+    /// Request to stop, set from outside: the training finishes its step, saves and returns.
     pub stop: &'a AtomicBool,
-    /// Go on with other scans or supervoxels than those that the training began with.
+    /// Whether to resume with other scans or supervoxels than those of the beginning.
     pub allow_changed: bool,
 }
 
 impl Run<'_> {
-    /// `seen`: ids of the scans that the weights have seen before.
-    fn about(&self, seen: &[String]) -> About {
-        let learns = self.recipe.rules.supervision.source != Source::None;
+    /// The metadata of the training. `seen` are ids of the scans on which the weights were trained before.
+    fn about(&self, seen: &[String]) -> Provenance {
+        let learns = self.recipe.rules.supervision.source != Source::Untrained;
         let now = self.train.iter().filter(|_| learns).map(|scan| &scan.id);
         let before = seen.iter().filter(|id| self.train.iter().all(|scan| scan.id != **id) || !learns);
-        About {
+        Provenance {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             config: self.config.to_owned(),
             fold: self.fold.to_owned(),
@@ -62,36 +72,46 @@ impl Run<'_> {
     }
 }
 
-/// What the caller may want to show.
+/// Progress of a training.
 pub enum Event<'e> {
-    /// Where the run begins: 0, or the step that a checkpoint goes on from; newer ones that are damaged.
-    Start { step: u64, damaged: &'e [Damage] },
-    /// A step was done; no loss where the episode was left out.
-    Step { loss: Option<f64>, skipped: u64 },
-    /// An epoch has ended; all rows so far.
+    /// The training starts or resumes.
+    Start {
+        /// Number of steps that are already done.
+        step: u64,
+        /// Newer checkpoints that are damaged.
+        damaged: &'e [Damage],
+    },
+    /// A step was finished.
+    Step {
+        /// Loss of the step; `None` if its episode was skipped.
+        loss: Option<f64>,
+        /// Number of skipped episodes in the epoch so far.
+        skipped: u64,
+    },
+    /// An epoch has ended; contains all rows of the log so far.
     Epoch(&'e [EpochRow]),
 }
 
-/// Trains to the end and writes checkpoints, log and weights; weights alone where nothing supervises.
+/// Trains to the end and writes checkpoints, log and weights; only weights without supervision.
 ///
 /// # Errors
 /// [`Error::Stopped`] once everything is saved after a request to stop; a folder that cannot be written; no scan with
-/// admissible supervoxels or organs; a loss that is not finite ten times in a row, or weights that are not (the checkpoints
-/// stay); checkpoints that are all damaged, or of a training with other scans.
+/// admissible supervoxels or organs; a loss that is not finite ten times in a row, or weights that are not (the
+/// checkpoints stay); checkpoints that are all damaged, or of a training with other scans.
 pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let Run { model, recipe, folder, .. } = *run;
-    let lessons: Vec<Lesson> = lessons(run);
+    let sources: Vec<EpisodeSource> = sources(run);
     let position = checkpoint::newest(folder)?;
     let about = run.about(position.as_ref().map_or(run.seen, |position| &position.about.trained_on));
-    templates::write(folder, run.train, model.config.prediction.templates, &about)?;
+    templates::write(folder, run.train, run.inference.templates, &about)?;
     let (expected, remedy) = match recipe.rules.supervision.source {
         Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
         Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),
-        Source::None => {
+        Source::Untrained => {
             return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about);
         }
     };
-    if lessons.iter().any(|lesson| lesson.candidates.is_empty()) {
+    if sources.iter().any(|source| source.candidates.is_empty()) {
         let expected = format!("at least {expected} within the limits of [episode]");
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
@@ -120,8 +140,8 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let (sender, episodes) = sync_channel(PREFETCH);
     std::thread::scope(|scope| {
         let first = state.step;
-        let (train, fold, lessons) = (run.train, run.fold, &lessons);
-        scope.spawn(move || prepare(train, recipe, fold, lessons, first, &sender));
+        let (train, fold, sources) = (run.train, run.fold, &sources);
+        scope.spawn(move || prepare(train, recipe, fold, sources, first, &sender));
         let episodes = episodes; // dropped at the end of this scope, on which `prepare` ends
         let is_statistic = |tensor: &Tensor| !tensor.requires_grad();
         let statistics = weights::variables(&model.variables).into_values().filter(is_statistic).collect();
@@ -131,41 +151,41 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     })
 }
 
-/// What a network learns from.
+/// The source of one ensemble member's episodes.
 #[derive(Clone)]
-struct Lesson {
+struct EpisodeSource {
     episode: episode::Config,
     candidates: Candidates,
 }
 
-/// One a network.
-fn lessons(run: &Run) -> Vec<Lesson> {
-    let mut lessons: Vec<Lesson> = vec![];
-    for network in 0..run.model.config.features.networks {
-        let episode = run.recipe.episode.of_network(network);
-        let lesson = match lessons.last() {
+/// The episode source of each ensemble member.
+fn sources(run: &Run) -> Vec<EpisodeSource> {
+    let mut sources: Vec<EpisodeSource> = vec![];
+    for network in 0..run.model.config.features.ensemble_size {
+        let episode = run.recipe.episode.of_member(network);
+        let source = match sources.last() {
             Some(last) if last.episode == episode => last.clone(),
-            _ => Lesson { candidates: Candidates::new(run.train, &episode, &run.recipe.rules), episode },
+            _ => EpisodeSource { candidates: Candidates::new(run.train, &episode, &run.recipe.rules), episode },
         };
-        lessons.push(lesson);
+        sources.push(source);
     }
-    lessons
+    sources
 }
 
-/// Makes the episodes of steps `first`, `first` + 1, ... until nobody wants them any more.
+/// Makes the episodes of steps `first`, `first` + 1, ... until the receiver is dropped.
 fn prepare(
     train: &[Scan],
-    recipe: &Recipe,
+    recipe: &TrainingConfig,
     fold: &str,
-    lessons: &[Lesson],
+    sources: &[EpisodeSource],
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let Recipe { training, augment, .. } = recipe;
+    let TrainingConfig { training, augment, .. } = recipe;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
-        let Lesson { episode, candidates } = &lessons[learner(step, lessons.len())];
+        let EpisodeSource { episode, candidates } = &sources[learner(step, sources.len())];
         let augment = augment.after(step as f64 / training.steps() as f64);
         let drawn = episode::draw(&mut rng, candidates, episode)
             .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng));
@@ -175,22 +195,22 @@ fn prepare(
     }
 }
 
-/// The network that a step teaches: they take turns.
+/// The ensemble member that a step trains; steps alternate between the members.
 fn learner(step: u64, networks: usize) -> usize {
     (step % networks as u64) as usize
 }
 
 struct Trainer<'a> {
     run: &'a Run<'a>,
-    /// Of its beginning.
-    about: About,
-    /// One a network.
+    /// Metadata with the position at the beginning.
+    about: Provenance,
+    /// Optimiser of each ensemble member.
     optimisers: Vec<AdamW>,
     /// Running means and variances of batch norm, which every forward pass changes.
     statistics: Vec<Tensor>,
     state: State,
     saved: Instant,
-    /// Steps in a row without a finite loss or gradient.
+    /// Number of consecutive steps without a finite loss or gradient.
     failures: u64,
 }
 
@@ -206,8 +226,8 @@ impl Trainer<'_> {
             // An epoch's end may be still to come where a stop broke off its validation.
             if self.state.is_epoch_open() && self.state.step.is_multiple_of(config.iterations_per_epoch) {
                 match self.end_epoch(rows)? {
-                    Ok(()) => show(Event::Epoch(rows)),
-                    Err(BrokenOff) => return self.stop(),
+                    ControlFlow::Continue(()) => show(Event::Epoch(rows)),
+                    ControlFlow::Break(()) => return self.stop(),
                 }
             }
             if self.state.step >= config.steps() {
@@ -237,15 +257,15 @@ impl Trainer<'_> {
         checkpoint::write_weights(&self.run.folder.join(WEIGHTS), self.run.model, &self.about())
     }
 
-    /// Saves, and says so to whoever asked for the stop.
+    /// Saves and returns [`Error::Stopped`].
     fn stop(&mut self) -> Result<()> {
         self.save_last()?;
         let steps = self.run.recipe.training.steps();
         Err(Error::Stopped { saved: format!("step {} of {steps}", self.state.step) })
     }
 
-    /// One update of the weights; the loss of Eq. 3.6 without that of alignment, so that it compares with the validation
-    /// loss at any time; or None where it or the gradient is not finite and nothing was changed.
+    /// One update of the weights. Returns the loss of Eq. 3.6 without alignment, which is comparable with the
+    /// validation loss at any time; or `None` if loss or gradient is not finite and nothing was changed.
     fn update(&mut self, episode: &Episode) -> Option<f64> {
         let Run { model, recipe, .. } = self.run;
         let steps = recipe.training.steps();
@@ -278,15 +298,15 @@ impl Trainer<'_> {
         Some(segmentation)
     }
 
-    /// Learning rate and beta_1 of a step: the networks take turns, and each goes through the whole schedule.
+    /// Learning rate and beta_1 of a step. Each ensemble member follows the whole schedule.
     fn rate(&self, step: u64) -> (f64, f64) {
         let (config, networks) = (&self.run.recipe.training, self.optimisers.len() as u64);
         one_cycle(step / networks, config.steps().div_ceil(networks), config.learning_rate)
     }
 
-    /// Validates where it is due, logs, saves; or does nothing where validation was broken off.
-    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<Result<(), BrokenOff>> {
-        let Run { model, recipe, held_out, organs, folder, stop, .. } = self.run;
+    /// Validates if due, logs and saves; or changes nothing if validation was interrupted by a request to stop.
+    fn end_epoch(&mut self, rows: &mut Vec<EpochRow>) -> Result<ControlFlow<()>> {
+        let Run { model, recipe, inference, held_out, organs, folder, stop, .. } = *self.run;
         let config = &recipe.training;
         let epoch = self.state.step / config.iterations_per_epoch;
         let mut row = EpochRow {
@@ -301,14 +321,16 @@ impl Trainer<'_> {
         };
         let mut is_best = false;
         if epoch.is_multiple_of(config.validate_every_epochs) || epoch == config.epochs {
-            let on_supervoxels = match validation::on_supervoxels(model, held_out, recipe, stop) {
-                Ok(outcome) => outcome,
-                Err(broken_off) => return Ok(Err(broken_off)),
+            let ControlFlow::Continue(on_supervoxels) = validation::on_supervoxels(model, held_out, recipe, stop)
+            else {
+                return Ok(ControlFlow::Break(()));
             };
-            row.organ_dice = match organs.map(|organs| validation::on_organs(model, organs, stop)).transpose() {
-                Ok(dice) => dice.flatten(),
-                Err(broken_off) => return Ok(Err(broken_off)),
-            };
+            if let Some(organs) = organs {
+                let ControlFlow::Continue(dice) = validation::on_organs(model, inference, organs, stop) else {
+                    return Ok(ControlFlow::Break(()));
+                };
+                row.organ_dice = dice;
+            }
             if let Some((loss, dice)) = on_supervoxels {
                 (row.validation_loss, row.validation_dice) = (Some(loss), Some(dice));
                 is_best = loss.is_finite() && self.state.best_loss.is_none_or(|best| loss < best);
@@ -329,7 +351,7 @@ impl Trainer<'_> {
         if self.saved.elapsed() >= SAVE_EVERY {
             self.save_last()?;
         }
-        Ok(Ok(()))
+        Ok(ControlFlow::Continue(()))
     }
 
     fn save(&self, name: &str) -> Result<()> {
@@ -343,7 +365,7 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn about(&self) -> About {
-        About { state: self.state.clone(), ..self.about.clone() }
+    fn about(&self) -> Provenance {
+        Provenance { state: self.state.clone(), ..self.about.clone() }
     }
 }

@@ -1,28 +1,29 @@
-//! One step of training reads: features, prototypes, predict, loss; and once more with the roles swapped. With an SE-Net:
-//! slices, predict, loss.
+//! One training step: features, prototypes, scores, loss; and the same with support and query swapped (alignment). For
+//! an SE-Net: slices, scores, loss.
 
+use crate::baselines::SeNet;
+use crate::baselines::se_net::volume::{absent, against_background, of_volume, showing};
 use crate::episode::Episode;
-use crate::features::SeNet;
 use crate::loss;
-use crate::model::slices::{absent, against_background, of_volume, showing};
-use crate::model::{Model, Network};
-use crate::prediction::{Tape, hard};
-use crate::prototypes::{Classes, Support};
+use crate::network::{Members, Network};
+use crate::prototypes::{Competition, EncodedSupport};
+use crate::similarity::{Tape, argmax};
 use crate::tensor::{batch, from_classes, from_voxels};
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// An episode on the device.
+/// An episode as tensors on the device.
 pub struct Tensors {
-    /// Support and query, (2, 1, D, H, W).
+    /// Images of support and query, (2, 1, D, H, W).
     images: Tensor,
-    /// Class indices (D, H, W).
+    /// Class indices (D, H, W) of support and query.
     support: Tensor,
     query: Tensor,
-    /// Regions in the episode.
+    /// Number of classes in the episode.
     count: i64,
 }
 
 impl Tensors {
+    /// Copies an episode to the device.
     pub fn new(episode: &Episode, device: Device) -> Self {
         let image = |voxels: &ndarray::Array3<f32>| from_voxels(voxels.view());
         let classes = |labels: &ndarray::Array3<u8>| from_classes(labels.view()).to_device(device);
@@ -35,11 +36,11 @@ impl Tensors {
     }
 }
 
-/// What one episode gave.
+/// The result of one episode.
 pub struct Outcome {
-    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 where alignment is on.
+    /// The loss to minimise: Eq. 3.6 on the query, and lambda times Eq. 3.7 if alignment is on.
     loss: Tensor,
-    /// The part of Eq. 3.6.
+    /// The loss of Eq. 3.6 alone, detached.
     pub segmentation: Tensor,
     /// Scores of the query, (1, 1 + K, D, H, W).
     pub scores: Tensor,
@@ -47,77 +48,77 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The value of the loss to minimise: for its gradients there is [`Outcome::backward`].
+    /// The value of the loss to minimise, detached; [`Outcome::backward`] computes its gradients.
     pub fn loss(&self) -> Tensor {
         self.loss.detach()
     }
 
-    /// The gradients of the loss with respect to the network's variables.
+    /// Computes the gradients of the loss with respect to the network's variables.
     pub fn backward(&mut self) {
         self.loss.backward();
         self.tape.backward();
     }
 }
 
-/// The loss of one episode, without alignment for an SE-Net. `learner`: the network that learns from it, whose batch norm uses
-/// and updates the batch's statistics; None asks all of them together.
+/// The loss of one episode; an SE-Net has no alignment. `learner` is the ensemble member to train, whose batch norm
+/// uses and updates the batch's statistics; with `None` all members together compute the features.
 pub fn step(
-    model: &Model,
+    model: &Network,
     episode: &Tensors,
     config: &loss::Config,
     alignment: bool,
     learner: Option<usize>,
 ) -> Outcome {
-    match &model.network {
-        Network::UNets(networks) => {
+    match &model.members {
+        Members::UNets(members) => {
             let features = match learner {
-                Some(learner) => networks[learner].forward(&episode.images, true),
-                None => model.features(&episode.images),
+                Some(learner) => members[learner].forward(&episode.images, true),
+                None => model.encode(&episode.images),
             };
             by_prototypes(model, &features, episode, config, alignment)
         }
-        Network::SeNet(network) => by_slices(network, episode, config, learner.is_some()),
+        Members::SeNet(network) => by_slices(network, episode, config, learner.is_some()),
     }
 }
 
-/// `features`: of support and query, (2, C, d, h, w).
+/// The loss of a network with prototypes. `features` are those of support and query, (2, C, d, h, w).
 fn by_prototypes(
-    model: &Model,
+    model: &Network,
     features: &Tensor,
     episode: &Tensors,
     config: &loss::Config,
     alignment: bool,
 ) -> Outcome {
     let Tensors { images, support, query, count } = episode;
-    let (window, classes) = (model.config.prototypes.train_window, model.config.prediction.train_classes);
+    let (window, competition) = (model.config.prototypes.train_window, Competition::Joint);
     let size = images.size();
     let size = [size[2], size[3], size[4]];
 
     let (of_support, of_query) = (features.narrow(0, 0, 1), features.narrow(0, 1, 1));
-    let annotated = Support::new(of_support.shallow_clone(), support, *count);
-    let prototypes = model.prototypes(&[annotated], window, classes);
+    let annotated = EncodedSupport::new(of_support.shallow_clone(), support, *count);
+    let prototypes = model.prototypes(&[annotated], window, competition);
     let mut tape = Tape::default();
     let scores = model.scores(&of_query, &prototypes, size, &mut tape);
-    let segmentation = loss::segmentation(&scores, query, classes, config);
+    let segmentation = loss::segmentation(&scores, query, competition, config);
 
     let mut loss = segmentation.shallow_clone();
     if alignment && config.alignment_weight > 0.0 {
         // The query's own hard prediction is its mask, and has to find the support's.
-        let (predicted, truth, found) = no_grad(|| present(&hard(&scores), support, *count));
+        let (predicted, truth, found) = no_grad(|| present(&argmax(&scores), support, *count));
         if found > 0 {
-            let predicted = Support::new(of_query, &predicted, found);
-            let prototypes = model.prototypes(&[predicted], window, classes);
+            let predicted = EncodedSupport::new(of_query, &predicted, found);
+            let prototypes = model.prototypes(&[predicted], window, competition);
             let scores = model.scores(&of_support, &prototypes, size, &mut tape);
-            let swapped = loss::segmentation(&scores, &truth, classes, config);
+            let swapped = loss::segmentation(&scores, &truth, competition, config);
             loss = &segmentation + swapped * config.alignment_weight;
         }
     }
     Outcome { loss, segmentation: segmentation.detach(), scores: scores.detach(), tape }
 }
 
-/// Each slice of the query with the support's slice of the same index, where that shows the class: the loss of one class
-/// against the rest, mean over the classes. Those of all classes are one batch, so that a batch norm's mean statistics,
-/// by which it is asked later, are those that it learns by.
+/// The loss of an SE-Net. Each slice of the query is segmented from the support's slice of the same index, if that
+/// shows the class; the loss is that of one class against the rest, mean over the classes. The slices of all classes
+/// are one batch, so that batch norm trains on the mean statistics with which it later predicts.
 fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: bool) -> Outcome {
     let Tensors { images, support, query, count } = episode;
     let [of_support, of_query] = [0, 1].map(|side| of_volume(&images.narrow(0, side, 1))); // (D, 1, H, W) each
@@ -137,7 +138,7 @@ fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: b
         let mut of_class = absent(&scores[0]);
         if found.size()[0] > 0 {
             let truth = query.eq(class).index_select(0, slices).to_kind(Kind::Int64);
-            losses.push(loss::segmentation(&found.transpose(0, 1).unsqueeze(0), &truth, Classes::Joint, config));
+            losses.push(loss::segmentation(&found.transpose(0, 1).unsqueeze(0), &truth, Competition::Joint, config));
             of_class = of_class.index_copy(0, slices, &against_background(&found.detach()));
         }
         scores.push(of_class);
@@ -147,7 +148,7 @@ fn by_slices(network: &SeNet, episode: &Tensors, config: &loss::Config, train: b
     Outcome { segmentation: loss.detach(), loss, scores, tape: Tape::default() }
 }
 
-/// Leaves out the classes that were predicted nowhere and numbers the others anew: predicted map, truth, their count.
+/// Removes the classes that were predicted nowhere and renumbers the others: predicted map, truth, number of classes.
 fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i64) {
     let sizes = predicted.flatten(0, -1).bincount(None::<Tensor>, count + 1);
     let (mut map, mut found) = (vec![0i64], 0);
@@ -163,18 +164,19 @@ fn present(predicted: &Tensor, truth: &Tensor, count: i64) -> (Tensor, Tensor, i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::features::{self, blocks::Norm};
+    use crate::features::{self, Architecture, blocks::Norm};
+    use crate::network::{self, System};
     use crate::prototypes::{self, Method, Window};
-    use crate::{model, prediction};
+    use crate::similarity;
     use ndarray::Array3;
 
-    fn model(network: features::Network) -> Model {
+    fn model(system: System, architecture: Architecture) -> Network {
         let window = Window::Size([2, 2, 2]);
-        let classes = Classes::Joint;
-        let config = model::Config {
+        let config = network::Config {
+            system,
             features: features::Config {
-                network,
-                networks: 2,
+                architecture,
+                ensemble_size: 2,
                 f_maps: 8,
                 levels: 2,
                 output_channels: 4,
@@ -188,25 +190,9 @@ mod tests {
                 test_window: window,
                 threshold: 0.95,
             },
-            prediction: prediction::Config {
-                alpha: 20.0,
-                train_classes: classes,
-                test_classes: classes,
-                rounds: 0,
-                templates: 0,
-                generations: 1,
-                balance: 0.0,
-                round_supervoxel_weight: 0.0,
-                place_weight: 0.0,
-                confidence: 0.5,
-                supervoxel_weight: 0.0,
-                brightness_weight: 0.0,
-                learn_borders: false,
-                follow_edges: false,
-                one_piece: false,
-            },
+            similarity: similarity::Config { alpha: 20.0, competition: Competition::Joint },
         };
-        Model::new(&config, Device::Cpu, 0)
+        Network::new(&config, Device::Cpu, 0)
     }
 
     /// Dice loss on the same volume twice.
@@ -231,8 +217,8 @@ mod tests {
         let labels = Array3::from_shape_fn((4, 8, 8), |(_, y, _)| u8::from(y < 4));
         let (tensors, config) = example(image, labels);
         let value = |t: &Tensor| t.double_value(&[]);
-        for network in [features::Network::UNet3d, features::Network::UNet2d] {
-            let model = model(network);
+        for architecture in [Architecture::UNet3d, Architecture::UNet2d] {
+            let model = model(System::Prototypes, architecture);
             let [without, with] = [false, true].map(|alignment| step(&model, &tensors, &config, alignment, Some(1)));
             assert_eq!(value(&without.loss), value(&without.segmentation));
             assert_eq!(value(&with.segmentation), value(&without.segmentation));
@@ -241,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn an_se_net_is_asked_for_a_class_only_where_the_support_shows_it() {
+    fn an_se_net_segments_a_class_only_where_the_support_shows_it() {
         let image = Array3::from_shape_fn((3, 16, 16), |(z, y, x)| ((z + 2 * y) as f32 * x as f32).sin());
         let labels = Array3::from_shape_fn((3, 16, 16), |(z, y, _)| if y > 7 { 0 } else { [1, 0, 2][z] });
         let (tensors, config) = example(image, labels);
-        let outcome = step(&model(features::Network::SeNet), &tensors, &config, true, None);
+        let outcome = step(&model(System::SeNet, Architecture::UNet3d), &tensors, &config, true, None);
         assert_eq!(outcome.loss().double_value(&[]), outcome.segmentation.double_value(&[]));
         assert_eq!(outcome.scores.size(), [1, 3, 3, 16, 16]);
         for (class, slice) in (1..3).flat_map(|class| (0..3).map(move |slice| (class, slice))) {

@@ -1,8 +1,8 @@
-//! Scans without labels that are asked beside the supports: they are segmented from the supports first, and each then
-//! votes on the query (MAGeT-Brain, Chakravarty et al. 2013). They are training scans, and stand on the network's grid in
-//! a file beside the weights, because weights may be given away where scans may not.
+//! Templates: training scans without labels that are segmented from the supports first and then serve as further
+//! supports; their results are combined by label fusion (MAGeT-Brain, Chakravarty et al. 2013). They are stored on the
+//! working grid in a file beside the weights, because weights may be published where scans may not.
 
-use super::checkpoint::{self, About};
+use super::checkpoint::{self, Provenance};
 use crate::episode::Scan;
 use crate::error::{Error, Result};
 use crate::tensor::from_voxels;
@@ -10,12 +10,16 @@ use crate::weights;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
+/// File name of the templates.
 const FILE: &str = "templates.safetensors";
-/// What the names of the tensors begin with; the scan's id follows.
+/// Prefix of the names of the tensors, before the scan's id.
 const PREFIX: &str = "scan ";
 
-/// Writes up to `most` of the scans, as even as their order allows, into `folder`; nothing where `most` is 0.
-pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Result<()> {
+/// Writes up to `most` of the scans, evenly spaced in their order, into `folder`; nothing if `most` is 0.
+///
+/// # Errors
+/// As [`weights::write`].
+pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> Result<()> {
     if most == 0 {
         return Ok(());
     }
@@ -25,19 +29,19 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &About) -> Resul
     weights::write(&folder.join(FILE), &tensors, &about.to_json())
 }
 
-/// The templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H, W) each; at most
-/// `most`.
+/// Reads at most `most` templates of the training that wrote `weights` (its last weights or a checkpoint), (1, 1, D, H,
+/// W) each.
 ///
 /// # Errors
-/// There are none, or they are another training's.
-pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Tensor>> {
+/// There are none, or they are of another training.
+pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Tensor>> {
     if most == 0 {
         return Ok(vec![]);
     }
     let path = beside(weights);
     let refuse = |found: &str| {
         let expected = format!("the scans without labels that {} is asked with", weights.display());
-        let remedy = "copy it from the run, or set prediction.templates = 0 and go without";
+        let remedy = "copy it from the run, or set inference.templates = 0 and go without";
         Err(Error::file(&path, expected, found, remedy))
     };
     if !path.exists() {
@@ -53,7 +57,7 @@ pub fn read(weights: &Path, about: &About, most: usize) -> Result<Vec<Tensor>> {
     Ok(tensors.into_values().take(most).collect())
 }
 
-/// In the folder of the weights; checkpoints have a folder of their own below it.
+/// The file in the folder of the weights; checkpoints are in a subfolder of it.
 fn beside(weights: &Path) -> PathBuf {
     let folder = weights.parent().unwrap_or(Path::new(""));
     let is_below = folder.file_name().is_some_and(|name| name == "checkpoints");
@@ -67,8 +71,8 @@ mod tests {
     use crate::training::checkpoint::State;
     use ndarray::Array3;
 
-    fn about(fold: &str) -> About {
-        About {
+    fn about(fold: &str) -> Provenance {
+        Provenance {
             ssl3d: String::new(),
             config: String::new(),
             fold: fold.to_owned(),

@@ -1,48 +1,55 @@
-//! How training fares on scans that it does not see: loss and Dice on their supervoxels, and for the log alone Dice on
-//! their organs where somebody has drawn them.
+//! Validation on held-out scans: loss and Dice on their supervoxels and, for the log only, Dice on their annotated
+//! organs.
 
-use super::Recipe;
+use super::TrainingConfig;
 use super::step::{Tensors, step};
 use crate::episode::{self, Episode, Rules, Scan};
+use crate::inference::{self, Shot};
 use crate::metrics;
-use crate::model::{Model, Shot};
-use crate::prediction::hard;
+use crate::network::Network;
 use crate::rng;
+use crate::similarity::argmax;
 use crate::tensor::{from_classes, from_voxels};
 use ndarray::Array3;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Tensor, no_grad};
 
-/// An annotated scan on the working grid: class indices 0 ..= K.
+/// An annotated scan on the working grid, `[z, y, x]`.
 #[derive(Debug)]
 pub struct Annotated {
+    /// Intensities.
     pub image: Array3<f32>,
+    /// Class indices 0 ..= K.
     pub classes: Array3<u8>,
 }
 
-/// Organs for the log: one support, some queries, K classes.
+/// Scans with organs for the log: one support, some queries, K classes.
 #[derive(Debug)]
 pub struct Organs {
+    /// The support.
     pub support: Annotated,
+    /// The queries.
     pub queries: Vec<Annotated>,
+    /// Number of classes K.
     pub count: u8,
 }
 
-/// Validation was broken off, since the training was asked to stop.
-pub struct BrokenOff;
-
-fn go_on(stop: &AtomicBool) -> Result<(), BrokenOff> {
-    if stop.load(Ordering::Relaxed) { Err(BrokenOff) } else { Ok(()) }
+/// Breaks on a request to stop.
+fn go_on(stop: &AtomicBool) -> ControlFlow<()> {
+    if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// Mean loss and mean Dice over the same episodes each time it is called; None without any episode.
+/// Mean loss and mean Dice over the same episodes on each call; `None` without any episode.
+///
+/// Breaks on a request to stop.
 pub fn on_supervoxels(
-    model: &Model,
+    model: &Network,
     scans: &[Scan],
-    recipe: &Recipe,
+    recipe: &TrainingConfig,
     stop: &AtomicBool,
-) -> Result<Option<(f64, f64)>, BrokenOff> {
-    let config = recipe.episode.of_network(0); // all networks are asked of one kind of episode
+) -> ControlFlow<(), Option<(f64, f64)>> {
+    let config = recipe.episode.of_member(0); // one kind of episode for all members
     let candidates = episode::Candidates::new(scans, &config, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
@@ -53,23 +60,28 @@ pub fn on_supervoxels(
         let tensors = Tensors::new(&episode, model.device());
         let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, None));
         losses.push(outcome.segmentation.double_value(&[]));
-        dices.extend(dice(&hard(&outcome.scores), &episode.query_labels));
+        dices.extend(dice(&argmax(&outcome.scores), &episode.query_labels));
     }
-    Ok(mean(&losses).zip(mean(&dices)))
+    ControlFlow::Continue(mean(&losses).zip(mean(&dices)))
 }
 
-/// Mean Dice of the organs over the queries, on the working grid.
-pub fn on_organs(model: &Model, organs: &Organs, stop: &AtomicBool) -> Result<Option<f64>, BrokenOff> {
+/// Mean Dice of the organs over the queries on the working grid; `None` without any score.
+pub fn on_organs(
+    model: &Network,
+    inference: &inference::Config,
+    organs: &Organs,
+    stop: &AtomicBool,
+) -> ControlFlow<(), Option<f64>> {
     let Organs { support, queries, count } = organs;
     let image = |scan: &Annotated| from_voxels(scan.image.view());
     let shot = Shot::new(image(support), from_classes(support.classes.view()));
-    let reference = model.reference(&[shot], i64::from(*count));
+    let scorer = inference::scorer(model, inference, &[shot], usize::from(*count));
     let mut dices = Vec::new();
     for query in queries {
         go_on(stop)?;
-        dices.extend(dice(&hard(&model.predict(&image(query), &reference)), &query.classes));
+        dices.extend(dice(&argmax(&scorer.scores(&image(query))), &query.classes));
     }
-    Ok(mean(&dices))
+    ControlFlow::Continue(mean(&dices))
 }
 
 /// Dice of each class that the truth shows.

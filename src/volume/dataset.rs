@@ -1,7 +1,8 @@
-//! A folder of scans: which files belong together, in which order, and what their labels mean.
+//! The scans of a dataset folder: which image and label files belong together, their order, and the classes of the
+//! labels.
 //!
-//! Either file name patterns (`image_{id}.nii.gz`), or a dataset with a `dataset.json` and `imagesTr`: nnU-Net v2, or the
-//! Medical Segmentation Decathlon.
+//! A folder has either file names after a pattern (`image_{id}.nii.gz`), or a `dataset.json` and `imagesTr`: nnU-Net
+//! v2, or the Medical Segmentation Decathlon.
 
 use super::nifti;
 use crate::error::{Error, Result};
@@ -14,39 +15,53 @@ mod nnunet;
 /// Class indices are bytes, and 0 is background.
 const MOST_CLASSES: usize = 255;
 
-/// Section `[data]`. Not used for a folder that describes itself (nnU-Net v2, Decathlon).
+/// Section `[data]` of the configuration. A folder that describes itself (nnU-Net v2, Decathlon) does not use it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Image file, for instance `image_{id}.nii.gz`; may lie in a subfolder (`images/{id}.nii.gz`). `.nii`, `.nii.gz`
-    /// and the `.hdr` of a pair match whichever of them is written here.
+    /// Pattern of the image files, for instance `image_{id}.nii.gz`, with an optional subfolder (`images/{id}.nii.gz`).
+    /// `.nii`, `.nii.gz` and the `.hdr` of a pair match, whichever of them the pattern has.
     pub image: String,
-    /// Label file of the same id; empty where there are none.
+    /// Pattern of the label files; empty if there are none.
     pub label: String,
-    /// Name and label value of each class.
+    /// Label value of each class, by name.
     pub classes: BTreeMap<String, i32>,
-    /// Label value of the voxels of a support that nobody has annotated; none where all of it is.
+    /// Label value of support voxels without annotation; `None` if every voxel is annotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
+    /// The dataset's name in `src/report/published.toml`, whose rows then stand beside an evaluation; empty: none do.
+    #[serde(default)]
+    pub benchmark: String,
 }
 
 /// One scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
+    /// Part of the file name that identifies the scan.
     pub id: String,
+    /// Path of the image.
     pub image: PathBuf,
+    /// Path of the label map, if there is one.
     pub label: Option<PathBuf>,
 }
 
-/// All scans of a folder, their ids in natural order (2 before 10, `a2` before `a10`, numbers before text).
+/// All scans of a folder, in the natural order of their ids (2 before 10, `a2` before `a10`, numbers before text).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
+    /// The folder that was opened.
     pub folder: PathBuf,
+    /// The scans in order.
     pub cases: Vec<Case>,
+    /// Label value of each class, by name.
     pub classes: BTreeMap<String, i32>,
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A pattern does not contain `{id}` exactly once in the file name, a class has value 0 or shares its value with
+    /// another class or with `ignore`.
     pub fn check(&self) -> Result<()> {
         let patterns = [("data.image", &self.image), ("data.label", &self.label)];
         for (key, text) in patterns.into_iter().filter(|(key, text)| *key == "data.image" || !text.is_empty()) {
@@ -71,10 +86,22 @@ impl Config {
     }
 }
 
-/// Reads what is there; no file is opened but `dataset.json`.
+/// Lists the scans of a folder. Of all its files only `dataset.json` is read.
 ///
 /// # Errors
-/// The folder is missing or holds nothing that matches; one id has two files.
+/// The folder is missing or holds no matching file, `dataset.json` is not supported, or one id has two files.
+///
+/// ```
+/// use ssl3d::volume::dataset::{Config, open};
+/// let folder = tempfile::tempdir()?;
+/// ["image_10.nii.gz", "image_2.nii.gz", "label_2.nii.gz"].map(|name| std::fs::write(folder.path().join(name), ""));
+/// let [image, label] = ["image_{id}.nii.gz", "label_{id}.nii.gz"].map(str::to_owned);
+/// let classes = [("liver".to_owned(), 1)].into();
+/// let dataset = open(folder.path(), &Config { image, label, classes, ignore: None })?;
+/// assert_eq!(dataset.cases.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(), ["2", "10"]);
+/// assert!(dataset.cases[0].label.is_some() && dataset.cases[1].label.is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
     if !folder.is_dir() {
         let found = if folder.exists() { "a file" } else { "nothing" };
@@ -188,17 +215,17 @@ fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
     Ok(())
 }
 
-/// `folder/before{id}after.nii.gz`, or another ending of a volume
+/// The parts of `folder/before{id}after.nii.gz`, with any ending of a volume.
 struct Pattern {
     folder: String,
     before: String,
     after: String,
-    /// Without such an ending the rest must match as it stands.
+    /// Whether the pattern ends as a volume does; without such an ending the rest must match literally.
     nifti: bool,
 }
 
 impl Pattern {
-    /// Where its files are.
+    /// The folder of the files.
     fn within(&self, folder: &Path) -> PathBuf {
         if self.folder.is_empty() { folder.to_owned() } else { folder.join(&self.folder) }
     }
@@ -227,7 +254,7 @@ enum Part {
     Text(String),
 }
 
-/// Digits compare as numbers, and a number comes before text.
+/// A sort key for ids: digits compare as numbers, and a number comes before text.
 pub fn natural(id: &str) -> impl Ord + use<> {
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     let part = |bytes: &[u8]| {

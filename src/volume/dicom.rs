@@ -1,7 +1,7 @@
-//! A folder of DICOM slices to one volume in the canonical frame.
+//! Reading a folder of DICOM slices as one volume in the canonical frame.
 //!
-//! Slices are ordered by where they lie along their common normal and by nothing else: file names, instance numbers and
-//! slice thickness say what somebody meant, positions say what was measured.
+//! Slices are ordered by their position along their common normal alone. File names, instance numbers and slice
+//! thickness are not used, because only positions are measured.
 
 mod claims;
 mod slice;
@@ -15,36 +15,39 @@ use ndarray::{Array2, Array3, Axis, stack};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Steps between slices may differ by this share of the median step before one counts as a gap.
+/// Largest difference of a step between slices from the median step, as a fraction of it, before it counts as a gap.
 const GAP: f64 = 0.1;
-/// And by this share before the user is told.
+/// The same fraction above which steps cause a warning.
 const UNEVEN: f64 = 0.01;
-/// Slices this share of a step apart are the same slice twice.
+/// Two slices closer than this fraction of the median step are duplicates.
 const TWICE: f64 = 0.01;
-/// Direction cosines closer than this are the same.
+/// Two directions are the same if their cosines differ by no more than this.
 const SAME_DIRECTION: f64 = 1e-3;
-/// Pixel spacings that differ by no more than this share are the same.
+/// Two pixel spacings are the same if they differ by no more than this fraction.
 const SAME_SPACING: f64 = 1e-3;
 
-/// One volume out of many files.
+/// One volume, assembled from the slices of a series.
 #[derive(Debug)]
 pub struct Series {
+    /// The intensities in the canonical frame.
     pub image: Image,
-    /// The files in the order of their slices, first along the normal of the slices.
+    /// The files in the order of their slices, along the normal of the slices.
     pub files: Vec<PathBuf>,
-    /// Where along that normal each of them lies.
+    /// Position of each slice along that normal.
     pub positions_mm: Vec<f64>,
+    /// SeriesDescription of the first slice.
     pub description: String,
-    /// What the user should know, a sentence each.
+    /// Peculiarities of the series that the user should know, one sentence each.
     pub warnings: Vec<String>,
     orientation: Orientation,
 }
 
 impl Series {
-    /// Label values drawn on the slices, [rows, columns] each and in their order, as a map on the series' grid.
+    /// Stacks label maps of the slices, [rows, columns] each and in the order of `files`, to a label map on the series'
+    /// grid.
     ///
     /// # Panics
-    /// Another number of slices, or slices of another size.
+    /// The number of slices or their size is not that of the image.
     pub fn labels(&self, slices: &[Array2<i32>]) -> LabelMap {
         let views: Vec<_> = slices.iter().map(|slice| slice.view()).collect();
         let voxels = self.orientation.to_canonical(stack(Axis(0), &views).expect("slices of one size"));
@@ -52,15 +55,15 @@ impl Series {
         LabelMap { voxels, geometry: self.image.geometry.clone() }
     }
 
-    /// Rows and columns of a slice.
+    /// Number of rows and columns of a slice.
     pub fn slice_shape(&self) -> [usize; 2] {
         let [_, rows, columns] = self.orientation.native_shape(self.image.geometry.shape_vox);
         [rows, columns]
     }
 }
 
-/// The DICOM files in a folder, not in the folders below it: what has the mark of DICOM at byte 128, and what is named
-/// .dcm whether it has it or not. In natural order of their names.
+/// The DICOM files of a folder without its subfolders, in the natural order of their names: files with the mark of
+/// DICOM at byte 128, and files named .dcm.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -83,10 +86,11 @@ fn has_mark(path: &Path) -> bool {
     std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start[128..] == *b"DICM"
 }
 
-/// Slices of one series, in any order, to a volume. `folder` is what messages name.
+/// Assembles the slices of one series, in any order, to a volume. Errors name `folder`.
 ///
 /// # Errors
-/// Fewer than one slice; slices that differ in size, spacing or direction; two at one place; a gap.
+/// There is no slice, slices differ in size, spacing or direction, two have the same position, or there is a gap
+/// between them.
 pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     let refuse = |expected: &str, found: String, remedy: &str| Err(Error::file(folder, expected, found, remedy));
     let Some(first) = slices.first() else {
@@ -156,7 +160,7 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     Ok(Series { image, files, positions_mm, description, warnings, orientation })
 }
 
-/// The median distance of neighbours, once no two are at one place and none is missing.
+/// The median distance of neighbouring slices. Fails if two have the same position or one is missing.
 fn step_mm(folder: &Path, slices: &[Slice], positions_mm: &[f64], warnings: &mut Vec<String>) -> Result<f64> {
     let steps: Vec<f64> = positions_mm.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let mut sorted = steps.clone();

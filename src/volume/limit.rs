@@ -1,22 +1,25 @@
-//! How much memory one volume may ask for: a header costs nothing to write and can claim anything.
+//! Memory limit for reading one volume: a few bytes of a header can claim any size.
 
 use crate::error::{Error, Result};
 use crate::units;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// While a volume is read: its values as float32 or int32, and once more in the canonical order.
+/// Bytes a voxel takes while its volume is read: its value as float32 or int32, once in the file's order and once in
+/// the canonical order.
 const DECODED_BYTES: u64 = 8;
 
 static MOST_BYTES: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// From now on, for every volume that the process reads. Without a call there is no limit.
+/// Sets the limit in bytes for every volume that the process reads from now on. Without a call there is no limit.
 pub fn set_bytes(most: u64) {
     MOST_BYTES.store(most, Ordering::Relaxed);
 }
 
+/// Checks that a volume of `shape_vox` can be read, with `stored_bytes` bytes a voxel in its file.
+///
 /// # Errors
-/// A volume of this shape, of so many bytes a voxel in its file, needs more memory to be read than the limit.
+/// Reading the volume needs more memory than the limit.
 pub fn check(path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -> Result<()> {
     against(MOST_BYTES.load(Ordering::Relaxed), path, shape_vox, stored_bytes)
 }

@@ -1,32 +1,38 @@
-//! What we read: voxels with the geometry that places them in the patient.
+//! Volumes: voxels with the geometry that places them in the patient.
 //!
-//! Arrays are always indexed `[z, y, x]` in the canonical frame: x grows towards the patient's
-//! **R**ight, y towards **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows).
-//! How a file stores them is the business of [`nifti`] and [`orientation`] alone.
+//! Arrays are indexed `[z, y, x]` in the canonical frame: x grows towards the patient's **R**ight, y towards
+//! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Only [`nifti`], [`dicom`] and
+//! [`orientation`] handle the axis order of files.
 
+mod classes;
 pub mod dataset;
 pub mod dicom;
-pub mod foreground;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;
-pub mod preprocess;
 pub mod resample;
-pub mod sparse;
+
+pub use classes::{Class, ClassMap};
 
 use ndarray::Array3;
 
-/// Where a voxel grid lies in the patient.
+/// Size and position of a voxel grid in the patient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
-    /// Voxels along z, y, x.
+    /// Number of voxels along z, y, x.
     pub shape_vox: [usize; 3],
     /// Maps the voxel index (x, y, z, 1) to millimetres (R, A, S, 1); the last row is 0 0 0 1.
     pub affine_mm: [[f64; 4]; 4],
 }
 
 impl Geometry {
-    /// Axis-aligned grid with the given spacing along z, y, x and its first voxel at the origin.
+    /// An axis-aligned grid with the given spacing along z, y, x and its first voxel at the origin.
+    ///
+    /// ```
+    /// let geometry = ssl3d::volume::Geometry::with_spacing([30, 256, 256], [7.5, 1.25, 1.25]);
+    /// assert_eq!(geometry.spacing_mm(), [7.5, 1.25, 1.25]);
+    /// assert_eq!(geometry.voxel_mm3(), 7.5 * 1.25 * 1.25);
+    /// ```
     pub fn with_spacing(shape_vox: [usize; 3], spacing_mm: [f64; 3]) -> Self {
         let mut affine_mm = [[0.0; 4]; 4];
         for axis in 0..3 {
@@ -53,11 +59,13 @@ impl Geometry {
 /// Voxels `[z, y, x]` in the canonical frame, with their geometry.
 #[derive(Debug, Clone)]
 pub struct Volume<T> {
+    /// Values, indexed `[z, y, x]`.
     pub voxels: Array3<T>,
+    /// Position of the voxels in the patient.
     pub geometry: Geometry,
 }
 
-/// Intensities.
+/// A volume of intensities.
 pub type Image = Volume<f32>;
-/// Label values as they stand in the file, whatever they are (200, 500, 600 too); 0 is background.
+/// A volume of label values as they are in the file, any 32-bit integers; 0 is background.
 pub type LabelMap = Volume<i32>;

@@ -1,10 +1,10 @@
-//! NIfTI files (1 and 2, in one file or as a `.hdr`/`.img` pair, and the ANALYZE before it) to volumes in the canonical frame, and
-//! back onto the grid of a file.
+//! NIfTI files (version 1 and 2, in one file or as a `.hdr`/`.img` pair) and their predecessor ANALYZE: reading them
+//! into the canonical frame, and writing results onto the grid of a file.
 //!
-//! The type codes are those of the nifti crate; reading, checking and writing are ours,
-//! because a wrong mask that looks right is the worst that can happen here: gzip is decoded to its end so that
-//! its checksum counts, `vox_offset` is honoured, scaling and affines are float64, and an output carries the
-//! geometry bytes of the file that it belongs to, in that file's byte order.
+//! The type codes come from the nifti crate; reading, checking and writing are done here, because the worst error is a
+//! mask that is wrong and looks right: gzip is decoded to its end so that its checksum counts, `vox_offset` is used,
+//! scaling and affines are float64, and an output carries the geometry bytes of the file that it belongs to, in that
+//! file's byte order.
 
 mod files;
 mod header;
@@ -22,25 +22,25 @@ use header::Layout;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-/// Grids closer than this everywhere are the same grid.
+/// Two grids are the same if no voxel is further apart than this.
 const SAME_GRID_MM: f64 = 1e-3;
 
-/// The grid of one file: what a result needs to be written onto exactly that grid again.
+/// The voxel grid of one file, with all that a result needs to be written onto exactly that grid.
 #[derive(Debug, Clone)]
 pub struct NativeGrid {
-    /// The header as it stands in the file, of NIfTI-1 or NIfTI-2.
+    /// The header bytes of the file, of NIfTI-1 or NIfTI-2.
     raw: Vec<u8>,
     big_endian: bool,
     orientation: Orientation,
     geometry: Geometry,
-    /// What the user should know about this file, a sentence each.
+    /// Peculiarities of the file that the user should know, one sentence each.
     pub warnings: Vec<String>,
-    /// Voxels that were NaN or infinite and have been read as 0.
+    /// Number of voxels that were NaN or infinite and were read as 0.
     pub non_finite_vox: usize,
 }
 
 impl NativeGrid {
-    /// A grid for a volume that comes from no file: stored in the canonical order, sform coded as scanner space.
+    /// The grid of a volume that comes from no file: canonical order, sform coded as scanner space.
     pub fn new(geometry: &Geometry) -> Self {
         Self {
             raw: header::of_geometry(geometry),
@@ -57,7 +57,7 @@ impl NativeGrid {
         &self.geometry
     }
 
-    /// Axial slices as the file counts them, from 0, in canonical order.
+    /// Converts axial slices from the file's numbers, counted from 0, to canonical ones.
     pub fn axial_slices(&self, stored: &RangeInclusive<usize>) -> Range<usize> {
         self.orientation.canonical_slices(stored, self.geometry.shape_vox[0])
     }
@@ -66,16 +66,16 @@ impl NativeGrid {
         if self.raw.len() == Layout::Nifti2.header_bytes() { Layout::Nifti2 } else { Layout::Nifti1 }
     }
 
-    /// How the file stores its axes; displayed as viewers do, for instance "LPI".
+    /// The axis order of the file; it prints as viewers show it, for instance "LPI".
     pub fn orientation(&self) -> Orientation {
         self.orientation
     }
 }
 
-/// Refuses a label map that does not lie on its image's grid: both shapes equal, no corner further away than 1e-3 mm.
+/// Checks that a label map lies on its image's grid: the shapes are equal, and no corner is further apart than 1e-3 mm.
 ///
 /// # Errors
-/// Names both shapes, or both spacings and origins and how far apart the grids come.
+/// The error names both shapes, or both spacings and origins and the largest distance of the two grids.
 pub fn check_same_geometry(image: &Path, of_image: &Geometry, label: &Path, of_label: &Geometry) -> Result<()> {
     if of_image.shape_vox != of_label.shape_vox {
         return Err(Error::file(
@@ -98,7 +98,8 @@ pub fn check_same_geometry(image: &Path, of_image: &Geometry, label: &Path, of_l
     ))
 }
 
-/// How far apart two affines put the same voxel, at most; linear maps differ most at a corner of the grid.
+/// The largest distance between the positions that two affines give the same voxel; it occurs at a corner of the grid,
+/// since the maps are linear.
 fn largest_corner_distance_mm(shape_vox: [usize; 3], a: &[[f64; 4]; 4], b: &[[f64; 4]; 4]) -> f64 {
     let mut largest = 0.0;
     for corner in 0..8 {

@@ -1,10 +1,10 @@
-//! How a file orders its axes: one of 48 permutations and flips, to the canonical frame and back.
+//! Axis order of files: one of 48 permutations and flips, to the canonical frame and back.
 
 use ndarray::{Array3, ArrayView3, Axis};
 use std::ops::{Range, RangeInclusive};
 
-/// Which axis of the stored array each canonical axis comes from, and whether it runs backwards there.
-/// Axes are counted in array order: 0 is z (the file's k), 1 is y (j), 2 is x (i).
+/// The stored axis from which each canonical axis is taken, and whether it runs backwards there. Axes are counted in
+/// array order: 0 is z (the file's k), 1 is y (j), 2 is x (i).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Orientation {
     source: [usize; 3],
@@ -14,10 +14,10 @@ pub struct Orientation {
 const PERMUTATIONS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 impl Orientation {
-    /// Stored as we hold it: x to the right, y anterior, z superior.
+    /// The canonical order: x to the right, y anterior, z superior.
     pub const CANONICAL: Self = Self { source: [0, 1, 2], reversed: [false; 3] };
 
-    /// The orientation whose axes lie closest to those of `affine` (index i, j, k to R, A, S): the sum of
+    /// The orientation whose axes are closest to those of `affine` (index i, j, k to R, A, S): the sum of
     /// |cos(canonical axis, stored axis)| is greatest.
     pub fn nearest(affine: &[[f64; 4]; 4]) -> Self {
         // Array order on both sides: world axis z, y, x against stored axis k, j, i.
@@ -37,7 +37,18 @@ impl Orientation {
         Self { source, reversed: [0, 1, 2].map(|axis| cosine(axis, source[axis]) < 0.0) }
     }
 
-    /// Stored array to canonical array; free where they are the same.
+    /// Reorders a stored array to the canonical frame; a canonical array is not copied.
+    ///
+    /// ```
+    /// use ssl3d::volume::orientation::Orientation;
+    /// let to_left = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
+    /// let orientation = Orientation::nearest(&to_left);
+    /// assert_eq!(orientation.to_string(), "LAS");
+    /// let stored = ndarray::arr3(&[[[1, 2, 3]]]);
+    /// let canonical = orientation.to_canonical(stored.clone());
+    /// assert_eq!(canonical, ndarray::arr3(&[[[3, 2, 1]]]));
+    /// assert_eq!(orientation.to_native(canonical.view()), stored);
+    /// ```
     pub fn to_canonical<T: Clone>(&self, native: Array3<T>) -> Array3<T> {
         if *self == Self::CANONICAL {
             return native;
@@ -49,7 +60,7 @@ impl Orientation {
         view.as_standard_layout().into_owned()
     }
 
-    /// Canonical array to the stored order: undoes [`to_canonical`](Self::to_canonical).
+    /// Reorders a canonical array to the stored order; the inverse of [`to_canonical`](Self::to_canonical).
     pub fn to_native<T: Clone>(&self, mut canonical: ArrayView3<T>) -> Array3<T> {
         for axis in (0..3).filter(|&axis| self.reversed[axis]) {
             canonical.invert_axis(Axis(axis));
@@ -58,15 +69,17 @@ impl Orientation {
         canonical.permuted_axes(canonical_axis).as_standard_layout().into_owned()
     }
 
+    /// The shape of the canonical array, given that of the stored one.
     pub fn canonical_shape(&self, native: [usize; 3]) -> [usize; 3] {
         self.source.map(|stored| native[stored])
     }
 
+    /// The shape of the stored array, given that of the canonical one.
     pub fn native_shape(&self, canonical: [usize; 3]) -> [usize; 3] {
         [0, 1, 2].map(|stored| canonical[self.canonical_axis(stored)])
     }
 
-    /// The affine of the canonical array, given that of the stored one: every voxel keeps its place in the patient.
+    /// The affine of the canonical array, given that of the stored one. Every voxel keeps its position in the patient.
     pub fn canonical_affine(&self, affine: &[[f64; 4]; 4], native_shape: [usize; 3]) -> [[f64; 4]; 4] {
         let mut canonical = *affine;
         for axis in 0..3 {
@@ -81,7 +94,8 @@ impl Orientation {
         canonical
     }
 
-    /// Slices of `count` along the axis that comes closest to head-foot, counted as stored -> the same in canonical order.
+    /// Converts a range of axial slices from the file's numbers to canonical ones. `count` is the number of axial
+    /// slices, along the stored axis that is closest to head-foot.
     pub fn canonical_slices(&self, stored: &RangeInclusive<usize>, count: usize) -> Range<usize> {
         let (first, end) = (*stored.start(), stored.end() + 1);
         if self.reversed[0] { count - end..count - first } else { first..end }
@@ -92,7 +106,7 @@ impl Orientation {
     }
 }
 
-/// Where the file's x, y, z grow towards, as viewers show it: "RAS" is canonical.
+/// Directions in which the file's x, y, z grow, as viewers show them: "RAS" is canonical.
 impl std::fmt::Display for Orientation {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         [2, 1, 0].into_iter().try_for_each(|stored| {
@@ -102,7 +116,7 @@ impl std::fmt::Display for Orientation {
     }
 }
 
-/// Of the upper left 3 x 3 part.
+/// The determinant of the upper left 3 x 3 part.
 pub fn determinant(affine: &[[f64; 4]; 4]) -> f64 {
     let a = affine;
     let minor = |i: usize, j: usize| a[1][i] * a[2][j] - a[1][j] * a[2][i];

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// How the voxels of one axis lie to each other before and after: the middle of output i is at `scale (i + 1/2) + offset`.
+/// The relation of the voxels of one axis before and after resizing: output voxel i has its centre at `scale (i + 1/2)
+/// + offset` of the input.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Along {
     n_in: usize,
@@ -23,19 +24,22 @@ pub struct Along {
 }
 
 impl Along {
-    /// Over the same extent.
+    /// Resizing of `n_in` voxels to `n_out` voxels over the same extent.
+    ///
+    /// # Panics
+    /// A number is 0.
     pub fn whole(n_in: usize, n_out: usize) -> Self {
         assert!(n_in > 0 && n_out > 0, "resizing {n_in} voxels to {n_out}");
         Self { n_in, n_out, scale: n_in as f64 / n_out as f64, offset: 0.0 }
     }
 
-    /// About the same middle, with output voxels that are `scale` input voxels long. The extents may differ by less than
-    /// a voxel of either.
+    /// Resizing about the same centre, to output voxels that are `scale` input voxels long. The extents may differ by
+    /// less than a voxel of either grid.
     pub fn centred(n_in: usize, n_out: usize, scale: f64) -> Self {
         Self { scale, offset: (n_in as f64 - scale * n_out as f64) / 2.0, ..Self::whole(n_in, n_out) }
     }
 
-    /// The middle of output `i` in the input, whose first voxel reaches from 0 to 1.
+    /// The centre of output voxel `i` on the input axis, where the first voxel reaches from 0 to 1.
     fn middle(&self, i: usize) -> f64 {
         (self.scale * (i as f64 + 0.5) + self.offset).clamp(0.0, self.n_in as f64)
     }
@@ -48,6 +52,7 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Weights for resizing `n_in` voxels to `n_out` over the same extent; those of an output voxel sum to 1.
     pub fn new(n_in: usize, n_out: usize) -> Self {
         Self::along(Along::whole(n_in, n_out))
     }
@@ -68,7 +73,7 @@ impl Weights {
         Self { first, weights }
     }
 
-    /// The inputs that output `i` draws on, with their weights.
+    /// The input voxels that contribute to output voxel `i`, with their weights.
     pub fn taps(&self, i: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         self.weights[i].iter().enumerate().map(move |(k, &w)| (self.first[i] + k, w))
     }
@@ -77,7 +82,7 @@ impl Weights {
         self.first[i]..self.first[i] + self.weights[i].len()
     }
 
-    /// The outputs that draw on any of `inputs`.
+    /// The output voxels to which any of `inputs` contributes.
     fn outputs_of(&self, inputs: &Range<usize>) -> Range<usize> {
         let start = (0..self.first.len()).find(|&i| self.reach(i).end > inputs.start);
         let end = (0..self.first.len()).rev().find(|&i| self.reach(i).start < inputs.end);
@@ -85,12 +90,20 @@ impl Weights {
     }
 }
 
-/// Resizes `[z, y, x]` to `shape`; linear where it grows, antialiased where it shrinks.
+/// Resizes `[z, y, x]` to `shape` over the same extent: linear interpolation where it grows, an antialiasing filter
+/// where it shrinks.
+///
+/// ```
+/// let image = ndarray::Array3::from_shape_fn((4, 6, 8), |(_, _, x)| x as f32);
+/// let half = ssl3d::volume::resample::resize(image.view(), [2, 3, 4]);
+/// assert_eq!(half.dim(), (2, 3, 4));
+/// assert!((half[[0, 0, 1]] - 2.5).abs() < 1e-6); // centre between voxels 2 and 3
+/// ```
 pub fn resize(view: ArrayView3<f32>, shape: [usize; 3]) -> Array3<f32> {
     image(view, [0, 1, 2].map(|axis| Along::whole(view.shape()[axis], shape[axis])))
 }
 
-/// The same onto any grid along the same axes.
+/// Resizes an image onto any grid along the same axes, z, y, x.
 pub fn image(view: ArrayView3<f32>, grid: [Along; 3]) -> Array3<f32> {
     let mut array = view.as_standard_layout().into_owned();
     let mut axes = [0, 1, 2];
@@ -122,7 +135,7 @@ fn add_scaled(out: &mut [f32], input: &[f32], weight: f32) {
     out.iter_mut().zip(input).for_each(|(o, &i)| *o += weight * i);
 }
 
-/// Along y of one slab `[y, x]`; `out` is overwritten.
+/// Resizes one slab `[y, x]` along y into `out`, which is overwritten; `nx` is its number of columns.
 pub fn resize_rows(slab: &[f32], out: &mut [f32], nx: usize, weights: &Weights) {
     for (y, row) in out.chunks_exact_mut(nx).enumerate() {
         row.fill(0.0);
@@ -130,7 +143,7 @@ pub fn resize_rows(slab: &[f32], out: &mut [f32], nx: usize, weights: &Weights) 
     }
 }
 
-/// Along x of one slab `[y, x]` with `nx` columns; `out` is overwritten.
+/// Resizes one slab `[y, x]` with `nx` columns along x into `out`, which is overwritten.
 pub fn resize_columns(slab: &[f32], out: &mut [f32], nx: usize, weights: &Weights) {
     for (row, out) in slab.chunks_exact(nx).zip(out.chunks_exact_mut(weights.first.len())) {
         for ((out, &first), weights) in out.iter_mut().zip(&weights.first).zip(&weights.weights) {
@@ -139,23 +152,30 @@ pub fn resize_columns(slab: &[f32], out: &mut [f32], nx: usize, weights: &Weight
     }
 }
 
-/// Shares closer than this are a tie, whatever the rounding.
+/// Shares that differ by less than this are a tie, so that rounding does not decide.
 const TIE: f32 = 1e-4;
 
-/// Resizes a label map class by class: the label whose resized indicator is greatest. A tie (every second voxel of a
-/// boundary, when halving) goes to the label of the input voxel under the centre of the output voxel, so that
-/// ties neither grow nor shrink any label on average.
+/// Resizes a label map `[z, y, x]`: each output voxel gets the label whose resized indicator is greatest. A tie (every
+/// second voxel of a boundary, when halving) goes to the label of the input voxel under the centre of the output voxel,
+/// so that ties neither grow nor shrink any label on average.
+///
+/// ```
+/// let labels = ndarray::arr3(&[[[7, 7, 7, 2]]]);
+/// let half = ssl3d::volume::resample::resize_labels(labels.view(), [1, 1, 2]);
+/// assert_eq!(half[[0, 0, 0]], 7);
+/// ```
 pub fn resize_labels(view: ArrayView3<i32>, shape: [usize; 3]) -> Array3<i32> {
     resize_known_labels(view, shape, None)
 }
 
-/// The same where voxels of value `unknown` have no say: the greatest of the other labels, however little there is of
-/// them, of equal ones the smallest where an unknown voxel lies under the centre; 0 where there is none.
+/// Resizes a label map and ignores voxels of value `unknown`: each output voxel gets the greatest of the other labels,
+/// however small its share. Of equal shares the smallest label wins if an unknown voxel lies under the centre. An
+/// output voxel without any known input gets 0.
 pub fn resize_known_labels(view: ArrayView3<i32>, shape: [usize; 3], unknown: Option<i32>) -> Array3<i32> {
     labels(view, [0, 1, 2].map(|axis| Along::whole(view.shape()[axis], shape[axis])), unknown)
 }
 
-/// The same onto any grid along the same axes.
+/// Does the same as [`resize_known_labels`] onto any grid along the same axes, z, y, x.
 pub fn labels(view: ArrayView3<i32>, grid: [Along; 3], unknown: Option<i32>) -> Array3<i32> {
     let labels = view.as_standard_layout();
     let shape = grid.map(|along| along.n_out);

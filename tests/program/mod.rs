@@ -45,7 +45,7 @@ pub fn said(output: &Output) -> [String; 2] {
 #[track_caller]
 pub fn small_table(data: &Path, table: &Path, device: &str) -> String {
     const SMALL: &str = "--fold 0 --set split.folds=3 --set split.setting=1 --set training.epochs=1 \
-        --set training.iterations_per_epoch=2 --set training.validation_episodes=1 --set preprocess.size_vox=[8,32,32] \
+        --set training.iterations_per_epoch=2 --set training.validation_episodes=1 --set preprocessing.size_vox=[8,32,32] \
         --set features.f_maps=4 --set episode.min_size_vox=10 --set supervoxels.felzenszwalb.min_size_2d_vox=40 -q";
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/table.sh");
     let mut run = Command::new(script);

@@ -16,9 +16,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 use tempfile::tempdir;
 
-const SET: &str = "--set preprocess.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
+const SET: &str = "--set preprocessing.size_vox=[8,32,32] --set features.f_maps=4 --set features.levels=2 --set \
                    features.pooling=[[1,2,2]] --set prototypes.test_window={size=[2,2,2]} --set \
-                   prediction.test_classes=joint --set supervision.source=none --set split.folds=2";
+                   similarity.competition=joint --set supervision.source=none --set split.folds=2";
 
 /// Four scans with labels, and a run of a network that has learned nothing, with fold 0 alone.
 static BENCH: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -1,7 +1,7 @@
 //! Weights that do not fit the network.
 
 use super::volumes::set;
-use ssl3d::model::Model;
+use ssl3d::network::Network;
 use ssl3d::tensor::from_floats;
 use ssl3d::{config, weights};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +21,10 @@ fn file(header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// A network of these features, and its tensors.
-fn network(set: &[&str]) -> (Model, BTreeMap<String, Tensor>) {
+fn network(set: &[&str]) -> (Network, BTreeMap<String, Tensor>) {
     let set = ["features.f_maps=4", "features.levels=2", "features.pooling=[[1,2,2]]"].iter().chain(set);
     let config = config::load(None, &set.map(|&text| text.to_owned()).collect::<Vec<_>>()).unwrap();
-    let model = Model::new(&config.model(), Device::Cpu, 0);
+    let model = Network::new(&config.network(), Device::Cpu, 0);
     let tensors = weights::variables(&model.variables);
     (model, tensors)
 }
@@ -81,9 +81,9 @@ fn weights_that_do_not_fit_are_refused_at_once_each_with_its_own_message() {
             other(&["features.levels=3", "features.pooling=[[1,2,2],[2,2,2]]"]),
             "only the network's tensors",
         ),
-        ("several networks", other(&["features.networks=2"]), "the tensor"),
+        ("several networks", other(&["features.ensemble_size=2"]), "the tensor"),
         ("another norm", other(&["features.norm=instance"]), "the tensor"),
-        ("an se-net", other(&["features.network=se-net"]), "the tensor"),
+        ("an se-net", other(&["system=se-net"]), "the tensor"),
         ("no tensors", file("{}", b""), "the tensor"),
         ("NaN", value(f32::NAN), "found NaN in"),
         ("infinity", value(f32::INFINITY), "found inf in"),

@@ -7,7 +7,7 @@ use rand::RngExt;
 use ssl3d::config::{self, Config};
 use ssl3d::episode::Scan;
 use ssl3d::error::Result;
-use ssl3d::model::Model;
+use ssl3d::network::Network;
 use ssl3d::rng;
 use ssl3d::training::validation::{Annotated, Organs};
 use ssl3d::training::{self, Event, Run};
@@ -22,7 +22,7 @@ const ORGANS: i32 = 5;
 /// The paper's configuration shrunk to seconds, with `more` on top.
 pub fn tiny(more: &[&str]) -> Config {
     let shrunk = [
-        "preprocess.size_vox=[8, 32, 32]",
+        "preprocessing.size_vox=[8, 32, 32]",
         "augment.elastic.control_points=[5, 5, 5]",
         "augment.elastic.max_displacement_mm=[1.0, 2.0, 2.0]",
         "features.f_maps=4",
@@ -102,12 +102,13 @@ impl Bench {
     }
 
     /// Trains in `folder` with a new model, as a new process would.
-    pub fn train(&self, folder: &Path, show: impl FnMut(Event)) -> Result<Model> {
+    pub fn train(&self, folder: &Path, show: impl FnMut(Event)) -> Result<Network> {
         let recipe = self.config.recipe(vec![]);
-        let model = Model::new(&self.config.model(), Device::Cpu, self.config.training.seed);
+        let model = Network::new(&self.config.network(), Device::Cpu, self.config.training.seed);
         let run = Run {
             model: &model,
             recipe: &recipe,
+            inference: &self.config.inference,
             train: &self.train,
             held_out: &self.held_out,
             seen: &[],

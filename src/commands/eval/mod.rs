@@ -1,41 +1,42 @@
 //! `ssl3d eval`: what trained runs score on the scans that they have not seen, one run or several side by side.
 
-mod found;
 mod page;
 mod systems;
 
 pub use systems::run;
 
 use crate::artifact;
-use crate::baseline;
 use crate::cli::{self, Folds, Protocols};
-use crate::commands::cohort::Subject;
 use crate::commands::progress::Progress;
+use crate::commands::scans::ScanFile;
 use crate::commands::train::group_folder;
 use crate::commands::{Resources, memory, stop};
 use crate::config::{self, Config};
-use crate::episode::split::{self, Supports};
+use crate::episode::split;
 use crate::error::{Error, Result};
-use crate::metrics::{Protocol, volume_ml};
-use crate::model::Model;
+use crate::evaluation::{self, AnnotatedScan, Evaluated, Found, Place, Supported};
+use crate::metrics::Protocol;
+use crate::pretrained::{self, Pretrained};
 use crate::report::html::{Figure, render};
-use crate::report::scores::{self, ProtocolScores, Setup};
-use crate::report::{Row, overlay};
-use crate::training::{checkpoint, templates};
+use crate::report::scores::{self, ProtocolScores, Setup, Space, Supports, Weights};
+use crate::report::{Row, Setting, overlay};
+use crate::volume::ClassMap;
 use crate::volume::dataset::{self, Case, Dataset};
-use found::{Annotated, Found, Segmenter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// One run to score.
 #[derive(Clone)]
 pub struct Task<'a> {
+    /// What was asked for.
     pub flags: &'a cli::Eval,
     /// One of the flags' runs.
     pub run: &'a Path,
     /// As in the flags, or the folds of the runs that it is compared with.
     pub fold: Option<Folds>,
+    /// What is scored.
     pub protocols: Vec<Protocol>,
+    /// Device and memory.
     pub resources: Resources,
 }
 
@@ -50,11 +51,8 @@ impl<'a> Task<'a> {
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
 fn refuse_existing(out: &Path, force: bool) -> Result<()> {
-    artifact::refuse_existing(
-        ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name)),
-        "evaluation",
-        force,
-    )
+    let paths = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
+    artifact::refuse_existing(paths, "evaluation", force)
 }
 
 fn protocols(flag: Protocols) -> Vec<Protocol> {
@@ -116,22 +114,23 @@ fn summarise(rows: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolSc
 }
 
 fn setup(config: &Config, folds: &[usize], protocol: Protocol) -> Setup {
-    let is_floor = config.baseline.method != baseline::Method::None;
+    let is_trained = config.system.is_trained();
     Setup {
-        space: "native".to_owned(),
+        space: Space::Native,
         folds: config.split.folds,
         fold: folds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
         setting: match config.split.setting {
-            _ if is_floor => "-".to_owned(),
-            _ if config.supervision.tested_organs => "seen".to_owned(),
-            setting => setting.to_string(),
+            _ if !is_trained => Setting::Untrained,
+            _ if config.supervision.tested_organs => Setting::Seen,
+            1 => Setting::One,
+            _ => Setting::Two,
         },
         support: match config.split.supports {
-            Supports::Next => "next".to_owned(),
-            Supports::All => "all".to_owned(),
+            split::Supports::Next => Supports::Next,
+            split::Supports::All => Supports::All,
         },
-        annotation: Segmenter::annotation(config, protocol),
-        weights: if is_floor { "-" } else { "final" }.to_owned(),
+        annotation: evaluation::annotation(config, protocol),
+        weights: if is_trained { Weights::Final } else { Weights::None },
         seeds: vec![config.training.seed],
     }
 }
@@ -141,10 +140,8 @@ fn folds(task: &Task, config: &Config) -> Result<Vec<usize>> {
     let weights = |fold: usize, group| {
         group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
     };
-    let finished = |fold: &usize| {
-        config.baseline.method != baseline::Method::None
-            || (0..config.split.trainings()).all(|group| weights(*fold, group))
-    };
+    let finished =
+        |fold: &usize| !config.system.is_trained() || (0..config.split.trainings()).all(|group| weights(*fold, group));
     let every: Vec<usize> = (0..config.split.folds).collect();
     let chosen = match &task.fold {
         None => every.into_iter().filter(finished).collect(),
@@ -178,25 +175,28 @@ fn score_group(
 ) -> Result<Vec<Row>> {
     let parts = split::fold(data.cases.len(), fold, &config.split)?;
     let supports: Vec<usize> = match config.split.supports {
-        Supports::Next => vec![parts.support],
-        Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
+        split::Supports::Next => vec![parts.support],
+        split::Supports::All => parts.test.iter().copied().chain([parts.support]).collect(),
     };
     let needed: BTreeSet<usize> = parts.test.iter().chain(&supports).copied().collect();
-    let segmenter = segmenter(task, config, data, fold, group, &needed)?;
     let tested = config.split.tested(group, &data.classes)?;
-    let classes: Vec<(&str, i32)> = (1..)
-        .zip(&data.classes)
-        .filter(|(i, _)| tested.contains(i))
-        .map(|(_, (name, &v))| (name.as_str(), v))
-        .collect();
-    let values: Vec<i32> = classes.iter().map(|(_, value)| *value).collect();
-
+    let is_tested = |(index, _): &(u8, _)| tested.contains(index);
+    let (names, values): (Vec<&str>, Vec<i32>) =
+        (1..).zip(&data.classes).filter(is_tested).map(|(_, (name, &value))| (name.as_str(), value)).unzip();
+    let classes = ClassMap::new(values)?;
+    let pretrained = pretrained(task, config, data, fold, group, &needed)?;
+    let system = match (&pretrained, evaluation::mask_copy(config.system)) {
+        (Some(pretrained), _) => Evaluated::Network(pretrained.segmenter()),
+        (None, copy) => Evaluated::MaskCopy(copy.expect("a system without weights")),
+    };
     let read = |&position: &usize| Ok((position, annotated(&data.cases[position], config)?));
-    let scans: BTreeMap<usize, Annotated> = needed.iter().map(read).collect::<Result<_>>()?;
+    let scans: BTreeMap<usize, AnnotatedScan> = needed.iter().map(read).collect::<Result<_>>()?;
+    let run = task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned();
+    let place = Place { run, fold };
     let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (supports.len() * parts.test.len()) as u64);
     let mut rows = Vec::new();
     for support in &supports {
-        let supported = segmenter.reference(&scans[support], &values, config);
+        let supported = Supported::new(&system, &scans[support], &classes, config);
         for query in parts.test.iter().filter(|query| *query != support) {
             stop::check()?;
             let (support, query) = (&scans[support], &scans[query]);
@@ -204,9 +204,9 @@ fn score_group(
             for &protocol in &task.protocols {
                 let reusable = joint.take().filter(|found| supported.serves(found, protocol));
                 let Some(found) = reusable.or_else(|| supported.segment(query, protocol)) else { continue };
-                let scored = score(config, task, fold, [support, query], &classes, protocol, &found);
+                let scored = evaluation::score(config, &place, [support, query], (&names, &classes), protocol, &found);
                 if protocol == task.protocols[0] {
-                    examples.push(example(config, &scored, support, query, &found, &values));
+                    examples.push(example(config, &scored, support, query, &found, &classes));
                 }
                 rows.extend(scored);
                 joint = Some(found);
@@ -218,97 +218,58 @@ fn score_group(
     Ok(rows)
 }
 
-/// The network with the fold's weights, which must not have seen the scans that are `needed`; or a floor.
-fn segmenter(
+/// The network with the fold's weights, which must not have seen the scans that are `needed`; None of a system without weights.
+fn pretrained(
     task: &Task,
     config: &Config,
     data: &Dataset,
     fold: usize,
     group: usize,
     needed: &BTreeSet<usize>,
-) -> Result<Segmenter> {
-    if config.baseline.method != baseline::Method::None {
-        return Ok(Segmenter::Floor(config.baseline.method));
+) -> Result<Option<Pretrained>> {
+    if !config.system.is_trained() {
+        return Ok(None);
     }
-    let weights = group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors");
-    let (about, tensors) = checkpoint::read_weights(&weights)?;
-    memory::check(
-        "segmenting",
-        memory::estimate(config).segmenting_bytes,
-        task.resources.memory_limit,
-        task.resources.device,
-        memory::SEGMENTING,
-    )?;
-    let mut model = Model::new(&config.model(), task.resources.device, config.training.seed);
-    model.load(&weights, &tensors)?;
-    model.ask_beside(&templates::read(&weights, &about, config.prediction.templates)?);
+    let path = group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors");
+    let weights = pretrained::Weights::read(&path)?;
+    let bytes = memory::estimate(config).segmenting_bytes;
+    memory::check("segmenting", bytes, task.resources.memory_limit, task.resources.device, memory::SEGMENTING)?;
+    let trained_on = weights.provenance.trained_on.clone();
+    let pretrained = weights.load(config.clone(), task.resources.device)?;
     let ids = |position: &usize| &data.cases[*position].id;
-    if let Some(seen) = needed.iter().map(ids).find(|id| about.trained_on.contains(id)) {
+    if let Some(seen) = needed.iter().map(ids).find(|id| trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");
         let remedy = "give the dataset that the run was trained on";
         return Err(Error::file(&task.flags.data, expected, format!("scan {seen}, which it was trained on"), remedy));
     }
-    Ok(Segmenter::Network(Box::new(model)))
+    Ok(Some(pretrained))
 }
 
-fn annotated(case: &Case, config: &Config) -> Result<Annotated> {
+fn annotated(case: &Case, config: &Config) -> Result<AnnotatedScan> {
     let Some(label) = &case.label else {
         let remedy = "eval needs the labels of the tested scans and of their support";
         return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
     };
-    let subject = Subject::read_query(&case.image, config)?;
-    let labels = subject.read_labels(&case.image, label)?;
-    Ok(Annotated { id: case.id.clone(), subject, labels })
-}
-
-fn score(
-    config: &Config,
-    task: &Task,
-    fold: usize,
-    [support, query]: [&Annotated; 2],
-    classes: &[(&str, i32)],
-    protocol: Protocol,
-    found: &Found,
-) -> Vec<Row> {
-    let (truth, geometry) = (query.labels.voxels.view(), &query.subject.image.geometry);
-    let row = |(index, &(class, value)): (usize, &(&str, i32))| {
-        let found = found.of(index).view();
-        let surface = protocol.surface(found, truth, value, geometry.spacing_mm());
-        Row {
-            query: query.id.clone(),
-            support: support.id.clone(),
-            fold,
-            seed: config.training.seed,
-            class: class.to_owned(),
-            protocol,
-            dice: protocol.dice(found, truth, value),
-            predicted_ml: volume_ml(found, value, geometry),
-            true_ml: volume_ml(truth, value, geometry),
-            hd95_mm: surface.and_then(|s| s.hd95_mm),
-            assd_mm: surface.and_then(|s| s.assd_mm),
-            nsd: surface.map(|s| s.nsd),
-            run: task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned(),
-        }
-    };
-    classes.iter().enumerate().map(row).collect()
+    let file = ScanFile::read(&case.image, &config.preprocessing)?;
+    let labels = file.read_labels(&case.image, label)?;
+    Ok(AnnotatedScan::new(case.id.clone(), file.scan, labels, config.data.ignore))
 }
 
 fn example(
     config: &Config,
     rows: &[Row],
-    support: &Annotated,
-    query: &Annotated,
+    support: &AnnotatedScan,
+    query: &AnnotatedScan,
     found: &Found,
-    values: &[i32],
+    classes: &ClassMap,
 ) -> Example {
-    let dice: Vec<f64> = rows.iter().filter_map(|row| row.dice).collect();
-    let dice = dice.iter().sum::<f64>() / dice.len().max(1) as f64;
+    let dice = evaluation::mean_dice(rows);
     let all: Vec<i32> = config.data.classes.values().copied().collect();
-    let truth = query.labels.voxels.mapv(|label| if values.contains(&label) { label } else { 0 });
+    let truth = evaluation::evaluated_labels(&query.labels, classes);
     let slices = overlay::best_slices(truth.view(), 2);
     let colours = overlay::class_colours(&all);
-    let found = found.joined(values);
-    let png = overlay::overlay_png(&query.subject.image, Some(truth.view()), found.view(), &colours, &slices);
+    let found = found.joined(classes);
+    let png = overlay::overlay_png(&query.scan.image, Some(truth.view()), found.view(), &colours, &slices);
     let caption = format!("Scan {} from support {}: mean Dice {:.1}", query.id, support.id, 100.0 * dice);
     Example { dice, caption, png }
 }
@@ -319,9 +280,9 @@ impl Evaluation {
         self.summary.iter().find(|scores| scores.protocol == protocol)?.mean
     }
 
-    /// "1", "2", ..., as its signatures say.
-    fn setting(&self) -> String {
-        self.setups.values().next().map_or("-".to_owned(), |setup| setup.setting.clone())
+    /// As its signatures say.
+    fn setting(&self) -> Setting {
+        self.setups.values().next().map_or(Setting::Untrained, |setup| setup.setting)
     }
 
     /// Writes scores, summary and page.

@@ -1,13 +1,13 @@
 //! The page of an evaluation.
 
-use super::{Evaluation, Example, Task};
-use crate::baseline;
+use super::{Evaluation, Example, Task, systems};
 use crate::commands::train::group_folder;
 use crate::config::Config;
 use crate::episode::Source;
 use crate::error::Result;
 use crate::metrics::Protocol;
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page};
+use crate::report::published::Benchmark;
 use crate::report::{curves, overlay, table};
 use crate::training::log;
 use std::path::Path;
@@ -45,6 +45,14 @@ pub fn fold_figures(task: &Task, config: &Config, fold: usize, mut examples: Vec
 }
 
 impl Evaluation {
+    /// Beside what others publish of the dataset that was scored; nothing where the configuration names none, or other classes were
+    /// scored than that dataset has.
+    pub fn beside_published(&self) -> Option<(&'static Benchmark, table::Table)> {
+        let benchmark = systems::benchmark(&self.config, &self.summary)?;
+        let network = systems::network(&self.config);
+        Some((benchmark, table::beside_published(&self.summary, self.setting(), &network, benchmark)))
+    }
+
     pub fn page(&self, task: &Task) -> Page {
         let protocols = task.protocols.iter();
         let cards = protocols.filter_map(|&protocol| {
@@ -60,11 +68,13 @@ impl Evaluation {
             let caption = format!("Dice by class, protocol {}", scores.protocol.name());
             HtmlTable::new(caption, table::by_class(scores), scores.signature.clone())
         });
-        let published = HtmlTable::new(
-            "Beside the published figures",
-            table::beside_published(&self.summary, &self.setting()),
-            "Published rows are mean Dice on CHAOS T2-SPIR as their papers print them; protocols and data differ.",
-        );
+        let published = self.beside_published().map(|(benchmark, table)| {
+            let note = format!(
+                "Published rows are mean Dice on {}, each from the source that it names; protocols and data differ.",
+                benchmark.title
+            );
+            HtmlTable::new("Beside the published figures", table, note)
+        });
         let queries: std::collections::BTreeSet<_> = self.rows.iter().map(|row| &row.query).collect();
         let scans = queries.len();
         Page {
@@ -76,7 +86,7 @@ impl Evaluation {
                 segmenter(&self.config),
             ),
             cards: cards.collect(),
-            tables: by_class.chain([published]).collect(),
+            tables: by_class.chain(published).collect(),
             figures: self.figures.clone(),
             commands: vec![command(task)],
             footer: self.summary.iter().map(|s| s.signature.clone()).collect::<Vec<_>>().join("  "),
@@ -87,7 +97,7 @@ impl Evaluation {
 /// What segmented, in the words of the page.
 fn segmenter(config: &Config) -> &'static str {
     match config.supervision.source {
-        _ if config.baseline.method != baseline::Method::None => "laying its labels over them",
+        _ if !config.system.is_trained() => "laying its labels over them",
         Source::Supervoxels if config.split.setting == 1 => "a network that was trained without any label",
         Source::Supervoxels => {
             "a network that was trained without a label, but for leaving out what shows a tested organ"
@@ -96,7 +106,7 @@ fn segmenter(config: &Config) -> &'static str {
             "a network that has learned from annotated organs, these too"
         }
         Source::Organs => "a network that has learned from other annotated organs",
-        Source::None => "a network that was not trained",
+        Source::Untrained => "a network that was not trained",
     }
 }
 

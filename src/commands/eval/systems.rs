@@ -3,21 +3,20 @@
 
 use super::{Evaluation, Task, evaluate, refuse_existing, summarise};
 use crate::artifact;
-use crate::baseline;
 use crate::cli::{self, Folds};
 use crate::commands::Resources;
 use crate::commands::progress::note;
 use crate::config::{self, Config};
 use crate::episode::Source;
 use crate::error::{Error, Result};
-use crate::features::Network;
 use crate::metrics::Protocol;
+use crate::network::System as Kind;
 use crate::prototypes::Method;
 use crate::report::compare::{Comparison, compare};
 use crate::report::html::{HtmlTable, Page, render};
-use crate::report::published::{self, Published};
+use crate::report::published::{self, Benchmark, Published};
 use crate::report::scores::{ProtocolScores, Setup};
-use crate::report::table::{self, protocol_name};
+use crate::report::table;
 use crate::report::{Row, scores};
 use crate::training;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +67,7 @@ pub fn run(args: &cli::Eval, resources: Resources) -> Result<()> {
 fn is_floor(run: &Path, overrides: &[String]) -> bool {
     let config = std::fs::read_to_string(run.join("config.toml")).ok();
     let config = config.and_then(|text| config::with_overrides(&text, "", overrides).ok()); // a fault is told later
-    config.is_some_and(|config| config.baseline.method != baseline::Method::None)
+    config.is_some_and(|config| !config.system.is_trained())
 }
 
 fn score(task: &Task, run: &Path, fold: Option<Folds>) -> Result<Evaluation> {
@@ -82,7 +81,9 @@ fn run_one(task: &Task) -> Result<()> {
     for protocol in &evaluation.summary {
         println!("{}\n{}", protocol.signature, table::by_class(protocol).to_text());
     }
-    println!("{}", table::beside_published(&evaluation.summary, &evaluation.setting()).to_text());
+    if let Some((_, table)) = evaluation.beside_published() {
+        println!("{}", table.to_text());
+    }
     note(&format!("scores.csv, summary.json and report.html are in {}", task.flags.out.display()));
     Ok(())
 }
@@ -130,40 +131,52 @@ fn name_apart(systems: &mut [System]) {
 fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
     let of_system = |system: &'a System| {
         let System { name, config, setups, summary, .. } = system;
-        let is_floor = config.baseline.method != baseline::Method::None;
-        let is_learned = !is_floor && config.supervision.source != Source::None;
+        let is_floor = !config.system.is_trained();
+        let is_learned = !is_floor && config.supervision.source != Source::Untrained;
         summary.iter().map(move |scores| table::System {
             name,
-            network: match (config.features.network, config.features.networks) {
-                _ if is_floor => "-".to_owned(),
-                (Network::UNet3d, 1) => "3D".to_owned(),
-                (Network::UNet2d | Network::SeNet, 1) => "2D".to_owned(),
-                (Network::UNet3d, several) => format!("{several} x 3D"),
-                (Network::UNet2d | Network::SeNet, several) => format!("{several} x 2D"),
-            },
+            network: network(config),
             learns_from: match config.supervision.source {
                 _ if !is_learned => "-",
                 Source::Organs if config.training.initial_weights != training::RANDOM => "supervoxels, then organs",
                 Source::Organs => "organs",
-                Source::Supervoxels | Source::None => "supervoxels",
+                Source::Supervoxels | Source::Untrained => "supervoxels",
             },
-            prototypes: match (config.features.network, config.prototypes.method) {
-                _ if is_floor => "-",
-                (Network::SeNet, _) => "-",
+            prototypes: match (config.system, config.prototypes.method) {
+                (Kind::SeNet | Kind::MaskCopy | Kind::MaskAffine, _) => "-",
                 (_, Method::Alp) => "ALP",
                 (_, Method::Global) => "global",
             },
             setup: &setups[&scores.protocol],
             scores,
-            published: published(config, &setups[&scores.protocol].setting, scores.protocol),
+            published: published(system, scores.protocol),
         })
     };
     systems.iter().flat_map(of_system).collect()
 }
 
-/// What others report for the system under this very protocol.
-fn published(config: &Config, setting: &str, protocol: Protocol) -> Option<&'static Published> {
-    published::find(&config.name, setting, protocol_name(protocol)).filter(|p| p.protocol == protocol_name(protocol))
+/// What the networks see: "3D", "2D", "2 x 3D", ..., or "-" where there are none.
+pub(super) fn network(config: &Config) -> String {
+    if !config.system.is_trained() {
+        return "-".to_owned();
+    }
+    let seen = if config.network().is_slice_wise() { "2D" } else { "3D" };
+    match config.features.ensemble_size {
+        1 => seen.to_owned(),
+        several => format!("{several} x {seen}"),
+    }
+}
+
+/// What is published of the dataset that the configuration names, if its classes were scored, all of them and no other.
+pub(super) fn benchmark(config: &Config, summary: &[ProtocolScores]) -> Option<&'static Benchmark> {
+    let classes = summary.iter().flat_map(|scores| &scores.classes).map(|class| class.class.as_str());
+    published::benchmark(&config.data.benchmark).filter(|benchmark| benchmark.is_of(classes))
+}
+
+/// What others report for the system that this one repeats, under this very protocol and setting.
+fn published(system: &System, protocol: Protocol) -> Option<&'static Published> {
+    let System { config, setups, summary, .. } = system;
+    benchmark(config, summary)?.find(&config.published, setups[&protocol].setting, protocol)
 }
 
 /// The first system against each of the others; those that were scored on other queries are passed over with a word.
@@ -225,5 +238,80 @@ fn page(args: &cli::Eval, systems: &[System], comparisons: &[Comparison], overvi
         figures: vec![],
         commands: vec![format!("ssl3d eval{runs} --data {} --out {}", args.data.display(), args.out.display())],
         footer: format!("ssl3d {}", env!("CARGO_PKG_VERSION")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Setting;
+    use crate::report::scores::{Space, Supports, Weights};
+
+    const CHAOS: &[&str] = &["liver", "right_kidney", "left_kidney", "spleen"];
+
+    /// A system that scored these classes under EP1 in Setting 2.
+    fn system(overrides: &[&str], classes: &[&str]) -> System {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let config = config::load(None, &overrides).unwrap();
+        let row = |class: &&str| Row {
+            query: "1".to_owned(),
+            support: "2".to_owned(),
+            fold: 0,
+            seed: 0,
+            class: (*class).to_owned(),
+            protocol: Protocol::Ep1,
+            dice: Some(0.5),
+            predicted_ml: 1.0,
+            true_ml: 1.0,
+            hd95_mm: None,
+            assd_mm: None,
+            nsd: None,
+            run: "run".to_owned(),
+        };
+        let rows: Vec<Row> = classes.iter().map(row).collect();
+        let setup = Setup {
+            space: Space::Native,
+            folds: 5,
+            fold: "0".to_owned(),
+            setting: Setting::Two,
+            support: Supports::Next,
+            annotation: "3 slices".to_owned(),
+            weights: Weights::Final,
+            seeds: vec![0],
+        };
+        let setups = BTreeMap::from([(Protocol::Ep1, setup)]);
+        let summary = summarise(&rows, &setups);
+        System { name: config.name.clone(), config, runs: vec![], rows, setups, summary }
+    }
+
+    #[test]
+    fn a_published_figure_is_found_by_the_keys_and_never_by_the_name() {
+        let (of_chaos, repeats) = ("data.benchmark=chaos-t2-spir", "published=SE-Net");
+        for (overrides, classes, expected) in [
+            (&[of_chaos, repeats, "name=mine"][..], CHAOS, Some(50.66)),
+            (&[of_chaos, "name=SE-Net"], CHAOS, None),
+            (&[repeats, "name=SE-Net"], CHAOS, None),
+            (&[of_chaos, repeats, "name=SE-Net"], &["lv_bp", "lv_myo", "rv"], None),
+            (&[of_chaos, repeats, "name=SE-Net"], &CHAOS[..3], None),
+            (&[of_chaos, "published=3D SSL-ALPNet"], CHAOS, None), // that one is of the whole volume, in Setting 1
+        ] {
+            let found = published(&system(overrides, classes), Protocol::Ep1).map(|row| row.mean);
+            assert_eq!(found, expected, "{overrides:?} {classes:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_network_sees_is_that_of_the_configuration() {
+        let sliced = "features.pooling=[[1, 2, 2], [1, 2, 2], [1, 2, 2]]";
+        for (overrides, expected) in [
+            (&[][..], "3D"),
+            (&["features.networks=2"], "2 x 3D"),
+            (&["features.network=unet-2d", sliced], "2D"),
+            (&["features.network=unet-2d", sliced, "features.networks=3"], "3 x 2D"),
+            (&["features.network=se-net"], "2D"),
+            (&["baseline.method=copy"], "-"),
+        ] {
+            assert_eq!(network(&system(overrides, CHAOS).config), expected, "{overrides:?}");
+        }
     }
 }

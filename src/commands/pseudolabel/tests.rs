@@ -47,6 +47,7 @@ impl Place {
             label: "label_{id}.nii.gz".into(),
             classes,
             ignore: None,
+            benchmark: String::new(),
         };
         let data = dataset::open(self.folder.path(), &patterns).unwrap();
         compute(Task { config, data, out: self.out(), score, preview }).unwrap();
@@ -54,7 +55,7 @@ impl Place {
     }
 
     fn regions(&self, id: &str) -> PathBuf {
-        cohort::supervoxel_path(&self.out(), id)
+        scans::supervoxel_path(&self.out(), id)
     }
 
     fn written(&self, id: &str) -> SystemTime {
@@ -134,17 +135,22 @@ fn the_table_names_scans_without_labels() {
     let classes = BTreeMap::from([("corner".to_owned(), 1)]);
     let data = Dataset { folder: PathBuf::new(), cases: cases.into(), classes };
     let table = table(&summary, &data);
-    assert_eq!(table.rows[0], ["1", "8", "1.000", "1.000", "1.000", "0.000", "1.000", ""]);
-    assert_eq!(table.rows[2], ["10", "8", "-", "-", "-", "-", "-", "no labels"]);
-    assert_eq!(table.rows[3][..3], ["mean", "8.0", "1.000"]);
+    assert_eq!(table.rows[0].cells, ["1", "8", "1.000", "1.000", "1.000", "0.000", "1.000", ""]);
+    assert_eq!(table.rows[2].cells, ["10", "8", "-", "-", "-", "-", "-", "no labels"]);
+    assert_eq!(table.rows[3].cells[..3], ["mean", "8.0", "1.000"]);
 }
 
 #[test]
 fn a_faulty_file_is_named_and_the_others_are_kept() {
     let place = Place::new();
     std::fs::write(place.folder.path().join("image_2.nii.gz"), b"not a scan").unwrap();
-    let patterns =
-        dataset::Config { image: "image_{id}.nii.gz".into(), label: String::new(), classes: [].into(), ignore: None };
+    let patterns = dataset::Config {
+        image: "image_{id}.nii.gz".into(),
+        label: String::new(),
+        classes: [].into(),
+        ignore: None,
+        benchmark: String::new(),
+    };
     let data = dataset::open(place.folder.path(), &patterns).unwrap();
     let fault = compute(Task { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");
@@ -155,8 +161,13 @@ fn a_faulty_file_is_named_and_the_others_are_kept() {
 fn a_scan_of_more_voxels_than_the_method_divides_is_refused_by_name() {
     assert_eq!(Method::Felzenszwalb.most_vox(), 330_382_098, "13 edges a voxel in 32 bits");
     let place = Place::new(); // 8 x 16 x 16 voxels
-    let patterns =
-        dataset::Config { image: "image_{id}.nii.gz".into(), label: String::new(), classes: [].into(), ignore: None };
+    let patterns = dataset::Config {
+        image: "image_{id}.nii.gz".into(),
+        label: String::new(),
+        classes: [].into(),
+        ignore: None,
+        benchmark: String::new(),
+    };
     let data = dataset::open(place.folder.path(), &patterns).unwrap();
     let run = |most_vox| {
         let config = Config { method: Method::Felzenszwalb, ..config() };

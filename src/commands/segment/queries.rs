@@ -1,10 +1,11 @@
 //! What `--query` names: NIfTI files, patterns of them, folders of them, folders of DICOM slices.
 
-use crate::commands::cohort::Subject;
 use crate::commands::prepare;
 use crate::commands::progress::warn;
-use crate::config::Config;
+use crate::commands::scans::ScanFile;
 use crate::error::{Error, Result};
+use crate::inference::PreparedScan;
+use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
 use crate::volume::dicom;
 use crate::volume::nifti::{self, NativeGrid};
@@ -26,16 +27,16 @@ impl Query {
 
     /// # Errors
     /// As for a NIfTI file, or for a series of DICOM slices.
-    pub fn read(&self, config: &Config) -> Result<Subject> {
+    pub fn read(&self, config: &preprocessing::Config) -> Result<ScanFile> {
         if !self.path.is_dir() {
-            return Subject::read(&self.path, &config.preprocess);
+            return ScanFile::read(&self.path, config);
         }
         let series = prepare::dicom::read(&self.path, &dicom::files(&self.path)?)?;
         for warning in &series.warnings {
             warn(&format!("{}: {warning}", self.path.display()));
         }
         let native = NativeGrid::new(&series.image.geometry);
-        Ok(Subject::new(series.image, native, &config.preprocess))
+        Ok(ScanFile { scan: PreparedScan::new(series.image, config), native })
     }
 }
 

@@ -1,11 +1,13 @@
 //! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query, and descriptions
 //! of the labels for ITK-SNAP and 3D Slicer.
 
+use super::pairs;
 use crate::artifact;
-use crate::commands::cohort::Subject;
+use crate::cli::Segment;
 use crate::commands::lock::Lock;
 use crate::commands::progress::warn;
 use crate::error::{Error, Result};
+use crate::metrics::Measured;
 use crate::report::overlay::class_colours;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// In the order in which the network knows them.
-    pub classes: Vec<Class>,
+    pub classes: Vec<LabelClass>,
     /// By the name of the query.
     pub queries: BTreeMap<String, Answer>,
     /// What could not be segmented, and why.
@@ -38,6 +40,26 @@ pub struct Origin {
     pub slices: Vec<String>,
 }
 
+impl Origin {
+    /// # Errors
+    /// The weights cannot be read.
+    pub fn new(args: &Segment) -> Result<Self> {
+        let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
+        let support = |(image, label): (&PathBuf, &PathBuf)| Support {
+            image: image.display().to_string(),
+            label: label.display().to_string(),
+        };
+        Ok(Self {
+            ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
+            weights: args.weights.display().to_string(),
+            weights_digest: blake3::hash(&weights).to_hex().to_string(),
+            supports: pairs(args).map(support).collect(),
+            set: args.overrides.set.clone(),
+            slices: args.slices.iter().map(ToString::to_string).collect(),
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Support {
     pub image: String,
@@ -45,7 +67,7 @@ pub struct Support {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Class {
+pub struct LabelClass {
     pub value: i32,
     pub name: String,
     /// Red, green, blue, 0 to 255.
@@ -74,19 +96,47 @@ pub struct Found {
     pub mean_probability: Option<f64>,
 }
 
+impl Found {
+    /// A class with its measures.
+    pub fn new(value: i32, name: &str, measured: Measured) -> Self {
+        let Measured { voxels, volume_ml, mean_probability } = measured;
+        Self { value, name: name.to_owned(), voxels, volume_ml, mean_probability }
+    }
+}
+
+impl Answer {
+    /// The result and its volumes, for the terminal.
+    pub fn line(&self) -> String {
+        let of = |found: &Found| format!("{}: {:.1} ml", found.name, found.volume_ml);
+        let volumes: Vec<String> = self.found.iter().map(of).collect();
+        format!("{}: {}", self.result, volumes.join(", "))
+    }
+}
+
 const SUMMARY: &str = "summary.json";
 const VOLUMES: &str = "volumes.csv";
 const ITK_SNAP: &str = "labels.txt";
 const SLICER: &str = "labels.ctbl";
 
 /// Each value with its name, or "label 7" where it has none, and a colour.
-pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<Class> {
+pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<LabelClass> {
     let colours = class_colours(values);
     let name = |value: &i32| names.get(value).cloned().unwrap_or_else(|| format!("label {value}"));
-    values.iter().map(|value| Class { value: *value, name: name(value), colour: colours[value] }).collect()
+    values.iter().map(|value| LabelClass { value: *value, name: name(value), colour: colours[value] }).collect()
 }
 
 impl Summary {
+    /// # Errors
+    /// Some of the `count` queries could not be segmented.
+    pub fn check_all(&self, count: usize) -> Result<()> {
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        let failed: Vec<&str> = self.failed.keys().map(String::as_str).collect();
+        let found = format!("{}; failed: {}", count - failed.len(), failed.join(", "));
+        Err(Error::invalid("segment", format!("{count} results"), found, "see the warnings above"))
+    }
+
     /// Takes over what other calls, earlier ones and those beside this one, have found in other queries, where their results
     /// are still there.
     fn beside_others(&self, out: &Path) -> Self {
@@ -145,13 +195,13 @@ impl Summary {
 }
 
 /// Paths and contents of the label descriptions.
-pub fn descriptions(classes: &[Class], out: &Path) -> [(PathBuf, String); 2] {
+pub fn descriptions(classes: &[LabelClass], out: &Path) -> [(PathBuf, String); 2] {
     let mut itk_snap = "################################################\n# ITK-SnAP Label Description File\n\
         # IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL\n################################################\n    \
         0     0    0    0        0  0  0    \"Clear Label\"\n"
         .to_owned();
     let mut slicer = "# 3D Slicer color table\n0 background 0 0 0 0\n".to_owned();
-    for Class { value, name, colour: [red, green, blue] } in classes {
+    for LabelClass { value, name, colour: [red, green, blue] } in classes {
         let plain = name.replace(['"', '\n', '\r'], "'");
         writeln!(itk_snap, "{value:5} {red:5} {green:4} {blue:4}        1  1  1    \"{plain}\"").expect("a string");
         let word: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
@@ -162,7 +212,7 @@ pub fn descriptions(classes: &[Class], out: &Path) -> [(PathBuf, String); 2] {
 
 /// # Errors
 /// `out` holds descriptions of other labels, or tables that `segment` has not written.
-pub fn refuse_others(classes: &[Class], out: &Path) -> Result<()> {
+pub fn refuse_others(classes: &[LabelClass], out: &Path) -> Result<()> {
     for (path, text) in descriptions(classes, out) {
         if std::fs::read(&path).is_ok_and(|there| there != text.as_bytes()) {
             let remedy = "give another --out for other labels, or --force to overwrite";
@@ -180,51 +230,11 @@ pub fn refuse_others(classes: &[Class], out: &Path) -> Result<()> {
     }
 }
 
-/// Spacings that differ by more than this factor along an axis are pointed out.
-const SPACING_FACTOR: f64 = 2.0;
-/// And intensities whose distributions are further apart than this, in standard deviations: CHAOS T2 scans lie up to 0.35 apart,
-/// and their negatives 0.5 and more.
-const CONTRAST: f64 = 0.45;
-
-/// What about a query is so unlike every support that the result may not be trusted, a sentence each.
-pub fn doubts(query: &Subject, supports: &[Subject]) -> Vec<String> {
-    let mut doubts = Vec::new();
-    let [ours, theirs] = [query, &supports[0]].map(|subject| subject.image.geometry.spacing_mm());
-    let far = |other: &Subject| {
-        let spacing = other.image.geometry.spacing_mm();
-        (0..3).any(|axis| f64::max(ours[axis] / spacing[axis], spacing[axis] / ours[axis]) > SPACING_FACTOR)
-    };
-    if supports.iter().all(far) {
-        let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
-        doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
-    }
-    let query = percentiles(query);
-    let apart = |other: &Subject| {
-        let other = percentiles(other);
-        query.iter().zip(&other).map(|(a, b)| f64::from((a - b).abs())).sum::<f64>() / query.len() as f64
-    };
-    let nearest = supports.iter().map(apart).fold(f64::INFINITY, f64::min);
-    if nearest > CONTRAST {
-        doubts.push(format!(
-            "its intensities are spread unlike the support's ({nearest:.2} standard deviations apart, above {CONTRAST}): is it \
-             the same kind of image?"
-        ));
-    }
-    doubts
-}
-
-/// What to say of a class that the network lost in a query.
-pub fn hardly_found(class: &Class) -> String {
+/// The warning about a class that label fusion hardly finds in a query.
+pub fn hardly_found(class: &LabelClass) -> String {
     let label = format!("label {}", class.value);
     let name = if class.name == label { label } else { format!("{} ({label})", class.name) };
     format!(
         "hardly anything in it looks like {name}; what is drawn is where that is the least unlikely: look whether it is there"
     )
-}
-
-/// Percentiles 1 to 99 of the intensities as the network sees them.
-fn percentiles(subject: &Subject) -> Vec<f32> {
-    let mut values: Vec<f32> = subject.working.iter().copied().collect();
-    values.sort_by(f32::total_cmp);
-    (1..100).map(|percent| values[(values.len() - 1) * percent / 100]).collect()
 }

@@ -7,16 +7,14 @@ fn config() -> Config {
         regions: 1,
         min_size_vox: 1,
         max_fraction: 1.0,
-        exclude_border: false,
-        max_border_fraction: 1.0,
         depth_vox: 0,
-        windows: Windows::Same,
-        whole_networks: 0,
+        slabs: Slabs::Shared,
+        whole_volume_members: 0,
     }
 }
 
-fn slices(depth_vox: usize, windows: Windows, regions: usize) -> Config {
-    Config { depth_vox, windows, regions, min_size_vox: 2, ..config() }
+fn slices(depth_vox: usize, slabs: Slabs, regions: usize) -> Config {
+    Config { depth_vox, slabs, regions, min_size_vox: 2, ..config() }
 }
 
 fn organs(annotated_scans: usize, setting: u8, tested: &[u8]) -> Rules {
@@ -53,12 +51,12 @@ fn masks_are_never_empty_and_classes_are_distinct() {
     for regions in [1, 2, 4, 9] {
         for (config, rules) in [
             (Config { regions, ..config() }, Rules::unlabelled()),
-            (slices(1, Windows::Same, regions), Rules::unlabelled()),
-            (slices(1, Windows::Different, regions), Rules::unlabelled()),
-            (slices(3, Windows::Different, regions), Rules { setting: 2, tested: vec![3], ..Rules::unlabelled() }),
+            (slices(1, Slabs::Shared, regions), Rules::unlabelled()),
+            (slices(1, Slabs::Separate, regions), Rules::unlabelled()),
+            (slices(3, Slabs::Separate, regions), Rules { setting: 2, tested: vec![3], ..Rules::unlabelled() }),
             (Config { regions, ..config() }, organs(0, 1, &[2])),
-            (slices(1, Windows::Same, regions), organs(2, 1, &[2])),
-            (slices(3, Windows::Same, regions), organs(0, 2, &[3])),
+            (slices(1, Slabs::Shared, regions), organs(2, 1, &[2])),
+            (slices(3, Slabs::Shared, regions), organs(0, 2, &[3])),
         ] {
             for draw in draws(&scans, &config, &rules, 0) {
                 assert!((1..=regions).contains(&draw.classes.len()), "{draw:?}");
@@ -88,8 +86,8 @@ fn the_same_seed_draws_the_same_and_every_scan_and_region_has_its_turn() {
     let scans = [scan("1", 1), scan("2", 4), scan("3", 6)];
     for (config, rules) in [
         (config(), Rules::unlabelled()),
-        (slices(1, Windows::Different, 2), Rules::unlabelled()),
-        (slices(2, Windows::Same, 2), organs(0, 1, &[3])),
+        (slices(1, Slabs::Separate, 2), Rules::unlabelled()),
+        (slices(2, Slabs::Shared, 2), organs(0, 1, &[3])),
     ] {
         let drawn = draws(&scans, &config, &rules, 1);
         assert_eq!(drawn, draws(&scans, &config, &rules, 1));
@@ -127,16 +125,16 @@ fn whole_volumes_draw_a_scan_and_then_its_regions_from_the_stream() {
 #[test]
 fn windows_are_one_slab_or_two() {
     let scans = [scan("1", 1)];
-    let same = draws(&scans, &slices(2, Windows::Same, 2), &Rules::unlabelled(), 0);
+    let same = draws(&scans, &slices(2, Slabs::Shared, 2), &Rules::unlabelled(), 0);
     assert!(same.iter().all(|d| d.support == d.query && d.support.slices.len() == 2));
-    let different = draws(&scans, &slices(2, Windows::Different, 2), &Rules::unlabelled(), 0);
+    let different = draws(&scans, &slices(2, Slabs::Separate, 2), &Rules::unlabelled(), 0);
     assert!(different.iter().all(|d| d.support != d.query && d.support.scan == d.query.scan));
     let first = |d: &Draw| (d.support.slices.start, d.query.slices.start);
     assert!(different.iter().any(|d| first(d).0 < first(d).1) && different.iter().any(|d| first(d).0 > first(d).1));
     // Ten slices of ten are one slab.
-    let long = draws(&scans, &slices(10, Windows::Different, 6), &Rules::unlabelled(), 0);
+    let long = draws(&scans, &slices(10, Slabs::Separate, 6), &Rules::unlabelled(), 0);
     assert!(long.iter().all(|d| d.support == d.query && d.classes.len() == 6));
-    assert!(slices(0, Windows::Different, 1).check().unwrap_err().to_string().starts_with("episode.windows"));
+    assert!(slices(0, Slabs::Separate, 1).check().unwrap_err().to_string().starts_with("episode.slabs"));
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn organs_come_from_two_annotated_scans_and_tested_ones_are_never_drawn() {
     let scans = [scan("1", 1), scan("2", 4), scan("3", 6), scan("4", 2)];
     for depth_vox in [0, 1, 3] {
         for tested in [vec![1], vec![2, 3], vec![]] {
-            let drawn = draws(&scans, &slices(depth_vox, Windows::Same, 3), &organs(3, 1, &tested), 0);
+            let drawn = draws(&scans, &slices(depth_vox, Slabs::Shared, 3), &organs(3, 1, &tested), 0);
             assert!(drawn.iter().all(|d| d.support.scan != d.query.scan && d.support.scan < 3 && d.query.scan < 3));
             let classes: Vec<i32> = drawn.iter().flat_map(|d| d.classes.clone()).collect();
             for organ in 1..=3u8 {

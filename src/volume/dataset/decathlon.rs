@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-/// What we use of it; there is more in a real one.
+/// The used part of `dataset.json`; a real one has more entries.
 #[derive(serde::Deserialize)]
 struct Description {
     #[serde(default)]
@@ -22,14 +22,16 @@ struct Pair {
     label: Option<PathBuf>,
 }
 
-/// Whether a `dataset.json` is of this kind: it names its training pairs one by one.
+/// Whether the text of a `dataset.json` is of this kind: it lists its training pairs one by one.
 pub fn is_described(text: &str) -> bool {
     let json: Result<serde_json::Value, _> = serde_json::from_str(text);
     json.is_ok_and(|json| json["training"].is_array())
 }
 
+/// The scans and the classes of a Decathlon folder. `text` is the content of the file `json`.
+///
 /// # Errors
-/// Several modalities, label values that are no numbers, or files that lie outside of the folder.
+/// There are several modalities, a label value is not a number, or a file lies outside of the folder.
 pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
     let fault = |expected: &str, found: String, remedy: &str| Error::file(json, expected, found, remedy);
     let description: Description = serde_json::from_str(text).map_err(|e| {

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What we use of it; there is more in a real one.
+/// The used part of `dataset.json`; a real one has more entries.
 #[derive(serde::Deserialize)]
 struct Description {
     #[serde(default)]
@@ -14,8 +14,10 @@ struct Description {
     file_ending: String,
 }
 
+/// The scans and the classes of an nnU-Net v2 folder. `text` is the content of the file `json`.
+///
 /// # Errors
-/// It is not version 2, has several channels or region-based labels, or its images are not NIfTI.
+/// The file is not of version 2, has several channels or region-based labels, or the images are not NIfTI.
 pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let remedy =

@@ -12,7 +12,7 @@ fn folder(files: &[&str]) -> tempfile::TempDir {
 
 fn config(image: &str, label: &str) -> Config {
     let classes = BTreeMap::from([("liver".to_owned(), 1), ("spleen".to_owned(), 4)]);
-    Config { image: image.into(), label: label.into(), classes, ignore: None }
+    Config { image: image.into(), label: label.into(), classes, ignore: None, benchmark: String::new() }
 }
 
 fn ids(dataset: &Dataset) -> Vec<&str> {

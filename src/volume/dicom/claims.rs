@@ -1,6 +1,6 @@
-//! Whether the lengths that a DICOM file claims fit into it: the parser takes the memory for a value before it reads it, and
-//! a damaged length would cost gigabytes. And whether they fit the values' types: of a value that ends within a number the
-//! parser leaves the rest unread, and takes what follows for the next header, with a length that nobody has checked.
+//! Checks the lengths that a DICOM file claims before the parser reads it. The parser allocates the memory of a value
+//! before reading, so a damaged length would cost gigabytes. A length must also be a whole number of the value's type:
+//! otherwise the parser leaves a rest unread and takes it for the next header, with an unchecked length.
 
 use crate::error::{Error, Result};
 use dicom_core::VR;
@@ -18,18 +18,18 @@ const REMEDY: &str =
     "the file is damaged, cut off or not stored as its transfer syntax says; copy it again or leave it out";
 const MAGIC: &[u8] = b"DICM";
 const PREAMBLE_BYTES: usize = 128;
-/// A slice that unpacks to more is no slice.
+/// A deflated slice that unpacks to more bytes is refused.
 const MOST_UNPACKED_BYTES: u64 = 256 << 20;
 
-/// A length that the parser must not see.
+/// A length that the parser must not receive.
 enum Claim {
-    /// More bytes than there are.
+    /// A length of more bytes than there are.
     Beyond(u64),
-    /// Of numbers, the last one cut.
+    /// A length that cuts the last number of its type.
     Within(u64, VR),
 }
 
-/// Looks at the headers of all values. What else is wrong with the file is the parser's to tell.
+/// Checks the headers of all values. The parser reports any other fault of the file.
 ///
 /// # Errors
 /// The file cannot be read, or a value claims more bytes than the file has, or bytes that are no whole numbers.
@@ -45,7 +45,7 @@ pub fn check(path: &Path) -> Result<()> {
     Err(Error::file(path, expected, found, REMEDY))
 }
 
-/// The first claim of more than `most` bytes, or of no whole numbers.
+/// The first claim of more than `most` bytes, or of bytes that are no whole numbers.
 fn first(mut file: impl Read + Seek, most: u64) -> io::Result<Option<Claim>> {
     let mut start = Vec::new();
     file.by_ref().take((PREAMBLE_BYTES + MAGIC.len()) as u64).read_to_end(&mut start)?;
@@ -90,7 +90,7 @@ fn first(mut file: impl Read + Seek, most: u64) -> io::Result<Option<Claim>> {
     })
 }
 
-/// The same of the values after the meta information.
+/// The first such claim among the values after the meta information.
 fn first_value(file: impl Read + Seek, syntax: &TransferSyntax, most: u64) -> Option<Claim> {
     let mut reader = LazyDataSetReader::new_with_ts(file, syntax).ok()?;
     while let Some(Ok(token)) = reader.advance() {
@@ -108,7 +108,7 @@ fn first_value(file: impl Read + Seek, syntax: &TransferSyntax, most: u64) -> Op
     None
 }
 
-/// Of one number of this type, as the parser reads it; 1 for text and bytes.
+/// Bytes of one number of this type, as the parser reads it; 1 for text and bytes.
 fn number_bytes(vr: VR) -> u64 {
     match vr {
         VR::US | VR::SS | VR::OW => 2,

@@ -1,4 +1,4 @@
-//! One DICOM file: a slice with its place in the patient and its values in the units of the modality.
+//! One DICOM file: a slice with its position in the patient and its values in the units of the modality.
 
 use super::claims;
 use crate::error::{Error, Result};
@@ -9,35 +9,41 @@ use dicom_object::{DefaultDicomObject, OpenFileOptions, open_file};
 use dicom_pixeldata::{DecodedPixelData, PixelDecoder, PixelRepresentation};
 use std::path::{Path, PathBuf};
 
-/// Rows or columns beyond this are no slice of a patient.
+/// Most rows or columns of a slice of a patient.
 const MOST_PIXELS: usize = 16_384;
-/// Retired, and still found.
+/// A retired transfer syntax that still occurs.
 const EXPLICIT_VR_BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
-/// A slice as it was acquired; positions and directions are DICOM's (L, P, S).
+/// A slice as it was acquired; positions and directions are in DICOM's frame (L, P, S).
 #[derive(Debug, Clone)]
 pub struct Slice {
+    /// The file.
     pub path: PathBuf,
+    /// Number of rows.
     pub rows: usize,
+    /// Number of columns.
     pub columns: usize,
-    /// Between rows, between columns.
+    /// Distance between rows, and between columns.
     pub spacing_mm: [f64; 2],
-    /// Of the first pixel's centre.
+    /// Position of the first pixel's centre.
     pub position_mm: [f64; 3],
-    /// The unit vector along which the column index grows, and the one along which the row index does.
+    /// Unit vector along which the column index grows.
     pub along_row: [f64; 3],
+    /// Unit vector along which the row index grows.
     pub along_column: [f64; 3],
+    /// SliceThickness; 1 if the file has none.
     pub thickness_mm: f64,
+    /// SeriesDescription; empty if the file has none.
     pub description: String,
-    /// Row by row, after slope and intercept.
+    /// Pixel values row by row, after slope and intercept.
     pub values: Vec<f32>,
 }
 
 impl Slice {
-    /// The identifier of the series that a file belongs to; empty where it has none. Pixels are not read.
+    /// The SeriesInstanceUID of a file; empty if it has none. Pixels are not read.
     ///
     /// # Errors
-    /// No DICOM file.
+    /// The file is not DICOM.
     pub fn series_of(path: &Path) -> Result<String> {
         claims::check(path)?;
         let object =
@@ -45,8 +51,11 @@ impl Slice {
         Ok(text(&object, tags::SERIES_INSTANCE_UID))
     }
 
+    /// Reads a slice.
+    ///
     /// # Errors
-    /// No DICOM file, several frames or several values a pixel, no place in the patient, or pixels that cannot be decoded.
+    /// The file is not DICOM, has several frames or several values a pixel, has no position in the patient, or its
+    /// pixels cannot be decoded.
     pub fn read(path: &Path) -> Result<Self> {
         claims::check(path)?;
         let object = open_file(path).map_err(|e| no_dicom(path, &e))?;
@@ -125,7 +134,7 @@ fn no_dicom(path: &Path, error: &dyn std::error::Error) -> Error {
     Error::file(path, "a DICOM file", found, "the file is damaged or no DICOM; copy it again or leave it out")
 }
 
-/// What stands under a tag, or nothing.
+/// The trimmed text of a tag; empty if there is none.
 fn text(object: &DefaultDicomObject, tag: Tag) -> String {
     let element = object.element_opt(tag).ok().flatten();
     element.and_then(|element| element.to_str().ok()).map_or(String::new(), |text| text.trim().to_owned())
@@ -140,7 +149,8 @@ fn decode<'o>(path: &Path, object: &'o DefaultDicomObject) -> Result<DecodedPixe
     })
 }
 
-/// The stored bits, sign and all, times slope plus intercept. What lies above or below them (old overlays) is no value.
+/// The stored bits with their sign, times slope plus intercept. Bits above or below them (old overlays) are not part of
+/// the value.
 fn values(path: &Path, object: &DefaultDicomObject, pixels: &DecodedPixelData) -> Result<Vec<f32>> {
     let (allocated, stored, high) = (pixels.bits_allocated(), pixels.bits_stored(), pixels.high_bit());
     let refuse = |expected: &str, found: String| {
@@ -182,7 +192,7 @@ fn values(path: &Path, object: &DefaultDicomObject, pixels: &DecodedPixelData) -
     })
 }
 
-/// The cause at the bottom, in one line.
+/// The innermost cause of an error, in one line.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -1,20 +1,21 @@
-//! Which files are volumes by their names, and which two are one volume.
+//! File names of volumes, and the two files of a pair.
 
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// A `.hdr` stands for its pair.
+/// Endings of a volume; a `.hdr` represents its pair.
 const ENDINGS: [&str; 4] = [".nii.gz", ".nii", ".hdr.gz", ".hdr"];
+/// Endings of the voxel file of a pair.
 const VOXELS: [&str; 2] = [".img.gz", ".img"];
 
-/// A name without its `.nii`, `.nii.gz` or `.hdr`, in any case; `None` where it has none of them. The `.img` of a pair is not a volume
-/// of its own.
+/// A file name without its ending `.nii`, `.nii.gz` or `.hdr`, in any case; `None` if it has none of them. The `.img`
+/// of a pair is not a volume of its own.
 pub fn stem(name: &str) -> Option<&str> {
     without(name, &ENDINGS)
 }
 
-/// As [`stem`], and of a file that is no volume by its name the whole name.
+/// The file name as [`stem`] gives it; the whole name if it is not that of a volume.
 pub fn name_of(path: &Path) -> String {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
     stem(&name).or_else(|| without(&name, &VOXELS)).unwrap_or(&name).to_owned()
@@ -28,7 +29,7 @@ fn without<'a>(name: &'a str, endings: &[&str]) -> Option<&'a str> {
     endings.iter().find_map(cut)
 }
 
-/// Where the header of a volume is: in the `.hdr` beside it if the path is an `.img`, else in the file itself.
+/// The file with the header of a volume: the `.hdr` beside it if the path is an `.img`, otherwise the path itself.
 ///
 /// # Errors
 /// There is no such file.
@@ -36,7 +37,7 @@ pub fn header_of(path: &Path) -> Result<PathBuf> {
     if without(&path.to_string_lossy(), &VOXELS).is_some() { beside(path, "hdr") } else { Ok(path.to_owned()) }
 }
 
-/// Where the voxels are that a `.hdr` describes.
+/// The `.img` file with the voxels that a `.hdr` describes.
 ///
 /// # Errors
 /// The path is no `.hdr`, or has no `.img` beside it.
@@ -48,8 +49,8 @@ pub fn voxels_of(path: &Path) -> Result<PathBuf> {
     Err(Error::file(path, "a volume in one file", "the header of a pair", remedy))
 }
 
-/// The file of another ending that belongs to `path`: for `a.hdr` and "img" it is `a.img`, either of them with or without `.gz`,
-/// the other one also in capitals.
+/// The file beside `path` with another ending: for `a.hdr` and "img" it is `a.img`. Either file may end in `.gz`, and
+/// the second one may be in capitals.
 ///
 /// # Errors
 /// There is no such file.

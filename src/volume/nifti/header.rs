@@ -1,4 +1,4 @@
-//! The bytes at the start: checked once, then everything that reading needs from them.
+//! The header of a file: checked once, then the values that reading needs.
 
 mod fields;
 
@@ -10,30 +10,35 @@ pub use fields::Layout;
 use nifti::{NiftiHeader, NiftiType};
 use std::path::Path;
 
-/// A header that made sense.
+/// A header that passed all checks.
 pub struct Header {
-    /// As the file has it; of ANALYZE the NIfTI-1 header that says the same.
+    /// The bytes of the file's header; for ANALYZE an equivalent NIfTI-1 header.
     pub raw: Vec<u8>,
+    /// Layout of the bytes in the file.
     pub layout: Layout,
-    /// The voxels are in a file of their own.
+    /// Whether the voxels are in a file of their own.
     pub is_pair: bool,
+    /// Whether the file is big-endian.
     pub big_endian: bool,
+    /// Type of a stored voxel.
     pub voxel_type: NiftiType,
     /// Voxels along the file's third, second, first axis.
     pub shape_vox: [usize; 3],
+    /// First byte of the voxels in their file.
     pub data_offset: u64,
-    /// value = stored * slope + intercept
+    /// Slope and intercept: value = stored * slope + intercept.
     pub scaling: Option<(f64, f64)>,
     /// Maps the file's own index (i, j, k, 1) to R, A, S in mm.
     pub affine_mm: [[f64; 4]; 4],
+    /// Peculiarities of the file that the user should know, one sentence each.
     pub warnings: Vec<String>,
 }
 
 impl Header {
-    /// `raw`: the 348 bytes of NIfTI-1 and ANALYZE, or the 540 of NIfTI-2.
+    /// Checks the header `raw`: the 348 bytes of NIfTI-1 and ANALYZE, or the 540 of NIfTI-2.
     ///
     /// # Errors
-    /// Not one 3D volume, voxels of a kind that has no single value, or more of them than the memory has room for.
+    /// The file is not one 3D volume, its voxels are not single numbers, or the volume exceeds the memory limit.
     pub fn parse(path: &Path, raw: Vec<u8>) -> Result<Self> {
         let fields = Fields::parse(path, &raw)?;
         let mut warnings = Vec::new();
@@ -64,7 +69,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The byte order of what is written on the file's grid.
+    /// Whether files written on this grid are big-endian.
     pub fn is_raw_big_endian(&self) -> bool {
         self.big_endian && self.layout != Layout::Analyze
     }
@@ -103,7 +108,7 @@ fn voxel_type(path: &Path, fields: &Fields) -> Result<NiftiType> {
     }
 }
 
-/// Slope 0, NaN or infinite means none: the standard says so of 0, common sense of the rest.
+/// Slope and intercept. A slope of 0 means no scaling by the standard; NaN and infinity are treated the same.
 fn scaling(fields: &Fields, warnings: &mut Vec<String>) -> Option<(f64, f64)> {
     let (slope, mut intercept) = (fields.scl_slope, fields.scl_inter);
     if slope == 0.0 || !slope.is_finite() {
@@ -130,7 +135,7 @@ fn data_offset(path: &Path, fields: &Fields) -> Result<u64> {
     Ok(offset as u64)
 }
 
-/// The sform if it is coded, else the qform, else the voxel sizes; in millimetres whatever the file's unit.
+/// The sform if it is coded, else the qform, else the voxel sizes; converted to millimetres from the file's unit.
 fn affine_mm(fields: &Fields, shape_vox: [usize; 3], warnings: &mut Vec<String>) -> [[f64; 4]; 4] {
     let size = voxel_size(fields, warnings);
     let sform = (fields.sform_code > 0).then(|| sform(fields));
@@ -175,7 +180,7 @@ fn affine_mm(fields: &Fields, shape_vox: [usize; 3], warnings: &mut Vec<String>)
     affine
 }
 
-/// pixdim along the file's first, second, third axis, mended where it is no length.
+/// pixdim along the file's first, second, third axis; 1 in place of values that are not a length.
 fn voxel_size(fields: &Fields, warnings: &mut Vec<String>) -> [f64; 3] {
     [1, 2, 3].map(|axis| {
         let size = fields.pixdim[axis].abs();
@@ -194,7 +199,7 @@ fn sform(fields: &Fields) -> [[f64; 4]; 4] {
     [x, y, z, [0.0, 0.0, 0.0, 1.0]]
 }
 
-/// R(quaternion) diag(dx, dy, qfac dz) and the offset, as nifti1.h, method 2, defines them.
+/// The qform as nifti1.h, method 2, defines it: R(quaternion) diag(dx, dy, qfac dz) and the offset.
 fn qform(fields: &Fields, size: [f64; 3]) -> [[f64; 4]; 4] {
     let [mut b, mut c, mut d] = fields.quatern;
     let norm2 = b * b + c * c + d * d;
@@ -220,7 +225,8 @@ fn qform(fields: &Fields, size: [f64; 3]) -> [[f64; 4]; 4] {
     [row(0), row(1), row(2), [0.0, 0.0, 0.0, 1.0]]
 }
 
-/// As SPM reads it: the first axis points to the left, and where no voxel is named as the origin it is the middle.
+/// The affine of an ANALYZE file, as SPM reads it: the first axis points to the left, and the origin is the middle of
+/// the grid if the header names no voxel.
 fn analyze(fields: &Fields, shape_vox: [usize; 3], size: [f64; 3]) -> [[f64; 4]; 4] {
     let [k, j, i] = shape_vox;
     let count = [i, j, k].map(|n| n as f64);
@@ -236,7 +242,7 @@ fn analyze(fields: &Fields, shape_vox: [usize; 3], size: [f64; 3]) -> [[f64; 4];
     affine
 }
 
-/// Finite, and its axes span space.
+/// Whether the affine is finite and its axes span space.
 fn is_usable(affine: &[[f64; 4]; 4]) -> bool {
     let lengths = [0, 1, 2].map(|axis| (0..3).map(|row| affine[row][axis].powi(2)).sum::<f64>().sqrt());
     let finite = affine.iter().flatten().all(|entry| entry.is_finite());

@@ -1,4 +1,4 @@
-//! A file to voxels in the canonical frame.
+//! Reading a file into voxels of the canonical frame.
 
 use super::files;
 use super::header::{Header, Layout};
@@ -15,16 +15,18 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes after the last voxel that are passed over (some writers pad); more than that is another kind of file.
+/// Most bytes after the last voxel that are ignored, since some writers pad; with more the file is of another kind.
 const TRAILING_BYTES: u64 = 64 << 20;
-/// Stored labels with a rounded slope (1/255 in float32, say) miss their integer by about this much.
+/// Largest distance of a stored label from an integer: a rounded slope (for instance 1/255 in float32) causes about
+/// this much.
 const INTEGER_TOLERANCE: f64 = 1e-3;
 const DECODED_AT_ONCE_VOX: usize = 1 << 16;
 
-/// Reads intensities. NaN and infinite voxels become 0, their number is in the grid and in its warnings.
+/// Reads the intensities of a file, and its grid. NaN and infinite voxels become 0; the grid has their number and a
+/// warning.
 ///
 /// # Errors
-/// Whatever is wrong with the file, in one line.
+/// The file is missing, damaged, cut off, not one 3D volume of plain numbers, or larger than the memory limit.
 pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
     let mut voxels = match header.scaling {
@@ -45,10 +47,10 @@ pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     Ok((volume, grid))
 }
 
-/// Reads labels, whatever numeric type holds them.
+/// Reads the labels of a file, of any numeric type, and its grid.
 ///
 /// # Errors
-/// As [`read_image`], and a voxel that is no integer after scaling, or beyond 32 bits.
+/// As [`read_image`]; or a voxel is not an integer after scaling, or exceeds 32 bits.
 pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
     let (slope, intercept) = header.scaling.unwrap_or((1.0, 0.0));
@@ -115,7 +117,7 @@ fn read_file(path: &Path) -> Result<(Header, Vec<u8>)> {
     Ok((header, bytes))
 }
 
-/// From the start, unpacked if it is gzip, whatever its name says.
+/// The content of the file from its start, decompressed if it is gzip, whatever its name.
 fn open(path: &Path) -> Result<Box<dyn Read>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
     let mut file = BufReader::with_capacity(1 << 20, file);
@@ -142,7 +144,8 @@ fn read_header(path: &Path, stream: &mut impl Read) -> Result<Header> {
     Header::parse(path, raw)
 }
 
-/// Never holds more than the header claims, nor allocates it before it has arrived. `gap`: bytes before the first voxel.
+/// The bytes of the voxels. Memory is allocated only as data arrive, never more than the header claims. `gap` is the
+/// number of bytes before the first voxel.
 fn read_voxels(path: &Path, header: &Header, mut stream: impl Read, gap: u64) -> Result<Vec<u8>> {
     let passed = pass_over(&mut stream, gap).map_err(|e| unreadable(path, e))?;
     if passed < gap {
@@ -171,7 +174,7 @@ fn pass_over(stream: &mut impl Read, bytes: u64) -> io::Result<u64> {
     io::copy(&mut stream.take(bytes), &mut io::sink())
 }
 
-/// Damaged gzip shows as one of three kinds; anything else is the machine's fault.
+/// The error for failed reading: damaged gzip has one of three kinds, other kinds are errors of the file system.
 fn unreadable(path: &Path, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
@@ -182,7 +185,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// Each stored number as float64 (64-bit integers beyond 2^53 round), then through `convert`.
+/// Decodes each stored number to float64 (64-bit integers beyond 2^53 round) and applies `convert`.
 fn decode<T, F>(header: &Header, bytes: &[u8], convert: F) -> Vec<T>
 where
     T: Default + Clone + Send,

@@ -1,8 +1,8 @@
-//! Voxels in the canonical frame onto the grid of a file.
+//! Writing voxels of the canonical frame onto the grid of a file.
 //!
 //! qform, sform, pixdim, quaternion and units are copied byte for byte and the file's byte order is kept, because
-//! viewers refuse or silently misplace a mask whose geometry differs in the last digit. What described the old
-//! voxels (scaling, display range, intent, description, extensions) is reset.
+//! viewers refuse or silently misplace a mask whose geometry differs in the last digit. Entries that described the old
+//! voxels (scaling, display range, intent, description, extensions) are reset.
 
 use super::NativeGrid;
 use super::header::Layout;
@@ -15,14 +15,18 @@ use nifti::NiftiType;
 use std::io::Write;
 use std::path::Path;
 
-/// nifti1.h: NIFTI_INTENT_NONE and NIFTI_INTENT_LABEL.
+/// NIFTI_INTENT_NONE and NIFTI_INTENT_LABEL of nifti1.h.
 const INTENT_NONE: i16 = 0;
 const INTENT_LABEL: i16 = 1002;
 
-/// Writes `labels` (canonical frame) onto `grid`: uint8, uint16 above 255, int32 above 65535 or below 0.
+/// Writes `labels` `[z, y, x]` of the canonical frame onto `grid`: as uint8, as uint16 if a label is above 255, as
+/// int32 if one is above 65535 or below 0.
 ///
 /// # Errors
-/// The file cannot be written. A shape other than the grid's is a bug and panics.
+/// The file cannot be written.
+///
+/// # Panics
+/// The shape is not that of the grid.
 pub fn write_labels(path: &Path, labels: &Array3<i32>, grid: &NativeGrid) -> Result<()> {
     let (low, high) = labels.iter().fold((0, 0), |(low, high), &label| (label.min(low), label.max(high)));
     let native = native_order(labels, grid);
@@ -37,7 +41,7 @@ pub fn write_labels(path: &Path, labels: &Array3<i32>, grid: &NativeGrid) -> Res
     write_file(path, grid, kind, INTENT_LABEL, bytes)
 }
 
-/// Writes `voxels` (canonical frame) onto `grid` as float32.
+/// Writes `voxels` `[z, y, x]` of the canonical frame onto `grid` as float32.
 ///
 /// # Errors
 /// As [`write_labels`].
@@ -47,16 +51,32 @@ pub fn write_image(path: &Path, voxels: &Array3<f32>, grid: &NativeGrid) -> Resu
     write_file(path, grid, NiftiType::Float32, INTENT_NONE, bytes)
 }
 
-/// Writes a volume that was made and not read, on the grid of its own geometry.
+/// Writes a volume onto the grid of its own geometry, for volumes that were not read from a file.
 ///
 /// # Errors
 /// As [`write_labels`].
+///
+/// ```
+/// use ssl3d::volume::{Geometry, Volume, nifti};
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("labels.nii.gz");
+/// let geometry = Geometry::with_spacing([2, 3, 4], [5.0, 1.0, 1.0]);
+/// let labels = ndarray::Array3::from_shape_fn([2, 3, 4], |(z, _, _)| z as i32);
+/// nifti::write_new(&path, &Volume { voxels: labels.clone(), geometry: geometry.clone() })?;
+/// let (read, _) = nifti::read_labels(&path)?;
+/// assert_eq!((read.voxels, read.geometry), (labels, geometry));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_new<T: Voxel>(path: &Path, volume: &Volume<T>) -> Result<()> {
     T::write(path, &volume.voxels, &NativeGrid::new(&volume.geometry))
 }
 
-/// What a voxel can be: `f32` intensities or `i32` labels.
+/// The type of a voxel: `f32` for intensities, `i32` for labels.
 pub trait Voxel: Sized {
+    /// Writes `voxels` `[z, y, x]` onto `grid` with [`write_image`] or [`write_labels`].
+    ///
+    /// # Errors
+    /// As these.
     fn write(path: &Path, voxels: &Array3<Self>, grid: &NativeGrid) -> Result<()>;
 }
 
@@ -103,7 +123,7 @@ fn write_file(path: &Path, grid: &NativeGrid, kind: NiftiType, intent: i16, voxe
     })
 }
 
-/// The grid's header with everything that described the old voxels replaced; of a pair the one that a single file has.
+/// The grid's header with the entries for the new voxels; always that of a single file, also for the grid of a pair.
 fn header(grid: &NativeGrid, kind: NiftiType, intent: i16) -> Vec<u8> {
     let mut raw = grid.raw.clone();
     let [z, y, x] = grid.orientation.native_shape(grid.geometry.shape_vox);

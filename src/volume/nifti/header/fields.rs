@@ -1,38 +1,43 @@
-//! What a header's bytes say, in one set of names for its three layouts: NIfTI-1, NIfTI-2, and the ANALYZE 7.5 that both grew from.
+//! The fields of a header under one set of names for its three layouts: NIfTI-1, NIfTI-2 and their predecessor ANALYZE
+//! 7.5.
 
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// How the bytes of a header are laid out.
+/// Layout of the bytes of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
+    /// NIfTI-1, 348 bytes.
     Nifti1,
+    /// NIfTI-2, 540 bytes.
     Nifti2,
-    /// Without a word about the patient; as SPM and nibabel read it.
+    /// ANALYZE 7.5, 348 bytes, without an orientation of the patient; read as SPM and nibabel do.
     Analyze,
 }
 
 impl Layout {
+    /// Length of the header in bytes.
     pub fn header_bytes(self) -> usize {
         if self == Self::Nifti2 { 540 } else { 348 }
     }
 
-    /// Voxels of a single file start here at the earliest: after the header and four bytes that announce extensions.
+    /// First possible byte of the voxels in a single file: after the header and the four bytes that announce
+    /// extensions.
     pub fn first_voxel_byte(self) -> u64 {
         self.header_bytes() as u64 + 4
     }
 
-    /// By the number that a header starts with, which is its own length.
+    /// Whether a file with these first bytes is NIfTI-2: a header starts with its own length.
     pub fn is_nifti2(start: [u8; 4]) -> bool {
         [i32::from_le_bytes(start), i32::from_be_bytes(start)].contains(&(Self::Nifti2.header_bytes() as i32))
     }
 }
 
-/// Names are nifti1.h's. Lengths are in the file's own unit.
+/// The fields of a header under their names in nifti1.h. Lengths are in the file's own unit.
 #[derive(Debug, Clone)]
 pub struct Fields {
     pub layout: Layout,
-    /// The voxels are in a file of their own.
+    /// Whether the voxels are in a file of their own.
     pub is_pair: bool,
     pub big_endian: bool,
     pub dim: [i64; 8],
@@ -48,15 +53,15 @@ pub struct Fields {
     pub quatern: [f64; 3],
     pub qoffset: [f64; 3],
     pub srow: [[f64; 4]; 3],
-    /// ANALYZE: the voxel at the origin as SPM counts it, from 1; zeros where there is none.
+    /// ANALYZE only: the voxel at the origin as SPM counts it, from 1; zeros if there is none.
     pub origin: [i16; 3],
 }
 
 impl Fields {
-    /// `raw`: as many bytes as the layout has.
+    /// Decodes the header `raw`, which has as many bytes as its layout.
     ///
     /// # Errors
-    /// Neither NIfTI nor ANALYZE.
+    /// The bytes are neither NIfTI nor ANALYZE.
     pub fn parse(path: &Path, raw: &[u8]) -> Result<Self> {
         let start = raw[..4].try_into().expect("a header is longer");
         if Layout::is_nifti2(start) {
@@ -133,8 +138,8 @@ impl Fields {
         }
     }
 
-    /// Fields that NIfTI-1 has at the same place, SPM's origin, and where SPM's scaling is none, the one that follows from the ranges
-    /// before (glmin, glmax) and after (cal_min, cal_max).
+    /// The fields of ANALYZE: those that NIfTI-1 has at the same place, and SPM's origin. Without SPM's scaling, the
+    /// slope and intercept follow from the ranges before (glmin, glmax) and after (cal_min, cal_max).
     fn analyze(bytes: &Bytes) -> Self {
         let mut fields = Self {
             layout: Layout::Analyze,

@@ -1,0 +1,108 @@
+//! Scans from disk to the network's grid.
+
+use crate::commands::progress::{Progress, warn};
+use crate::episode::{Rules, Scan};
+use crate::error::{Error, Result};
+use crate::inference::PreparedScan;
+use crate::preprocessing;
+use crate::training::validation::Annotated;
+use crate::volume::dataset::Case;
+use crate::volume::nifti::{self, NativeGrid};
+use crate::volume::{ClassMap, LabelMap};
+use ndarray::Array3;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// A scan as the network sees it, and the grid on which results are written.
+pub struct ScanFile {
+    /// In the canonical frame.
+    pub scan: PreparedScan,
+    /// As the file has it.
+    pub native: NativeGrid,
+}
+
+impl ScanFile {
+    /// # Errors
+    /// As [`nifti::read_image`].
+    pub fn read(path: &Path, config: &preprocessing::Config) -> Result<Self> {
+        let (image, native) = nifti::read_image(path)?;
+        for warning in &native.warnings {
+            warn(&format!("{}: {warning}", path.display()));
+        }
+        Ok(Self { scan: PreparedScan::new(image, config), native })
+    }
+
+    /// Labels of this scan on its own grid.
+    ///
+    /// # Errors
+    /// As [`nifti::read_labels`], and where the geometry is another than the scan's (`path`).
+    pub fn read_labels(&self, path: &Path, label: &Path) -> Result<LabelMap> {
+        let (labels, native) = nifti::read_labels(label)?;
+        nifti::check_same_geometry(path, self.native.geometry(), label, native.geometry())?;
+        Ok(labels)
+    }
+}
+
+/// Where `ssl3d pseudolabel` puts the supervoxels of a scan.
+pub fn supervoxel_path(folder: &Path, id: &str) -> PathBuf {
+    folder.join(format!("{id}_supervoxels.nii.gz"))
+}
+
+/// Scans in the order of `cases`, with their supervoxels where there is a folder of them, and with their organs
+/// where `rules` need them.
+///
+/// # Errors
+/// A file cannot be read; the supervoxels of a scan are missing, or the annotation that the rules need.
+pub fn scans(
+    cases: &[&Case],
+    supervoxels: Option<&Path>,
+    classes: &ClassMap,
+    rules: &Rules,
+    config: &preprocessing::Config,
+    label: &str,
+) -> Result<Vec<Scan>> {
+    let progress = Progress::new(label, 0, cases.len() as u64);
+    let read = |(position, case): (usize, &&Case)| {
+        let path = supervoxels.map(|folder| supervoxel_path(folder, &case.id));
+        if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
+            let remedy = "run ssl3d pseudolabel on the same dataset, or leave out --supervoxels";
+            return Err(Error::file(path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
+        }
+        let file = ScanFile::read(&case.image, config)?;
+        let regions = match path {
+            Some(path) => file.scan.grid.labels(file.read_labels(&case.image, &path)?.voxels.view()),
+            None => Array3::zeros(file.scan.input.dim()),
+        };
+        let organs = match &case.label {
+            _ if !rules.need_organs(position) => None,
+            Some(label) => {
+                let labels = file.read_labels(&case.image, label)?;
+                Some(file.scan.grid.classes(labels.voxels.view(), classes))
+            }
+            None => {
+                let remedy = "annotate it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
+                return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
+            }
+        };
+        progress.step("");
+        Ok(Scan {
+            id: case.id.clone(),
+            regions,
+            organs,
+            spacing_mm: file.scan.grid.spacing_mm(&file.scan.image.geometry),
+            image: file.scan.input,
+        })
+    };
+    let scans = cases.par_iter().enumerate().map(read).collect();
+    progress.finish();
+    scans
+}
+
+/// A scan with its organs as channels on the network's grid; None where nobody has annotated them.
+pub fn annotated(case: &Case, classes: &ClassMap, config: &preprocessing::Config) -> Result<Option<Annotated>> {
+    let Some(label) = &case.label else { return Ok(None) };
+    let file = ScanFile::read(&case.image, config)?;
+    let labels = file.read_labels(&case.image, label)?;
+    let classes = file.scan.grid.classes(labels.voxels.view(), classes);
+    Ok(Some(Annotated { image: file.scan.input, classes }))
+}

@@ -1,0 +1,79 @@
+//! Where results go, and what they must not replace.
+
+use super::queries::{self, Query};
+use crate::artifact;
+use crate::cli::Segment;
+use crate::error::{Error, Result};
+use crate::volume::{Class, ClassMap};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The files that a call writes.
+pub struct Outputs<'a> {
+    /// The call.
+    pub args: &'a Segment,
+}
+
+impl Outputs<'_> {
+    /// The label map of a query.
+    pub fn result(&self, query: &Query) -> PathBuf {
+        self.args.out.join(format!("{}{}.nii.gz", query.name, queries::RESULT))
+    }
+
+    /// The picture of a query.
+    pub fn preview(&self, query: &Query) -> PathBuf {
+        self.args.out.join(format!("{}_preview.png", query.name))
+    }
+
+    /// The probability of each class, in order; none where they are not wanted.
+    ///
+    /// # Errors
+    /// One of them exists.
+    pub fn probabilities(&self, query: &Query, classes: &ClassMap) -> Result<Vec<PathBuf>> {
+        let path = |class: Class| {
+            self.args.out.join(format!("{}{}{}.nii.gz", query.name, queries::PROBABILITY, classes.value(class)))
+        };
+        let paths: Vec<PathBuf> = if self.args.probabilities { classes.iter().map(path).collect() } else { vec![] };
+        artifact::refuse_existing(&paths, "result", self.args.force)?;
+        Ok(paths)
+    }
+
+    /// # Errors
+    /// Two queries share a result; a result exists, or is a file that this call reads.
+    pub fn refuse_existing(&self, queries: &[Query]) -> Result<()> {
+        let Self { args } = self;
+        let mut taken = BTreeMap::new();
+        for query in queries {
+            if let Some(other) = taken.insert(&query.name, &query.path) {
+                let found = format!("{} and {}, which have one", other.display(), query.path.display());
+                return Err(Error::invalid(
+                    "--query",
+                    "files of different names",
+                    found,
+                    "rename one or use two calls",
+                ));
+            }
+            let result = self.result(query);
+            artifact::refuse_existing([&result], "result", args.force)?;
+            self.refuse_to_lose(&result, queries)?;
+            if args.preview {
+                artifact::refuse_existing([self.preview(query)], "result", args.force)?;
+            }
+        }
+        let Some(report) = &args.report else { return Ok(()) };
+        let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Error::file(folder, "a folder for --report", "none", "create it first"));
+        }
+        artifact::refuse_existing([report], "result", args.force)?;
+        self.refuse_to_lose(report, queries)
+    }
+
+    /// A file that is read is never replaced, with --force neither.
+    fn refuse_to_lose(&self, output: &Path, queries: &[Query]) -> Result<()> {
+        let written: Vec<PathBuf> = output.canonicalize().into_iter().collect();
+        let supports = self.args.support.iter().chain(&self.args.support_label);
+        let read = supports.chain(queries.iter().map(|query| &query.path)).chain([&self.args.weights]);
+        artifact::refuse_to_lose(read, &written)
+    }
+}

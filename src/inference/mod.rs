@@ -1,0 +1,391 @@
+//! Supports and a query -> labels. Nothing here knows of files, flags or progress bars.
+//!
+//! The procedure, in the order of this file:
+//!
+//! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them, and
+//!    the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
+//! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes and fuses the scores ([`label_fusion`]): the median over
+//!    supports and templates, then [`evidence`] is added and [`constraints`] are applied, round after round.
+//! 3. The scores are brought to the scan's own grid, where supervoxels and intensities are further evidence ([`GridScores`]).
+//! 4. Labels, constraints, and the boundary step ([`boundary`]).
+//!
+//! ```no_run
+//! # use ssl3d::{config, inference::*, network::Network, preprocessing::Annotation, volume::{ClassMap, Image, LabelMap}};
+//! # fn volumes() -> (Image, LabelMap, Image) { unimplemented!() }
+//! # fn main() -> ssl3d::error::Result<()> {
+//! let config = config::load(None, &[])?;
+//! let network = Network::new(&config.network(), tch::Device::Cpu, 0); // network.load(..) takes trained weights
+//! let (image, labels, query) = volumes();
+//! let support = PreparedScan::new(image, &config.preprocessing);
+//! let segmenter = Segmenter::new(&network, &config.inference, &config.supervoxels);
+//! let support = Support { scan: &support, annotation: Annotation::new(labels, None) };
+//! let fitted = segmenter.fit(&[support], &ClassMap::new([1])?);
+//! let query = PreparedScan::new(query, &config.preprocessing);
+//! let found = fitted.segment(&query, &SliceRanges::unknown());
+//! println!("{} voxels", found.labels.iter().filter(|label| **label == 1).count());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod boundary;
+mod config;
+pub mod constraints;
+pub mod evidence;
+mod label_fusion;
+pub mod missing;
+mod native;
+mod plausibility;
+mod scorer;
+mod supports;
+
+pub use config::Config;
+pub use constraints::slice_range::SliceRanges;
+pub use native::{GridProbabilities, GridScores};
+pub use plausibility::{label_doubts, query_doubts};
+pub use scorer::Scorer;
+pub use supports::{PreparedScan, Shot, Support};
+
+use crate::network::{Members, Network};
+use crate::supervoxels;
+use crate::tensor::to_channels;
+use crate::volume::{Class, ClassMap};
+use boundary::calibration::{self, Calibration, CroppedProbability, Prediction};
+use constraints::single_component::{keep_largest, single_component_values};
+use evidence::intensity::Intensities;
+use label_fusion::{EncodedScan, Fusion};
+use ndarray::Array3;
+use scorer::{PrototypeScorer, SliceScorer};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use tch::{Tensor, no_grad};
+
+/// Templates that are encoded at once: convolutions of a single volume take a slower way in libtorch.
+const TEMPLATES_AT_ONCE: usize = 2;
+
+/// A network with the rules of inference and its unlabelled templates.
+pub struct Segmenter<'a> {
+    network: &'a Network,
+    config: &'a Config,
+    /// How the supervoxels of the scan's own grid are computed.
+    supervoxels: &'a supervoxels::Config,
+    templates: Vec<EncodedScan>,
+    keep_largest_of_all: bool,
+}
+
+impl<'a> Segmenter<'a> {
+    /// Without templates.
+    pub fn new(network: &'a Network, config: &'a Config, supervoxels: &'a supervoxels::Config) -> Self {
+        Self { network, config, supervoxels, templates: vec![], keep_largest_of_all: false }
+    }
+
+    /// Unlabelled scans that are segmented from the supports and fused with them from now on, (1, 1, D, H, W) each.
+    pub fn set_templates(&mut self, templates: &[Tensor]) {
+        self.templates.clear();
+        for pair in templates.chunk_by(|a, b| a.size() == b.size()).flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
+            let features = no_grad(|| self.network.encode(&Tensor::cat(pair, 0).to_device(self.network.device())));
+            for (index, image) in (0..).zip(pair) {
+                self.templates.push(self.fusion().encoded(image, features.narrow(0, index, 1)));
+            }
+        }
+    }
+
+    /// Of every class only the largest component is kept, whatever the supports show.
+    pub fn keep_largest_of_all(&mut self) {
+        self.keep_largest_of_all = true;
+    }
+
+    /// What the supports and the templates tell of the classes.
+    pub fn fit(&self, supports: &[Support], classes: &ClassMap) -> Fitted<'_> {
+        let shots: Vec<Shot> = supports.iter().map(|support| support.shot(classes)).collect();
+        let scorer = self.fit_shots(&self.with_unlabelled_classes_unknown(shots, supports, classes), classes.len());
+        let mut single = single_components(supports, classes, &self.config.single_component);
+        if self.keep_largest_of_all {
+            single.extend(classes.values());
+        }
+        let mut fitted = Fitted { segmenter: self, classes: classes.clone(), scorer, single, calibration: None };
+        if self.config.boundary_calibration.enabled {
+            fitted.calibration = fitted.calibrated(supports);
+        }
+        fitted
+    }
+
+    /// The same on the network's grid alone.
+    fn fit_shots(&self, supports: &[Shot], count: usize) -> Box<dyn Scorer + 'a> {
+        fit(self.fusion(), supports, &self.templates, count)
+    }
+
+    /// A support in which a class of the others is not labelled tells nothing of where that class lies: the voxels that the other
+    /// supports give to it count as not annotated, and not as background.
+    fn with_unlabelled_classes_unknown(
+        &self,
+        mut shots: Vec<Shot>,
+        supports: &[Support],
+        classes: &ClassMap,
+    ) -> Vec<Shot> {
+        let shows = |support: &Support| -> Vec<bool> {
+            classes.values().iter().map(|&value| support.annotation.shows(value)).collect()
+        };
+        let shown: Vec<Vec<bool>> = supports.iter().map(shows).collect();
+        let mut unknown = Vec::new();
+        for index in 0..shots.len() {
+            let missing: Vec<Class> = classes.iter().filter(|class| !shown[index][class.index()]).collect();
+            let helps = |other: usize| other != index && missing.iter().any(|class| shown[other][class.index()]);
+            let others: Vec<Shot> =
+                (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
+            if !others.is_empty() {
+                let scores = self.fit_shots(&others, classes.len()).scores(&shots[index].image);
+                unknown.push((index, shots[index].background_given_to(&missing, &scores)));
+            }
+        }
+        for (index, unknown) in unknown {
+            shots[index].forget(&unknown);
+        }
+        shots
+    }
+
+    /// One class of a query, each section of whose slices is compared with one annotated slice of the support: pairs of a slice of the
+    /// support and a range of slices of the query, in slices of the scans.
+    pub fn segment_sections<'q>(
+        &'q self,
+        support: &Support,
+        query: &'q PreparedScan,
+        sections: &[(usize, Range<usize>)],
+        classes: &'q ClassMap,
+    ) -> Segmentation<'q> {
+        let (shot, image) = (support.shot(classes), query.tensor());
+        let scores = scorer::absent(&image, classes.len());
+        for (slice, section) in sections {
+            let (first, count) = query.grid.slices_of(section);
+            let (first, count) = (first as i64, count as i64);
+            let of_slice = shot.slice(support.scan.grid.slice_of(*slice) as i64);
+            let found = self.fit_shots(&[of_slice], classes.len()).scores(&image.narrow(2, first, count));
+            scores.narrow(2, first, count).copy_(&found.to_device(scores.device()));
+        }
+        let slices: Vec<usize> = sections.iter().map(|(slice, _)| *slice).collect();
+        let annotation = support.annotation.on_slices(&slices);
+        let single = single_component_values(&annotation, &self.config.single_component);
+        self.finish(query, &scores, classes, &single, None, &SliceRanges::unknown())
+    }
+
+    /// Scores (1, 1 + K, D, H, W) of a query -> its labels.
+    fn finish<'q>(
+        &self,
+        query: &'q PreparedScan,
+        scores: &Tensor,
+        classes: &'q ClassMap,
+        single: &BTreeSet<i32>,
+        calibration: Option<&Calibration>,
+        ranges: &SliceRanges,
+    ) -> Segmentation<'q>
+    where
+        'a: 'q,
+    {
+        let config = self.config;
+        let scores = self.native_scores(query, scores);
+        let labels = constrained(scores.labels(classes), classes, single, ranges);
+        let identity = config.random_walker.enabled.then(|| Calibration::identity(classes.len()));
+        let competition = self.network.config.similarity.competition;
+        let (mut labels, redrawn) = match calibration.or(identity.as_ref()) {
+            None => (labels, None),
+            Some(calibration) => {
+                let image = config.random_walker.enabled.then(|| (query.image.voxels.view(), &config.random_walker));
+                let (labels, probabilities) = with_prediction(&scores, competition, query, &labels, |prediction| {
+                    calibration.apply(prediction, classes, &config.boundary_calibration, image)
+                });
+                (constrained(labels, classes, single, ranges), Some(probabilities))
+            }
+        };
+        ranges.extend_into_range(&mut labels, classes, &config.slice_range);
+        let probabilities = match redrawn {
+            Some(redrawn) => Probabilities::Redrawn(redrawn),
+            None => Probabilities::Grid(scores),
+        };
+        Segmentation { labels, missing: vec![], classes, probabilities, competition }
+    }
+
+    /// Scores on the scan's own grid with the evidence that is computed there.
+    fn native_scores<'q>(&self, scan: &'q PreparedScan, scores: &Tensor) -> GridScores<'q>
+    where
+        'a: 'q,
+    {
+        let config = self.config;
+        let mut native = GridScores::new(&scan.grid, to_channels(scores));
+        let weight = config.supervoxels.native_weight;
+        if weight > 0.0 {
+            let labels = scan.supervoxels(self.supervoxels, config.supervoxels.max_vox);
+            native = native.with_supervoxel_mean(labels.view(), weight);
+        }
+        let weight = config.intensity.weight;
+        if weight > 0.0 {
+            let image = scan.image.voxels.view();
+            let intensities = Intensities::new(image, native.seen(image), &config.intensity);
+            native = native.with_intensities(intensities, self.network.config.similarity.competition, weight);
+        }
+        native
+    }
+
+    /// Calls `f` while the supervoxels of a scan are computed, if they are needed.
+    fn beside_supervoxels<T>(&self, scan: &PreparedScan, f: impl FnOnce() -> T) -> T {
+        let (config, inference) = (self.supervoxels, &self.config.supervoxels);
+        std::thread::scope(|scope| {
+            if inference.native_weight > 0.0 {
+                scope.spawn(|| scan.supervoxels(config, inference.max_vox));
+            }
+            f()
+        })
+    }
+
+    fn fusion(&self) -> Fusion<'a> {
+        Fusion { network: self.network, config: self.config }
+    }
+}
+
+/// What gives the scores of queries on the network's grid, from supports with `count` classes on that grid; without templates.
+pub fn scorer<'a>(network: &'a Network, config: &'a Config, supports: &[Shot], count: usize) -> Box<dyn Scorer + 'a> {
+    fit(Fusion { network, config }, supports, &[], count)
+}
+
+fn fit<'a>(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Box<dyn Scorer + 'a> {
+    no_grad(|| match &fusion.network.members {
+        Members::UNets(_) => {
+            let voters = fusion.fit(supports, templates, count);
+            Box::new(PrototypeScorer::new(fusion, voters)) as Box<dyn Scorer>
+        }
+        Members::SeNet(network) => Box::new(SliceScorer::new(network, supports, count, fusion.network.device())),
+    })
+}
+
+/// A segmenter with its supports.
+pub struct Fitted<'a> {
+    segmenter: &'a Segmenter<'a>,
+    classes: ClassMap,
+    scorer: Box<dyn Scorer + 'a>,
+    /// Label values of the classes that are one component.
+    single: BTreeSet<i32>,
+    /// None where boundaries are left as the network finds them.
+    calibration: Option<Calibration>,
+}
+
+impl Fitted<'_> {
+    /// Labels and probabilities of a query; each class that `ranges` knows lies in its slices.
+    pub fn segment<'q>(&'q self, query: &'q PreparedScan, ranges: &SliceRanges) -> Segmentation<'q> {
+        self.segment_each(query, std::slice::from_ref(ranges)).pop().expect("one for each")
+    }
+
+    /// The same under several slice ranges; the query is encoded and compared once.
+    pub fn segment_each<'q>(&'q self, query: &'q PreparedScan, ranges: &[SliceRanges]) -> Vec<Segmentation<'q>> {
+        self.segmenter.beside_supervoxels(query, || {
+            let compared = self.scorer.compare(&query.tensor());
+            let under = |ranges: &SliceRanges| {
+                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
+                let (classes, calibration) = (&self.classes, self.calibration.as_ref());
+                let found = self.segmenter.finish(query, &scores, classes, &self.single, calibration, ranges);
+                Segmentation { missing, ..found }
+            };
+            ranges.iter().map(under).collect()
+        })
+    }
+
+    /// The classes that no support shows on the network's grid. They are never predicted.
+    pub fn classes_without_voxels(&self) -> Vec<Class> {
+        self.classes.iter().zip(self.scorer.shown()).filter(|(_, shown)| !shown).map(|(class, _)| class).collect()
+    }
+
+    /// Whether any support shows what is none of the classes.
+    pub fn shows_background(&self) -> bool {
+        self.scorer.shows_background()
+    }
+
+    /// How the annotators of the supports draw boundaries, beside what the network finds when each is segmented from all.
+    fn calibrated(&self, supports: &[Support]) -> Option<Calibration> {
+        let (config, classes) = (&self.segmenter.config.boundary_calibration, &self.classes);
+        let mut samples = vec![Vec::new(); classes.len()];
+        for Support { scan, annotation } in supports {
+            let scores = self.scorer.scores_by_supports(&scan.tensor())?;
+            let scores = self.segmenter.native_scores(scan, &scores);
+            let labels = constrained(scores.labels(classes), classes, &self.single, &SliceRanges::unknown());
+            let competition = self.segmenter.network.config.similarity.competition;
+            let of_support = with_prediction(&scores, competition, scan, &labels, |prediction| {
+                calibration::samples(prediction, annotation, classes, config)
+            });
+            samples.iter_mut().zip(of_support).for_each(|(all, more)| all.extend(more));
+        }
+        Some(Calibration::fit(&samples, config))
+    }
+}
+
+/// A segmented query.
+pub struct Segmentation<'a> {
+    /// Label values on the scan's own grid `[z, y, x]`; 0 is the background.
+    pub labels: Array3<i32>,
+    /// Classes of which label fusion found next to nothing: what is labelled came from the supports alone, and may not be there.
+    pub missing: Vec<Class>,
+    classes: &'a ClassMap,
+    probabilities: Probabilities<'a>,
+    competition: crate::prototypes::Competition,
+}
+
+enum Probabilities<'a> {
+    /// Of the scores themselves.
+    Grid(GridScores<'a>),
+    /// After the boundary step, in the order of the classes.
+    Redrawn(Vec<CroppedProbability>),
+}
+
+impl Segmentation<'_> {
+    /// Calls `f` for each class with its probability on the scan's own grid `[z, y, x]`, one class at a time: a volume may be large.
+    pub fn for_each_probability<E>(&self, mut f: impl FnMut(Class, &Array3<f32>) -> Result<(), E>) -> Result<(), E> {
+        let of_grid = match &self.probabilities {
+            Probabilities::Grid(scores) => Some(scores.probabilities(self.competition)),
+            Probabilities::Redrawn(_) => None,
+        };
+        self.classes.iter().try_for_each(|class| {
+            let probability = match (&self.probabilities, &of_grid) {
+                (Probabilities::Redrawn(redrawn), _) => redrawn[class.index()].placed(self.labels.dim()),
+                (_, Some(of_grid)) => of_grid.of(class),
+                _ => unreachable!("one of both"),
+            };
+            f(class, &probability)
+        })
+    }
+}
+
+/// The classes that are one component in every support that shows them.
+fn single_components(
+    supports: &[Support],
+    classes: &ClassMap,
+    config: &constraints::single_component::Config,
+) -> BTreeSet<i32> {
+    let mut single: BTreeSet<i32> = classes.values().iter().copied().filter(|_| config.enabled).collect();
+    for Support { annotation, .. } in supports {
+        let here = single_component_values(annotation, config);
+        single.retain(|&value| here.contains(&value) || !annotation.shows(value));
+    }
+    single
+}
+
+/// Labels inside of their slice ranges, and of the classes that are one component the largest.
+fn constrained(
+    mut labels: Array3<i32>,
+    classes: &ClassMap,
+    single: &BTreeSet<i32>,
+    ranges: &SliceRanges,
+) -> Array3<i32> {
+    ranges.clear_outside(&mut labels, classes);
+    keep_largest(&mut labels, single);
+    labels
+}
+
+/// Calls `f` with the labels of a scan and the probabilities of their scores.
+fn with_prediction<T>(
+    scores: &GridScores,
+    competition: crate::prototypes::Competition,
+    scan: &PreparedScan,
+    labels: &Array3<i32>,
+    f: impl FnOnce(&Prediction) -> T,
+) -> T {
+    let probabilities = scores.probabilities(competition);
+    let probability = |class: Class| probabilities.of(class);
+    let spacing_mm = scan.image.geometry.spacing_mm();
+    f(&Prediction { labels: labels.view(), probability: &probability, spacing_mm })
+}

@@ -1,0 +1,156 @@
+//! Scores of a query on the network's grid, by the kinds of networks.
+
+use super::constraints::slice_range::DepthRange;
+use super::label_fusion::{Compared, Fusion, Voters};
+use super::supports::Shot;
+use crate::baselines::SeNet;
+use crate::baselines::se_net::volume::Slices;
+use crate::similarity::{self, ABSENT};
+use crate::volume::Class;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// What supports tell of their classes: made once, for any number of queries.
+pub trait Scorer {
+    /// A query (1, 1, D, H, W) beside the supports.
+    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_>;
+
+    /// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) by the supports alone, without evidence or rounds; None of a network of
+    /// single slices.
+    fn scores_by_supports(&self, image: &Tensor) -> Option<Tensor>;
+
+    /// For each class whether any support shows it. A class that none shows is never predicted.
+    fn shown(&self) -> Vec<bool>;
+
+    /// Whether any support shows what is none of the classes.
+    fn shows_background(&self) -> bool;
+
+    /// Scores (1, 1 + K, D, H, W) of a query (1, 1, D, H, W) of which nothing else is known.
+    fn scores(&self, query: &Tensor) -> Tensor {
+        self.compare(query).scores(&[]).0
+    }
+}
+
+/// A query that was compared with the supports.
+pub trait ComparedQuery {
+    /// Scores (1, 1 + K, D, H, W) where the depth ranges of some classes are known, and the classes that are missing in them. The logits
+    /// of an SE-Net are those of each class against the rest, beside 0 for the background, whatever the ranges.
+    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>);
+}
+
+/// Prototypes of supports and templates.
+pub(super) struct PrototypeScorer<'a> {
+    fusion: Fusion<'a>,
+    voters: Voters,
+}
+
+struct ComparedPrototypes<'a> {
+    scorer: &'a PrototypeScorer<'a>,
+    compared: Compared,
+    size_vox: [i64; 3],
+}
+
+impl<'a> PrototypeScorer<'a> {
+    pub fn new(fusion: Fusion<'a>, voters: Voters) -> Self {
+        Self { fusion, voters }
+    }
+
+    fn encode(&self, image: &Tensor) -> (Tensor, Tensor) {
+        let image = image.to_device(self.fusion.network.device());
+        let features = self.fusion.network.encode(&image);
+        (image, features)
+    }
+}
+
+impl Scorer for PrototypeScorer<'_> {
+    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_> {
+        no_grad(|| {
+            let (image, features) = self.encode(query);
+            let compared = self.fusion.compare(self.fusion.encoded(&image, features), &self.voters);
+            Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(query) })
+        })
+    }
+
+    fn scores_by_supports(&self, image: &Tensor) -> Option<Tensor> {
+        no_grad(|| {
+            let scores = self.fusion.scores_by_supports(&self.encode(image).1, &self.voters);
+            Some(similarity::interpolate(&scores, size_vox(image)))
+        })
+    }
+
+    fn shown(&self) -> Vec<bool> {
+        self.voters.shown()
+    }
+
+    fn shows_background(&self) -> bool {
+        self.voters.shows_background()
+    }
+}
+
+impl ComparedQuery for ComparedPrototypes<'_> {
+    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
+        no_grad(|| {
+            let PrototypeScorer { fusion, voters } = self.scorer;
+            let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges);
+            (similarity::interpolate(&scores, self.size_vox), missing)
+        })
+    }
+}
+
+/// Slices of supports for an SE-Net.
+pub(super) struct SliceScorer<'a> {
+    network: &'a SeNet,
+    slices: Slices,
+    device: Device,
+}
+
+impl<'a> SliceScorer<'a> {
+    pub fn new(network: &'a SeNet, supports: &[Shot], count: usize, device: Device) -> Self {
+        // What is not annotated shows no class; slices without one are left out.
+        let annotated = |shot: &Shot| {
+            let known = shot.known.as_ref().map(|known| known.gt(0.0).to_kind(Kind::Int64).squeeze());
+            let classes = known.map_or_else(|| shot.classes.shallow_clone(), |known| &shot.classes * known);
+            (shot.image.to_device(device), classes.to_device(device))
+        };
+        let supports: Vec<(Tensor, Tensor)> = supports.iter().map(annotated).collect();
+        Self { network, slices: Slices::new(network, &supports, count as i64), device }
+    }
+}
+
+impl Scorer for SliceScorer<'_> {
+    fn compare(&self, query: &Tensor) -> Box<dyn ComparedQuery + '_> {
+        Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.to_device(self.device)))))
+    }
+
+    fn scores_by_supports(&self, _: &Tensor) -> Option<Tensor> {
+        None
+    }
+
+    fn shown(&self) -> Vec<bool> {
+        self.slices.shown()
+    }
+
+    fn shows_background(&self) -> bool {
+        true // the slices that show a class show what surrounds it
+    }
+}
+
+struct ComparedSlices(Tensor);
+
+impl ComparedQuery for ComparedSlices {
+    fn scores(&self, _: &[DepthRange]) -> (Tensor, Vec<Class>) {
+        (self.0.shallow_clone(), vec![])
+    }
+}
+
+/// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) in which no class is found.
+pub(super) fn absent(image: &Tensor, count: usize) -> Tensor {
+    let [d, h, w] = size_vox(image);
+    let scores = Tensor::zeros([1, 1 + count as i64, d, h, w], (Kind::Float, image.device()));
+    let _ = scores.narrow(1, 1, count as i64).fill_(f64::from(ABSENT));
+    scores
+}
+
+fn size_vox(image: &Tensor) -> [i64; 3] {
+    let size = image.size();
+    [size[2], size[3], size[4]]
+}

@@ -1,0 +1,137 @@
+//! Scans and their annotations on the way into the network.
+
+use crate::preprocessing::{self, Annotation, WorkingGrid};
+use crate::similarity;
+use crate::supervoxels;
+use crate::tensor::{from_classes, from_voxels, to_vec};
+use crate::volume::{Class, ClassMap, Image};
+use ndarray::Array3;
+use std::sync::OnceLock;
+use tch::{Device, Kind, Tensor};
+
+/// A scan with the network's array of it. Supervoxels and percentiles are computed once, when they are needed.
+#[derive(Debug)]
+pub struct PreparedScan {
+    /// The scan on its own grid.
+    pub image: Image,
+    /// The network's array, z-scored.
+    pub input: Array3<f32>,
+    /// Where the array lies in the scan.
+    pub grid: WorkingGrid,
+    supervoxels: OnceLock<Array3<i32>>,
+    percentiles: OnceLock<Vec<f32>>,
+}
+
+impl PreparedScan {
+    /// Prepares a scan as section `[preprocessing]` says.
+    pub fn new(image: Image, config: &preprocessing::Config) -> Self {
+        let (input, grid) = preprocessing::prepare(&image, config);
+        Self { image, input, grid, supervoxels: OnceLock::new(), percentiles: OnceLock::new() }
+    }
+
+    /// The network's array as a tensor (1, 1, D, H, W).
+    pub fn tensor(&self) -> Tensor {
+        from_voxels(self.input.view())
+    }
+
+    /// Supervoxels on the scan's own grid; of more than `max_vox` voxels it is averaged in-plane first.
+    pub(super) fn supervoxels(&self, config: &supervoxels::Config, max_vox: usize) -> &Array3<i32> {
+        self.supervoxels.get_or_init(|| supervoxels::generate_within(&self.image, config, max_vox))
+    }
+
+    /// Percentiles 1 to 99 of the network's array.
+    pub(super) fn percentiles(&self) -> &[f32] {
+        self.percentiles.get_or_init(|| {
+            let mut values: Vec<f32> = self.input.iter().copied().collect();
+            values.sort_by(f32::total_cmp);
+            (1..100).map(|percent| values[(values.len() - 1) * percent / 100]).collect()
+        })
+    }
+}
+
+/// A scan of which somebody has annotated all or a part.
+#[derive(Debug, Clone)]
+pub struct Support<'a> {
+    /// The scan.
+    pub scan: &'a PreparedScan,
+    /// Its labels, on its own grid.
+    pub annotation: Annotation,
+}
+
+impl Support<'_> {
+    /// On the network's grid.
+    pub(super) fn shot(&self, classes: &ClassMap) -> Shot {
+        let (channels, known) = self.scan.grid.annotation(&self.annotation, classes);
+        Shot {
+            image: self.scan.tensor(),
+            classes: from_classes(channels.view()),
+            known: known.map(|known| from_voxels(known.view())),
+        }
+    }
+}
+
+/// An annotated volume on the network's grid.
+#[derive(Debug)]
+pub struct Shot {
+    /// (1, 1, D, H, W)
+    pub image: Tensor,
+    /// Channels of the classes (D, H, W); 0 is the background.
+    pub classes: Tensor,
+    /// The fraction of each voxel that is annotated, (1, 1, D, H, W); all of it where it is None.
+    pub known: Option<Tensor>,
+}
+
+impl Shot {
+    /// Annotated throughout.
+    pub fn new(image: Tensor, classes: Tensor) -> Self {
+        Self { image, classes, known: None }
+    }
+
+    /// The same tensors under other names.
+    pub fn shallow_clone(&self) -> Self {
+        let known = self.known.as_ref().map(Tensor::shallow_clone);
+        Self { image: self.image.shallow_clone(), classes: self.classes.shallow_clone(), known }
+    }
+
+    /// Slice `z` as a volume of depth 1.
+    pub(super) fn slice(&self, z: i64) -> Self {
+        let known = self.known.as_ref().map(|known| known.narrow(2, z, 1));
+        Self { image: self.image.narrow(2, z, 1), classes: self.classes.narrow(0, z, 1), known }
+    }
+
+    /// The background voxels of this volume to which `scores` (1, 1 + K, D, H, W) of other supports give one of `classes`: 1, elsewhere
+    /// 0, (D, H, W).
+    pub(super) fn background_given_to(&self, classes: &[Class], scores: &Tensor) -> Tensor {
+        let found = similarity::argmax(scores).to_device(Device::Cpu);
+        let is_class = |class: &Class| found.eq(class.channel() as i64).to_kind(Kind::Int64);
+        let theirs = classes.iter().fold(found.zeros_like(), |all, class| all + is_class(class));
+        theirs * self.classes.eq(0).to_kind(Kind::Int64)
+    }
+
+    /// Voxels that are 1 in `unknown` (D, H, W) are not annotated from now on.
+    pub(super) fn forget(&mut self, unknown: &Tensor) {
+        let others: Tensor = 1.0 - unknown.to_kind(Kind::Float).view_as(&self.image);
+        self.known = Some(self.known.as_ref().map_or_else(|| others.shallow_clone(), |known| known * &others));
+    }
+
+    /// Whether the annotation tells how much of a volume each class takes: a few annotated slices, which are those that show the
+    /// classes, do not.
+    pub(super) fn is_whole(&self, min_annotated_fraction: f64) -> bool {
+        let fraction = |known: &Tensor| known.mean(Kind::Double).double_value(&[]);
+        self.known.as_ref().is_none_or(|known| fraction(known) >= min_annotated_fraction)
+    }
+
+    /// Channels `[z, y, x]`, 0 where nothing is annotated; and whether there is such a part.
+    pub(super) fn labels(&self) -> (Array3<i32>, bool) {
+        let (d, h, w) = self.classes.size3().expect("(D, H, W)");
+        let classes = Vec::<i64>::try_from(self.classes.to_device(Device::Cpu).flatten(0, -1)).expect("whole numbers");
+        let mut labels: Vec<i32> = classes.into_iter().map(|class| class as i32).collect();
+        let mut is_partial = false;
+        if let Some(known) = &self.known {
+            for (label, _) in labels.iter_mut().zip(to_vec(known)).filter(|(_, known)| *known <= 0.0) {
+                (*label, is_partial) = (0, true);
+            }
+        }
+        (Array3::from_shape_vec((d as usize, h as usize, w as usize), labels).expect("as many as voxels"), is_partial)
+    }
+}

@@ -1,0 +1,42 @@
+//! Intensities of a scan: percentiles, clipping, z-scores.
+
+use ndarray::Array3;
+
+/// An image whose spread is below this fraction of its magnitude is constant.
+const CONSTANT: f64 = 1e-5;
+
+/// Sets what lies beyond these percentiles of the finite intensities to them.
+pub fn clip(voxels: &mut Array3<f32>, lower: f64, upper: f64) {
+    if lower <= 0.0 && upper >= 100.0 {
+        return;
+    }
+    let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
+    if finite.is_empty() {
+        return;
+    }
+    let high = if upper < 100.0 { percentile(&mut finite, upper) } else { f32::INFINITY };
+    let low = if lower > 0.0 { percentile(&mut finite, lower) } else { f32::NEG_INFINITY };
+    voxels.par_mapv_inplace(|v| v.max(low).min(high));
+}
+
+/// NumPy's: linear between the two neighbours in rank. Reorders `values`.
+pub fn percentile(values: &mut [f32], percent: f64) -> f32 {
+    let rank = percent / 100.0 * (values.len() - 1) as f64;
+    let (_, &mut below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
+    let next = above.iter().copied().min_by(f32::total_cmp).unwrap_or(below);
+    (f64::from(below) + rank.fract() * (f64::from(next) - f64::from(below))) as f32
+}
+
+/// (v - mean) / sd over all voxels, sums in float64 and in order.
+pub(super) fn standardise(voxels: &mut Array3<f32>) {
+    let count = voxels.len() as f64;
+    let mean = voxels.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let variance = voxels.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+    let sd = variance.sqrt();
+    let largest = voxels.iter().fold(0.0, |largest: f64, &v| largest.max(f64::from(v).abs()));
+    if sd <= CONSTANT * largest {
+        voxels.fill(0.0);
+        return;
+    }
+    voxels.mapv_inplace(|v| ((f64::from(v) - mean) / sd) as f32);
+}

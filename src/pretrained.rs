@@ -1,0 +1,76 @@
+//! A trained network with the configuration that it was trained under and its templates, from the files of a training.
+
+use crate::config::{self, Config};
+use crate::error::Result;
+use crate::inference::Segmenter;
+use crate::network::Network;
+use crate::training::checkpoint::{self, Provenance};
+use crate::training::templates;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Tensor};
+
+/// The content of a weights file.
+pub struct Weights {
+    path: PathBuf,
+    /// What the weights come from.
+    pub provenance: Provenance,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Weights {
+    /// # Errors
+    /// The file cannot be read, or no training of ssl3d has written it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let (provenance, tensors) = checkpoint::read_weights(path)?;
+        Ok(Self { path: path.to_owned(), provenance, tensors })
+    }
+
+    /// The configuration of the training with `overrides` of the form `section.key=value` on top.
+    ///
+    /// # Errors
+    /// It is that of another version, or an override does not fit.
+    pub fn config(&self, overrides: &[String]) -> Result<Config> {
+        config::with_overrides(&self.provenance.config, &self.path.display().to_string(), overrides)
+    }
+
+    /// The network and the templates that stand beside the weights.
+    ///
+    /// # Errors
+    /// The weights are another network's; the templates are missing, or another training's.
+    pub fn load(self, config: Config, device: Device) -> Result<Pretrained> {
+        let network = Network::new(&config.network(), device, config.training.seed);
+        network.load(&self.path, &self.tensors)?;
+        let templates = templates::read(&self.path, &self.provenance, config.inference.templates)?;
+        Ok(Pretrained { config, network, templates })
+    }
+}
+
+/// A network that is ready to segment.
+pub struct Pretrained {
+    /// Of its training, with overrides.
+    pub config: Config,
+    /// With the trained weights.
+    pub network: Network,
+    /// (1, 1, D, H, W) each.
+    templates: Vec<Tensor>,
+}
+
+impl Pretrained {
+    /// A network from a weights file of `ssl3d train`, with `overrides` of the form `section.key=value`.
+    ///
+    /// # Errors
+    /// As [`Weights::read`], [`Weights::config`] and [`Weights::load`].
+    pub fn open(weights: &Path, overrides: &[String], device: Device) -> Result<Self> {
+        let weights = Weights::read(weights)?;
+        let config = weights.config(overrides)?;
+        weights.load(config, device)
+    }
+
+    /// A segmenter with the templates.
+    pub fn segmenter(&self) -> Segmenter<'_> {
+        let mut segmenter = Segmenter::new(&self.network, &self.config.inference, &self.config.supervoxels);
+        segmenter.set_templates(&self.templates);
+        segmenter
+    }
+}
