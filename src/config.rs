@@ -93,13 +93,9 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     Ok(config)
 }
 
-/// The compiled-in values. Which dataset the paper's own configuration is for, and which published system it repeats, is no default:
-/// another configuration says so itself.
+/// The compiled-in values.
 fn base() -> Table {
-    let mut table: Table = BASE.parse().expect("the compiled-in configuration is valid");
-    table.remove("published");
-    table.get_mut("data").and_then(Value::as_table_mut).expect("it has [data]").remove("benchmark");
-    table
+    BASE.parse().expect("the compiled-in configuration is valid")
 }
 
 /// The last override that sets a key, something below it, or the table around it.
