@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the names of unfinished files begin and end with.
 const UNFINISHED: [&str; 2] = [".ssl3d-", ".part"];
@@ -78,6 +78,41 @@ pub fn clear_unfinished(folder: &Path) {
     }
 }
 
+/// What is there is overwritten with `force` alone; `what` names it: "result", "dataset".
+///
+/// # Errors
+/// One of the paths exists.
+pub fn refuse_existing<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, what: &str, force: bool) -> Result<()> {
+    let mut paths = paths.into_iter().filter(|_| !force);
+    match paths.find(|path| path.as_ref().exists()) {
+        Some(path) => {
+            let (expected, found) = (format!("no {what} yet"), "a file or folder that is there already");
+            Err(Error::file(path.as_ref(), expected, found, "give another --out, or --force to overwrite it"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What a call reads is not overwritten, with --force neither. `written`: canonical paths of what will be.
+///
+/// # Errors
+/// One of the files that are read is among them.
+pub fn refuse_to_lose<P: AsRef<Path>>(read: impl IntoIterator<Item = P>, written: &[PathBuf]) -> Result<()> {
+    let is_written = |path: &Path| path.canonicalize().is_ok_and(|path| written.contains(&path));
+    match read.into_iter().find(|path| !written.is_empty() && is_written(path.as_ref())) {
+        Some(path) => {
+            let found = "a file that this call reads";
+            Err(Error::file(
+                path.as_ref(),
+                "no result in the place of an input",
+                found,
+                "give another --out or, with segment, another --report",
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Creates `folder` and its parents.
 ///
 /// # Errors
@@ -127,5 +162,23 @@ mod tests {
         clear_unfinished(folder.path());
         assert_eq!([&path, &previous].map(|path| std::fs::read(path).unwrap()), [b"3", b"2"]);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_is_there_needs_force_and_what_is_read_is_not_overwritten_even_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let [there, absent] = ["there", "absent"].map(|name| folder.path().join(name));
+        write_bytes(&there, b"1").unwrap();
+        refuse_existing([&absent], "result", false).unwrap();
+        refuse_existing([&absent, &there], "result", true).unwrap();
+        let fault = refuse_existing([&absent, &there], "result", false).unwrap_err().to_string();
+        assert!(fault.contains("there: expected no result yet") && fault.contains("--force"), "{fault}");
+
+        let written = [there.canonicalize().unwrap()];
+        refuse_to_lose([&absent], &written).unwrap();
+        refuse_to_lose([&there], &[]).unwrap();
+        let roundabout = folder.path().join(".").join("there");
+        let fault = refuse_to_lose([&absent, &roundabout], &written).unwrap_err().to_string();
+        assert!(fault.contains("there: expected no result in the place of an input"), "{fault}");
     }
 }

@@ -1,5 +1,10 @@
-//! The command line: flags as plain values, without logic.
+//! The command line: flags as typed values, without logic.
 
+mod values;
+
+pub use values::{Classes, Folds, Held, SliceRange};
+
+use crate::device::Request;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -154,7 +159,7 @@ pub struct Configuration {
 }
 
 /// Changes to the configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Overrides {
     /// Replace a value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
@@ -196,9 +201,10 @@ pub struct Train {
     /// Run directory: configuration, checkpoints, log and curves.
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
-    /// Which fold to hold out: its number, all (one after another) or none (train on every scan).
+    /// Which fold to hold out: its number (weights in <RUN>/fold_<K>), all (one after another), or none (train on every scan;
+    /// weights in <RUN>/all_scans).
     #[arg(long, value_name = "K", default_value = "0")]
-    pub fold: String,
+    pub fold: Held,
     /// Go on with a run although its configuration, scans or supervoxels have changed since it began.
     #[arg(long)]
     pub allow_changed: bool,
@@ -207,7 +213,7 @@ pub struct Train {
     pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: Request,
 }
 
 /// Flags of `ssl3d eval`.
@@ -221,7 +227,7 @@ pub struct Eval {
     pub data: PathBuf,
     /// A fold's number, several with commas, or all [default: every fold that the run has finished].
     #[arg(long, value_name = "K")]
-    pub fold: Option<String>,
+    pub fold: Option<Folds>,
     /// Whole volume; the organ's own slices only (ep1); from one annotated slice of the support (ep2); or all three.
     #[arg(long, value_enum, default_value = "all")]
     pub protocol: Protocols,
@@ -233,7 +239,7 @@ pub struct Eval {
     pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: Request,
     /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
@@ -262,14 +268,14 @@ pub struct Segment {
     pub support_label: Vec<PathBuf>,
     /// What to segment: label values, or names from a dataset.json beside the labels; for instance 1,3 or liver,spleen.
     #[arg(long, value_name = "LIST", default_value = "all")]
-    pub classes: String,
+    pub classes: Classes,
     /// Volumes to segment: files, folders, patterns like "scans/*.nii.gz"; or a folder of DICOM slices.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub query: Vec<PathBuf>,
     /// The first and last slice of a class in the query, where you know them; for instance liver=9-33, counted from 0 as in the file;
     /// repeat for more classes. Nothing of the class is drawn elsewhere, and, where it is found at all, some of it in each of them.
     #[arg(long, value_name = "CLASS=FIRST-LAST")]
-    pub slices: Vec<String>,
+    pub slices: Vec<SliceRange>,
     /// Where <query name>_seg.nii.gz, volumes.csv, summary.json and the labels' names and colours for ITK-SNAP (labels.txt) and 3D
     /// Slicer (labels.ctbl) go.
     #[arg(long, value_name = "DIR")]
@@ -291,7 +297,7 @@ pub struct Segment {
     pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: Request,
     /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
@@ -308,7 +314,7 @@ pub struct Demo {
     pub force: bool,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
-    pub device: String,
+    pub device: Request,
 }
 
 /// Flags of `ssl3d info`.

@@ -10,6 +10,7 @@ use crate::{
     augment, episode, features, inference, loss, preprocessing, prototypes, report, similarity, supervoxels, training,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -142,6 +143,19 @@ impl Config {
         toml::to_string(self).expect("the configuration is serialisable")
     }
 
+    /// What differs from `before`, as `section.key = value in place of another`.
+    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+        let [before, now] = [before, self].map(|config| {
+            let mut values = BTreeMap::new();
+            list(Table::try_from(config).expect("the configuration is serialisable"), "", &mut values);
+            values
+        });
+        let text = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+        let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let changed = keys.into_iter().filter(|key| before.get(*key) != now.get(*key));
+        changed.map(|key| format!("{key} = {} in place of {}", text(now.get(key)), text(before.get(key)))).collect()
+    }
+
     pub fn check(&self) -> Result<()> {
         self.data.check()?;
         report::published::check(&self.data.benchmark, &self.published)?;
@@ -207,6 +221,17 @@ fn merge(base: &mut Table, other: Table, prefix: &str) {
             (_, value) => {
                 base.insert(key, value);
             }
+        }
+    }
+}
+
+/// All values of a table and of the tables in it, each under its path.
+fn list(table: Table, prefix: &str, values: &mut BTreeMap<String, Value>) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            Value::Table(table) => list(table, &format!("{path}."), values),
+            value => drop(values.insert(path, value)),
         }
     }
 }
@@ -303,6 +328,22 @@ mod tests {
         assert_eq!(config.prototypes.test_window, prototypes::Window::Grid([1, 2, 3]));
         assert_eq!(config.features.f_maps, 32, "the paper's");
         assert_eq!(Config::from_toml(&config.to_toml(), "here").unwrap(), config);
+    }
+
+    #[test]
+    fn changes_are_named_by_key_whatever_the_values_look_like() {
+        let base = load(None, &[]).unwrap();
+        assert_eq!(base.changes_since(&base), Vec::<String>::new());
+        let mut other = load_text("[data]\nclasses = { spleen = 9 }", &["training.learning_rate=0.5"]).unwrap();
+        // Lines that look like a section and a value.
+        other.name = "a\n[training]\nepochs = 3".to_owned();
+        let changes = other.changes_since(&base);
+        let rate = format!("training.learning_rate = 0.5 in place of {}", base.training.learning_rate);
+        for change in ["data.classes.liver = nothing in place of 1", "data.classes.spleen = 9 in place of 4", &rate] {
+            assert!(changes.contains(&change.to_owned()), "{change} is not in {changes:?}");
+        }
+        assert!(changes.iter().any(|change| change.starts_with("name = ")), "{changes:?}");
+        assert!(changes.iter().all(|change| !change.starts_with("training.epochs")), "{changes:?}");
     }
 
     #[test]

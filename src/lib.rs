@@ -20,6 +20,8 @@ pub mod artifact;
 pub mod error;
 /// Random streams keyed by (seed, purpose, step).
 pub mod rng;
+/// Amounts as a person reads them.
+pub mod units;
 
 /// Random transforms, drawn apart from being applied.
 pub mod augment;

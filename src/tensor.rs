@@ -58,15 +58,21 @@ pub fn to_voxels(tensor: &Tensor) -> Array3<f32> {
 /// The tensor is of another type, on another device or not contiguous.
 pub fn floats(tensor: &Tensor) -> &[f32] {
     assert!(tensor.kind() == Kind::Float && tensor.device() == Device::Cpu && tensor.is_contiguous());
-    // SAFETY: just checked; the tensor is borrowed for as long as its elements are.
-    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), tensor.numel()) }
+    match tensor.numel() {
+        0 => &[], // libtorch gives a null pointer then, and a slice may not have one
+        // SAFETY: just checked; the tensor is borrowed for as long as its elements are.
+        count => unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<f32>(), count) },
+    }
 }
 
 /// A new float32 tensor on the CPU. `fill` receives its elements in row-major order, all zero, and overwrites them.
 pub fn filled(shape: &[i64], fill: impl FnOnce(&mut [f32])) -> Tensor {
     let tensor = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
-    // SAFETY: nobody else has the tensor yet, and its elements are contiguous float32.
-    fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) });
+    fill(match tensor.numel() {
+        0 => &mut [], // a null pointer, as above
+        // SAFETY: nobody else has the tensor yet, and its elements are contiguous float32.
+        count => unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), count) },
+    });
     tensor
 }
 
@@ -106,5 +112,19 @@ mod tests {
             assert_eq!(channels.index_axis(ndarray::Axis(0), 0), voxels);
             assert_eq!(channels[[1, 1, 2, 3]], 123.5);
         }
+    }
+
+    #[test]
+    fn a_tensor_without_elements_is_an_empty_slice_and_no_null_pointer() {
+        let empty = Tensor::zeros([0, 3], (Kind::Float, Device::Cpu));
+        assert!(empty.data_ptr().is_null(), "libtorch has nothing to point at");
+        // A slice is never null, so a null one would read as None.
+        let shown = std::hint::black_box(Some(floats(&empty)));
+        assert_eq!(shown, Some(&[][..]));
+        let mut called = false;
+        let made =
+            filled(&[2, 0], |elements| called = std::hint::black_box(Some(elements)).is_some_and(|e| e.is_empty()));
+        assert!(called && made.size() == [2, 0]);
+        assert!(to_vec(&empty).is_empty());
     }
 }

@@ -52,7 +52,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", ANY_ABOVE),
     ("pretrained", ANY_ABOVE),
     ("evaluation", ANY_ABOVE),
-    ("cli", ANY_ABOVE),
+    ("cli", &["error", "device"]),
     ("commands", ANY_ABOVE),
 ];
 const ANY_ABOVE: &[&str] = &["*"];

@@ -139,7 +139,11 @@ fn train_leaves_a_whole_run_and_says_when_there_is_nothing_more_to_do() {
     };
     let note = run("none");
     assert!(note.contains("training on 6 scans (1 2 3 4 5 6), held out none"), "{note}");
-    assert!(run("none").contains("all scans: finished already"));
+    let weights = folder.path().join("all_scans/weights.safetensors");
+    assert!(note.contains(&format!("all scans: done, weights in {}", weights.display())), "{note}");
+    assert!(weights.exists(), "the place that the help names");
+    assert!(succeed("train --help", &[])[0].contains("<RUN>/all_scans"));
+    assert!(run("none").contains(&format!("all scans: finished already, see {}", weights.parent().unwrap().display())));
     let note = run("all");
     assert!(note.contains("fold 0 of 3: ") && note.contains("training on 3 scans (4 5 6), held out 1 2"), "{note}");
     assert!(note.contains("6 up to date"), "{note}");
@@ -481,11 +485,6 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     refuse(&set, &[config, data, &out], &["--set training.epoch=3: expected a known key", "unknown field `epoch`"]);
     refuse(&format!("{train} --set features.f_maps=0"), &[config, data, &out], &["features.f_maps", "found 0"]);
     refuse(&format!("{train} --fold 3"), &[config, data, &out], &["--fold: expected 0 to 2, all or none", "found 3"]);
-    refuse(
-        "train --config {} --data {} --run {} --device gpu",
-        &[config, data, &out],
-        &["--device: expected auto, cpu"],
-    );
     let supervoxels = "train --config {} --data {} --supervoxels {} --run {} --device cpu";
     refuse(supervoxels, &[config, data, &empty, &out], &["_supervoxels.nii.gz: expected the supervoxels of scan"]);
     let other = format!("{supervoxels} --fold 1 --set training.learning_rate=0.5");
@@ -511,11 +510,6 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     refuse(SEGMENT, &[weights, image, &at("blank.nii.gz"), query, &out], &["expected a labelled structure", "but 0"]);
     let words = ["a_label.nii: expected label x, found 7, 200, 500, 600; name one of these"];
     refuse(&format!("{SEGMENT} --classes x"), &[weights, image, label, query, &out], &words);
-    refuse(
-        &format!("{SEGMENT} --classes 1,,2"),
-        &[weights, image, label, query, &out],
-        &["--classes: expected all, or"],
-    );
     refuse(&format!("{SEGMENT} --support {{}}"), &[weights, image, label, query, &out, image], &["expected 2 of them"]);
     assert!(!out.join("query.v2_seg.nii.gz").exists());
 
@@ -530,10 +524,36 @@ fn faults_of_the_user_are_one_line_that_names_them() {
 
 #[test]
 fn wrong_flags_exit_with_2_and_help_and_version_with_0() {
+    const DEVICE: &str = "for '--device <DEVICE>': expected auto, cpu, cuda or cuda:N";
+    let segment = "segment --weights a --support b --support-label c --query d --out e";
     for (arguments, code, words) in [
         ("train --data a --run b", 2, "--config"),
         ("segment --weights a", 2, "--support"),
         ("eval --run a --data b --out c --protocol ep3", 2, "[possible values: full, ep1, ep2, all]"),
+        ("train --config a --data b --run c --device gpu", 2, DEVICE),
+        ("eval --run a --data b --out c --device cuda:x", 2, DEVICE),
+        ("demo --device GPU", 2, DEVICE),
+        (&format!("{segment} --device metal"), 2, DEVICE),
+        (
+            "train --config a --data b --run c --fold x",
+            2,
+            "'x' for '--fold <K>': expected a fold's number, all or none",
+        ),
+        ("train --config a --data b --run c --fold 0,1", 2, "expected a fold's number, all or none"),
+        ("eval --run a --data b --out c --fold 0,,1", 2, "expected a fold's number, several with commas, or all"),
+        ("eval --run a --data b --out c --fold none", 2, "expected a fold's number, several with commas, or all"),
+        (
+            &format!("{segment} --classes 1,,2"),
+            2,
+            "'--classes <LIST>': expected all, or label values other than 0 or names",
+        ),
+        (&format!("{segment} --classes 0"), 2, "expected all, or label values other than 0"),
+        (
+            &format!("{segment} --slices liver"),
+            2,
+            "'--slices <CLASS=FIRST-LAST>': expected a class and its first and last",
+        ),
+        (&format!("{segment} --slices liver=5-4"), 2, "counted from 0, like liver=9-33"),
         ("trian", 2, "train"),
         ("", 2, "Usage"),
         ("--version", 0, env!("CARGO_PKG_VERSION")),

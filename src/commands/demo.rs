@@ -2,9 +2,9 @@
 
 use crate::artifact;
 use crate::baselines::AxisMap;
+use crate::cli::{self, Classes, Folds, Held};
 use crate::commands::progress::note;
-use crate::commands::train::Folds;
-use crate::commands::{eval, pseudolabel, scans, segment, train};
+use crate::commands::{Resources, eval, pseudolabel, scans, segment, train};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};
@@ -19,12 +19,6 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = include_str!("../../configs/demo.toml");
 const SUBJECTS: usize = 8;
 const FOLD: usize = 0;
-
-pub struct Args {
-    pub out: PathBuf,
-    pub force: bool,
-    pub device: tch::Device,
-}
 
 /// The files of a demonstration.
 struct Files {
@@ -50,18 +44,13 @@ impl Files {
     fn refuse_existing(&self) -> Result<()> {
         let Self { data, config, supervoxels, run, evaluation, segmentations, report } = self;
         let is_under_way = std::fs::read(config).is_ok_and(|text| text == CONFIG.as_bytes()) && !report.exists();
-        let mut all = [report, data, config, supervoxels, run, evaluation, segmentations].into_iter();
-        match all.find(|path| path.exists()).filter(|_| !is_under_way) {
-            Some(path) => {
-                let remedy = "give another --out, or --force to overwrite it";
-                Err(Error::file(path, "no demonstration yet", "something that is there already", remedy))
-            }
-            None => Ok(()),
-        }
+        let all = [report, data, config, supervoxels, run, evaluation, segmentations];
+        artifact::refuse_existing(all, "demonstration", is_under_way)
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
+    let resources = Resources { device, memory_limit: None };
     let files = Files::under(&args.out);
     if !args.force {
         files.refuse_existing()?;
@@ -76,31 +65,40 @@ pub fn run(args: &Args) -> Result<()> {
     note("2/5 supervoxels");
     let out = files.supervoxels.clone();
     let supervoxels = config.supervoxels.clone();
-    pseudolabel::run(pseudolabel::Args { config: supervoxels, data: data.clone(), out, score: true, preview: true })?;
+    pseudolabel::compute(pseudolabel::Task {
+        config: supervoxels,
+        data: data.clone(),
+        out,
+        score: true,
+        preview: true,
+    })?;
 
     note("3/5 training without labels");
-    train::run(&train::Args {
-        config: config.clone(),
+    let training = cli::Train {
+        configuration: cli::Configuration { config: files.config.clone(), overrides: cli::Overrides::default() },
         data: files.data.clone(),
         supervoxels: Some(files.supervoxels.clone()),
         run: files.run.clone(),
-        folds: Folds::Some(vec![FOLD]),
-        device: args.device,
+        fold: Held::Fold(FOLD),
         allow_changed: args.force,
-        memory_limit: None,
-    })?;
+        force: true,
+        device: args.device,
+    };
+    train::run(&training, resources)?;
 
     note("4/5 scoring the scans that were held out");
-    let evaluated = eval::Args {
-        run: files.run.clone(),
+    let flags = cli::Eval {
+        run: vec![files.run.clone()],
         data: files.data.clone(),
-        fold: Some(FOLD.to_string()),
-        protocols: vec![Protocol::Full, Protocol::Ep1],
+        fold: Some(Folds::These([FOLD].into())),
+        protocol: cli::Protocols::All,
         out: files.evaluation.clone(),
-        overrides: vec![],
+        force: true,
         device: args.device,
-        memory_limit: None,
+        overrides: cli::Overrides::default(),
     };
+    let protocols = vec![Protocol::Full, Protocol::Ep1];
+    let evaluated = eval::Task { protocols, ..eval::Task::of(&flags, resources) };
     let evaluation = eval::evaluate(&evaluated)?;
     evaluation.write(&evaluated)?;
 
@@ -108,11 +106,12 @@ pub fn run(args: &Args) -> Result<()> {
     let parts = split::fold(data.cases.len(), FOLD, &config.split)?;
     let support = &data.cases[parts.support];
     let label = support.label.clone().expect("the cohort is labelled");
-    segment::run(&segment::Args {
+    let segmenting = cli::Segment {
         weights: train::fold_folder(&files.run, Some(FOLD)).join("weights.safetensors"),
-        supports: vec![(support.image.clone(), label)],
-        classes: segment::Wanted::All,
-        queries: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
+        support: vec![support.image.clone()],
+        support_label: vec![label],
+        classes: Classes::All,
+        query: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
         slices: vec![],
         out: files.segmentations.clone(),
         probabilities: false,
@@ -120,10 +119,10 @@ pub fn run(args: &Args) -> Result<()> {
         largest_component: false,
         report: None,
         force: true,
-        overrides: vec![],
         device: args.device,
-        memory_limit: None,
-    })?;
+        overrides: cli::Overrides::default(),
+    };
+    segment::run(&segmenting, resources)?;
 
     let copied = copied_masks(&data, &parts, &config)?;
     let page = page(args, &files, &evaluation, &evaluated, copied, &data, &parts)?;
@@ -153,10 +152,10 @@ fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<
 }
 
 fn page(
-    args: &Args,
+    args: &cli::Demo,
     files: &Files,
     evaluation: &eval::Evaluation,
-    evaluated: &eval::Args,
+    evaluated: &eval::Task,
     copied: f64,
     data: &Dataset,
     parts: &split::Fold,
@@ -202,7 +201,7 @@ fn page(
 }
 
 /// The steps of the demonstration as a user would type them.
-fn commands(args: &Args, files: &Files, data: &Dataset, parts: &split::Fold) -> Vec<String> {
+fn commands(args: &cli::Demo, files: &Files, data: &Dataset, parts: &split::Fold) -> Vec<String> {
     let Files { data: folder, config, supervoxels, run, evaluation, segmentations, .. } = files;
     let [folder, config, supervoxels, run, evaluation, segmentations] =
         [folder, config, supervoxels, run, evaluation, segmentations].map(|path| path.display());

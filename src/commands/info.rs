@@ -1,22 +1,21 @@
 //! `ssl3d info`: what runs here, on what, and how much memory a config would take.
 
+use crate::cli;
+use crate::commands::memory;
+use crate::config;
 use crate::device::{self, CudaStatus, Libtorch, memory::Memory};
 use crate::error::Result;
 use crate::network::MemoryEstimate;
+use crate::units;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
 
-pub struct Args {
-    /// One JSON object with stable keys instead of lines.
-    pub json: bool,
-    /// The estimate for the config that was named, if one was.
-    pub memory: Option<MemoryEstimate>,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: &cli::Info) -> Result<()> {
+    let config = args.config.as_ref().map(|path| config::load(Some(path), &args.overrides.set)).transpose()?;
+    let estimate = config.as_ref().map(memory::estimate);
     let machine = Machine::look();
-    let text = if args.json { machine.json(args.memory.as_ref()) } else { machine.text(args.memory.as_ref()) };
+    let text = if args.json { machine.json(estimate.as_ref()) } else { machine.text(estimate.as_ref()) };
     print!("{text}");
     Ok(())
 }
@@ -61,7 +60,7 @@ impl Machine {
         let Threads { usable, rayon, torch } = self.threads;
         line("processor", format!("{}, {usable} threads (rayon {rayon}, libtorch {torch})", self.processor));
         if let Some(Memory { total_bytes, available_bytes }) = self.memory {
-            line("memory", format!("{} available of {}", gigabytes(available_bytes), gigabytes(total_bytes)));
+            line("memory", format!("{} available of {}", units::bytes(available_bytes), units::bytes(total_bytes)));
         }
         line("device", "cpu".to_owned());
         match &self.cuda {
@@ -74,8 +73,8 @@ impl Machine {
         }
         if let Some(estimate) = estimate {
             let MemoryEstimate { parameters, training_bytes, segmenting_bytes } = *estimate;
-            let (training, segmenting) = (gigabytes(training_bytes), gigabytes(segmenting_bytes));
-            line("network", format!("{} parameters", thousands(parameters)));
+            let (training, segmenting) = (units::bytes(training_bytes), units::bytes(segmenting_bytes));
+            line("network", format!("{} parameters", units::thousands(parameters)));
             line("will take", format!("about {training} to train, about {segmenting} to segment"));
         }
         lines
@@ -122,22 +121,6 @@ fn processor(cpuinfo: &str) -> Option<&str> {
     line.split_once(':').map(|(_, name)| name.trim())
 }
 
-/// `1.9 GB`, `85 MB`.
-fn gigabytes(bytes: u64) -> String {
-    match bytes {
-        0..100_000_000 => format!("{:.0} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
-}
-
-/// `4,081,904`
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).expect("digits are ASCII")).collect();
-    groups.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,16 +147,16 @@ mod tests {
         for part in [
             "libtorch   2.13.0 (CPU only) in /x/lib",
             "processor  A processor, 2 threads (rayon 2, libtorch 1)",
-            "memory     7.5 GB available of 8.0 GB",
+            "memory     7.50 GB available of 8.00 GB",
             "no CUDA    there is no driver; install it",
             "4,081,904 parameters",
-            "about 1.9 GB to train, about 85 MB to segment",
+            "about 1.94 GB to train, about 85.0 MB to segment",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
-        let gpu = Gpu { name: "A GPU".into(), memory_bytes: 8_000_000_000 };
+        let gpu = Gpu { name: "A GPU".into(), memory_bytes: Some(8_000_000_000) };
         let text = machine(CudaStatus::Available { devices: vec![gpu] }).text(None);
-        assert!(text.contains("cuda:0, A GPU (8.0 GB)") && !text.contains("no CUDA"), "{text}");
+        assert!(text.contains("cuda:0, A GPU (8.00 GB)") && !text.contains("no CUDA"), "{text}");
     }
 
     #[test]
@@ -186,13 +169,6 @@ mod tests {
             }
             assert_eq!(document["estimate"]["parameters"].as_u64(), memory.map(|memory| memory.parameters));
             assert!(document["cuda"]["reason"].is_null());
-        }
-    }
-
-    #[test]
-    fn numbers_read_easily() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (4_081_904, "4,081,904")] {
-            assert_eq!(thousands(number), text);
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::device::{self, CudaStatus};
 use crate::error::{Error, Result};
 use crate::network::MemoryEstimate;
+use crate::units;
 use tch::Device;
 
 /// What lowers the need of segmenting.
@@ -19,31 +20,35 @@ pub fn estimate(config: &Config) -> MemoryEstimate {
 /// # Errors
 /// `work` needs more than `limit`, or on a GPU more than the GPU has. None: nothing is too much.
 pub fn check(work: &str, needed: u64, limit: Option<u64>, device: Device, remedy: &str) -> Result<()> {
-    let (Some(limit), gpu) = (limit, gpu_bytes(device)) else { return Ok(()) };
-    let (limit, place) = gpu.map_or((limit, "within the limit"), |bytes| (bytes, "on the GPU"));
-    if needed <= limit {
-        return Ok(());
-    }
-    let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
-    let expected = format!("at most the {} that are {place}", gigabytes(limit));
-    Err(Error::invalid(
-        format!("memory for {work}"),
-        expected,
-        format!("a need of about {}", gigabytes(needed)),
-        remedy,
-    ))
+    let Some(limit) = limit else { return Ok(()) };
+    let (limit, place) = match device {
+        Device::Cuda(index) => (gpu_bytes(index, device::cuda_status()), "on the GPU"),
+        _ => (Some(limit), "within the limit"),
+    };
+    let Some(limit) = limit.filter(|&limit| needed > limit) else { return Ok(()) };
+    let expected = format!("at most the {} that are {place}", units::bytes(limit));
+    let found = format!("a need of about {}", units::bytes(needed));
+    Err(Error::invalid(format!("memory for {work}"), expected, found, remedy))
 }
 
-fn gpu_bytes(device: Device) -> Option<u64> {
-    match (device, device::cuda_status()) {
-        (Device::Cuda(index), CudaStatus::Available { devices }) => Some(devices.get(index)?.memory_bytes),
-        _ => None,
+/// None where the driver does not say, and then nothing is too much.
+fn gpu_bytes(index: usize, status: &CudaStatus) -> Option<u64> {
+    match status {
+        CudaStatus::Available { devices } => devices.get(index)?.memory_bytes,
+        CudaStatus::Absent { .. } => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_a_gpu_does_not_say_is_no_limit() {
+        let gpu = |memory_bytes| device::Gpu { name: String::new(), memory_bytes };
+        let status = CudaStatus::Available { devices: vec![gpu(Some(8)), gpu(None)] };
+        assert_eq!([0, 1].map(|index| gpu_bytes(index, &status)), [Some(8), None]);
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_both_numbers_and_a_way_out() {

@@ -7,6 +7,7 @@ pub mod nifti;
 pub mod steps;
 
 use crate::artifact;
+use crate::cli::Preparation;
 use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
@@ -16,17 +17,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use steps::Steps;
-
-/// What all kinds of sources have in common.
-pub struct Args {
-    /// Receives `image_<id>.nii.gz`, `label_<id>.nii.gz` and `dataset.json`.
-    pub out: PathBuf,
-    pub steps: Steps,
-    /// Scans that cannot be read are named and left out.
-    pub keep_going: bool,
-    /// Overwrite a dataset that is there already.
-    pub force: bool,
-}
 
 /// A scan to be prepared, not yet read.
 pub struct Source {
@@ -94,8 +84,8 @@ pub struct Origin {
 /// # Errors
 /// There are no scans; two have the same id; a scan that cannot be read, unless `keep_going`; files that are there
 /// already, unless `force`.
-pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
-    let Args { out, steps, .. } = args;
+pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Result<()> {
+    let (out, steps) = (&args.out, &Steps::from(args));
     steps.check()?;
     if sources.is_empty() {
         let remedy = "name the folder that holds the scans";
@@ -111,7 +101,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     artifact::create_folder(out)?;
     let names = sources.iter().flat_map(|source| [image_name(&source.id), label_name(&source.id)]);
     let names: Vec<String> = names.chain([DESCRIPTION.to_owned()]).collect();
-    names.iter().try_for_each(|name| refuse_to_replace(&out.join(name), args))?;
+    artifact::refuse_existing(names.iter().map(|name| out.join(name)), "dataset", args.force)?;
     let there: Vec<PathBuf> = names.iter().filter_map(|name| out.join(name).canonicalize().ok()).collect();
     let beside = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(out);
     let beside = beside.map_err(Error::io("create a folder in", out))?; // goes when it is dropped
@@ -134,7 +124,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
         }
         match (source.read)().map_err(|error| error.unpacked(&origin.root, &origin.source)) {
             Ok(scan) => {
-                refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
+                artifact::refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
                 scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
                 let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
                 description.scans.insert(source.id.clone(), entry);
@@ -174,25 +164,6 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Args) -> Result<()> {
     };
     progress::note(&format!("dataset in {}: {} scans{left_out}", out.display(), description.scans.len()));
     Ok(())
-}
-
-fn refuse_to_replace(path: &Path, args: &Args) -> Result<()> {
-    if path.exists() && !args.force {
-        return Err(Error::file(path, "no such file yet", "one", "give another --out, or --force to replace it"));
-    }
-    Ok(())
-}
-
-/// What is read is written over by nobody, with --force neither.
-fn refuse_to_lose(read: &[PathBuf], there: &[PathBuf]) -> Result<()> {
-    let is_there = |path: &&PathBuf| !there.is_empty() && path.canonicalize().is_ok_and(|path| there.contains(&path));
-    match read.iter().find(is_there) {
-        Some(path) => {
-            let found = "that the result would take its place";
-            Err(Error::file(path, "a source that stays as it is", found, "give another --out"))
-        }
-        None => Ok(()),
-    }
 }
 
 fn image_name(id: &str) -> String {

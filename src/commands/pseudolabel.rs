@@ -1,15 +1,18 @@
 //! `ssl3d pseudolabel`: supervoxels for every scan of a dataset, computed once.
 
 use crate::artifact;
+use crate::cli;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
 use crate::commands::{scans, stop};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::report::overlay;
 use crate::report::table::Table;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
-use crate::volume::dataset::{Case, Dataset};
+use crate::units;
+use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::nifti;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub struct Args {
+/// Supervoxels to be computed.
+pub struct Task {
     pub config: Config,
     pub data: Dataset,
     /// Receives `<id>_supervoxels.nii.gz`, `summary.json` and the previews.
@@ -29,26 +33,38 @@ pub struct Args {
     pub preview: bool,
 }
 
+pub fn run(args: cli::Pseudolabel) -> Result<()> {
+    let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
+    let data = dataset::open(&args.data, &config.data)?;
+    compute(Task { config: config.supervoxels, data, out: args.out, score: args.score, preview: args.preview })
+}
+
 /// Writes the supervoxels of each scan on the scan's own grid, unless they are there from the same file and the
 /// same configuration. `summary.json` is saved after each scan, so a stopped run goes on where it was.
-pub fn run(args: Args) -> Result<()> {
-    args.config.check()?;
-    artifact::create_folder(&args.out)?;
-    let _lock = Lock::hold(&args.out, "another folder, or wait for it")?;
+pub fn compute(task: Task) -> Result<()> {
+    let most_vox = task.config.method.most_vox();
+    compute_within(task, most_vox)
+}
+
+/// The same, with the number of voxels that a scan may have.
+fn compute_within(task: Task, most_vox: usize) -> Result<()> {
+    task.config.check()?;
+    artifact::create_folder(&task.out)?;
+    let _lock = Lock::hold(&task.out, "another folder, or wait for it")?;
     let stop = stop::on_signals()?;
-    let path = args.out.join("summary.json");
-    let config_digest = digest_of_config(&args.config);
+    let path = task.out.join("summary.json");
+    let config_digest = digest_of_config(&task.config);
     let mut scans = read_entries(&path);
-    scans.retain(|id, _| args.data.cases.iter().any(|case| case.id == *id));
-    let job = Job { args: &args, config_digest: &config_digest };
-    let total = args.data.cases.len();
+    scans.retain(|id, _| task.data.cases.iter().any(|case| case.id == *id));
+    let job = Job { task: &task, config_digest: &config_digest, most_vox };
+    let total = task.data.cases.len();
     let progress = Progress::new("pseudolabel", 0, total as u64);
-    let saved = Mutex::new(Summary { config: args.config.clone(), scans, mean_quality: None });
+    let saved = Mutex::new(Summary { config: task.config.clone(), scans, mean_quality: None });
     let (next, skipped) = (AtomicUsize::new(0), AtomicUsize::new(0));
     // Plain threads, one scan each: a rayon worker that waits inside a scan would start another one meanwhile.
     let work = || -> Result<()> {
         while !stop.load(Ordering::Relaxed) {
-            let Some(case) = args.data.cases.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            let Some(case) = task.data.cases.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
             let known = saved.lock().expect("no scan panicked").scans.get(&case.id).cloned();
             let (entry, was_up_to_date) = job.bring_up_to_date(case, known)?;
             skipped.fetch_add(usize::from(was_up_to_date), Ordering::Relaxed);
@@ -74,10 +90,10 @@ pub fn run(args: Args) -> Result<()> {
     summary.mean_quality = mean_quality(summary.scans.values());
     summary.write(&path)?;
     let skipped = skipped.into_inner();
-    let text = format!("supervoxels in {}: {} scans computed", args.out.display(), total - skipped);
+    let text = format!("supervoxels in {}: {} scans computed", task.out.display(), total - skipped);
     progress::note(&if skipped > 0 { format!("{text}, {skipped} up to date and skipped") } else { text });
-    if args.score {
-        print!("{}", table(&summary, &args.data).to_text());
+    if task.score {
+        print!("{}", table(&summary, &task.data).to_text());
     }
     Ok(())
 }
@@ -112,15 +128,16 @@ struct Entry {
 }
 
 struct Job<'a> {
-    args: &'a Args,
+    task: &'a Task,
     config_digest: &'a str,
+    most_vox: usize,
 }
 
 impl Job<'_> {
     /// Also says whether the supervoxels were there already.
     fn bring_up_to_date(&self, case: &Case, known: Option<Entry>) -> Result<(Entry, bool)> {
-        let output = scans::supervoxel_path(&self.args.out, &case.id);
-        let preview = self.args.out.join(format!("{}_preview.png", case.id));
+        let output = scans::supervoxel_path(&self.task.out, &case.id);
+        let preview = self.task.out.join(format!("{}_preview.png", case.id));
         let input_digest = digest_of_file(&case.image)?;
         let is_current = |entry: &Entry| {
             entry.config_digest == self.config_digest
@@ -129,7 +146,7 @@ impl Job<'_> {
         };
         let current = known.filter(is_current);
         let was_up_to_date = current.is_some();
-        if was_up_to_date && !self.args.score && (!self.args.preview || preview.exists()) {
+        if was_up_to_date && !self.task.score && (!self.task.preview || preview.exists()) {
             return Ok((current.expect("it is up to date"), true));
         }
         let (image, grid) = nifti::read_image(&case.image)?;
@@ -139,7 +156,8 @@ impl Job<'_> {
         let (regions, mut entry) = match current {
             Some(entry) => (nifti::read_labels(&output)?.0.voxels, entry),
             None => {
-                let regions = supervoxels::generate(&image, &self.args.config);
+                self.refuse_larger(&case.image, image.voxels.len())?;
+                let regions = supervoxels::generate(&image, &self.task.config);
                 remove(&preview)?; // it shows the regions that are gone
                 nifti::write_labels(&output, &regions, &grid)?;
                 let sizes_vox = quality::sizes_vox(regions.view());
@@ -154,20 +172,30 @@ impl Job<'_> {
                 (regions, entry)
             }
         };
-        if self.args.preview && !preview.exists() {
+        if self.task.preview && !preview.exists() {
             artifact::write_bytes(&preview, &overlay::preview_png(&image, regions.view()))?;
         }
-        if self.args.score {
+        if self.task.score {
             entry.quality = match &case.label {
                 None => None,
                 Some(label) => {
                     let (organs, _) = nifti::read_labels(label)?;
                     nifti::check_same_geometry(&case.image, &image.geometry, label, &organs.geometry)?;
-                    quality::measure(regions.view(), &organs, &self.args.data.classes)
+                    quality::measure(regions.view(), &organs, &self.task.data.classes)
                 }
             };
         }
         Ok((entry, was_up_to_date))
+    }
+
+    /// A coarser image would have other regions than the configuration describes, so none is made.
+    fn refuse_larger(&self, image: &Path, voxels: usize) -> Result<()> {
+        if voxels <= self.most_vox {
+            return Ok(());
+        }
+        let expected = format!("at most {} voxels for supervoxels", units::thousands(self.most_vox as u64));
+        let remedy = "resample it first, for instance with ssl3d prepare nifti --spacing";
+        Err(Error::file(image, expected, units::thousands(voxels as u64), remedy))
     }
 }
 

@@ -6,13 +6,11 @@ mod queries;
 mod slices;
 mod summary;
 
-pub use classes::Wanted;
-pub use slices::Given;
-
 use crate::artifact;
+use crate::cli::Segment;
 use crate::commands::progress::{Progress, warn};
 use crate::commands::scans::ScanFile;
-use crate::commands::{memory, stop};
+use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inference::{self, Fitted, PreparedScan, Segmenter, Support};
@@ -29,55 +27,29 @@ use std::path::PathBuf;
 use std::time::Instant;
 use summary::{Answer, Found, LabelClass, Origin, Summary};
 
-/// What to segment, from what, and what to write.
-pub struct Args {
-    /// A weights file of `ssl3d train`.
-    pub weights: PathBuf,
-    /// Image and labels of each shot.
-    pub supports: Vec<(PathBuf, PathBuf)>,
-    /// Label values or names to look for.
-    pub classes: Wanted,
-    /// NIfTI files, patterns of them, and folders of them or of DICOM slices.
-    pub queries: Vec<PathBuf>,
-    /// The slices of the one query that are known to show a class.
-    pub slices: Vec<Given>,
-    /// Folder of the results.
-    pub out: PathBuf,
-    /// Whether the probability of each class is written.
-    pub probabilities: bool,
-    /// Whether a picture is written.
-    pub preview: bool,
-    /// Of every class, and not only of those that are one component in the supports.
-    pub largest_component: bool,
-    /// A second place for `summary.json`.
-    pub report: Option<PathBuf>,
-    /// Whether existing results are overwritten.
-    pub force: bool,
-    /// `section.key=value`
-    pub overrides: Vec<String>,
-    /// Where the network runs.
-    pub device: tch::Device,
-    /// Bytes that segmenting may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+/// The image and the labels of each support: `--support` and `--support-label`, one to one.
+fn pairs(args: &Segment) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
+    args.support.iter().zip(&args.support_label)
 }
 
-/// `--support` and `--support-label`, one to one.
-pub fn pair(images: Vec<PathBuf>, labels: Vec<PathBuf>) -> Result<Vec<(PathBuf, PathBuf)>> {
-    if images.len() == labels.len() {
-        return Ok(images.into_iter().zip(labels).collect());
+fn check_pairs(args: &Segment) -> Result<()> {
+    let [images, labels] = [&args.support, &args.support_label].map(Vec::len);
+    if images == labels {
+        return Ok(());
     }
-    let expected = format!("{} of them, one for each --support", images.len());
-    Err(Error::invalid("--support-label", expected, labels.len().to_string(), "repeat both flags in the same order"))
+    let expected = format!("{images} of them, one for each --support");
+    Err(Error::invalid("--support-label", expected, labels.to_string(), "repeat both flags in the same order"))
 }
 
 /// Slices in a preview.
 const PREVIEW_SLICES: usize = 3;
 
 /// Reads, segments and writes every query.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Segment, resources: Resources) -> Result<()> {
+    check_pairs(args)?;
     let weights = Weights::read(&args.weights)?;
-    let config = weights.config(&args.overrides)?;
-    let queries = queries::find(&args.queries, &config.data)?;
+    let config = weights.config(&args.overrides.set)?;
+    let queries = queries::find(&args.query, &config.data)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
         return Err(Error::invalid("--slices", "one query, whose slices they are", found, "use a call for each query"));
@@ -85,9 +57,9 @@ pub fn run(args: &Args) -> Result<()> {
     let outputs = Outputs { args };
     outputs.refuse_existing(&queries)?;
     let needed = memory::estimate(&config).segmenting_bytes;
-    memory::check("segmenting", needed, args.memory_limit, args.device, memory::SEGMENTING)?;
+    memory::check("segmenting", needed, resources.memory_limit, resources.device, memory::SEGMENTING)?;
     artifact::create_folder(&args.out)?;
-    let network = weights.load(config, args.device)?;
+    let network = weights.load(config, resources.device)?;
     let supports = Supports::read(args, &network.config)?;
     let mut segmenter = network.segmenter();
     if args.largest_component {
@@ -134,20 +106,20 @@ struct Supports {
 }
 
 impl Supports {
-    fn read(args: &Args, config: &Config) -> Result<Self> {
+    fn read(args: &Segment, config: &Config) -> Result<Self> {
         let (mut scans, mut maps) = (Vec::new(), Vec::new());
-        for (image, label) in &args.supports {
+        for (image, label) in pairs(args) {
             let file = ScanFile::read(image, &config.preprocessing)?;
             maps.push(file.read_labels(image, label)?);
             scans.push(file.scan);
         }
-        let files: Vec<PathBuf> = args.supports.iter().map(|(_, label)| label.clone()).collect();
-        let names = classes::names(&files)?;
+        let files = &args.support_label;
+        let names = classes::names(files)?;
         let ignore = config.data.ignore;
-        let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), &files, &names, ignore)?;
+        let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), files, &names, ignore)?;
         let classes = summary::classes(&values, &names);
         let named: Vec<(i32, &str)> = classes.iter().map(|class| (class.value, class.name.as_str())).collect();
-        for ((scan, labels), file) in scans.iter().zip(&maps).zip(&files) {
+        for ((scan, labels), file) in scans.iter().zip(&maps).zip(files) {
             let doubts = inference::label_doubts(&scan.image, labels, &named);
             doubts.iter().for_each(|text| warn(&format!("{}: {text}", file.display())));
         }

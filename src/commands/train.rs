@@ -1,10 +1,11 @@
 //! `ssl3d train`: folds one after another, each in its own folder of the run directory.
 
 use crate::artifact;
+use crate::cli::{Held, Train};
 use crate::commands::lock::Lock;
 use crate::commands::progress::{Progress, brief, note, warn};
-use crate::commands::{memory, pseudolabel, scans, stop};
-use crate::config::Config;
+use crate::commands::{Resources, memory, pseudolabel, scans, stop};
+use crate::config::{self, Config};
 use crate::episode::{Rules, Source, split};
 use crate::error::{Error, Result};
 use crate::network::Network;
@@ -12,49 +13,30 @@ use crate::report::curves;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::validation::Organs;
 use crate::training::{self, Event, Run, WEIGHTS};
+use crate::units;
 use crate::volume::ClassMap;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::weights;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-pub struct Args {
-    pub config: Config,
-    pub data: PathBuf,
-    /// Computed into the run directory where it is not given.
-    pub supervoxels: Option<PathBuf>,
-    pub run: PathBuf,
-    pub folds: Folds,
-    pub device: tch::Device,
-    /// Go on where the configuration, the scans or the supervoxels have changed since the run began.
-    pub allow_changed: bool,
-    /// Bytes that training may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+/// What all folds have in common.
+struct Job<'a> {
+    args: &'a Train,
+    config: Config,
+    device: tch::Device,
 }
 
-/// What to hold out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Folds {
-    /// These, one after another.
-    Some(Vec<usize>),
-    /// Nothing: train on every scan.
-    None,
-}
-
-impl Folds {
-    pub fn parse(text: &str, config: &split::Config) -> Result<Self> {
-        match text {
-            "all" => Ok(Self::Some((0..config.folds).collect())),
-            "none" => Ok(Self::None),
-            _ => match text.parse() {
-                Ok(fold) if fold < config.folds => Ok(Self::Some(vec![fold])),
-                _ => {
-                    let expected = format!("0 to {}, all or none (split.folds = {})", config.folds - 1, config.folds);
-                    Err(Error::invalid("--fold", expected, text, "name one of them"))
-                }
-            },
+/// The folds to train, one after another; `None` is the training on every scan.
+fn folds(held: Held, split: &split::Config) -> Result<Vec<Option<usize>>> {
+    match held {
+        Held::All => Ok((0..split.folds).map(Some).collect()),
+        Held::None => Ok(vec![None]),
+        Held::Fold(fold) if fold < split.folds => Ok(vec![Some(fold)]),
+        Held::Fold(fold) => {
+            let expected = format!("0 to {}, all or none (split.folds = {})", split.folds - 1, split.folds);
+            Err(Error::invalid("--fold", expected, fold.to_string(), "name one of them"))
         }
     }
 }
@@ -76,12 +58,16 @@ fn fold_name(fold: Option<usize>) -> String {
     fold.map_or("all_scans".to_owned(), |fold| format!("fold_{fold}"))
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let Args { config, run, .. } = args;
+pub fn run(args: &Train, resources: Resources) -> Result<()> {
+    let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
+    let folds = folds(args.fold, &config.split)?;
+    let job = Job { args, config, device: resources.device };
+    let (config, run) = (&job.config, &args.run);
     let data = dataset::open(&args.data, &config.data)?;
     if config.system.is_trained() {
         let remedy = "lower preprocessing.size_vox, features.f_maps or episode.regions; --force tries all the same";
-        memory::check("training", memory::estimate(config).training_bytes, args.memory_limit, args.device, remedy)?;
+        let limit = resources.memory_limit.filter(|_| !args.force);
+        memory::check("training", memory::estimate(config).training_bytes, limit, job.device, remedy)?;
     }
     artifact::create_folder(run)?;
     if run.join(CONFIG).exists() {
@@ -96,19 +82,15 @@ pub fn run(args: &Args) -> Result<()> {
         Some(folder) => Some(folder.clone()),
         None if config.supervision.source == Source::Supervoxels => {
             let (config, data, out) = (config.supervoxels.clone(), data.clone(), run.join("supervoxels"));
-            pseudolabel::run(pseudolabel::Args { config, data, out: out.clone(), score: false, preview: false })?;
+            pseudolabel::compute(pseudolabel::Task { config, data, out: out.clone(), score: false, preview: false })?;
             Some(out)
         }
         None => None, // and then no validation on supervoxels
     };
     let stop = stop::on_signals()?;
-    let folds = match &args.folds {
-        Folds::Some(folds) => folds.iter().map(|&fold| Some(fold)).collect(),
-        Folds::None => vec![None],
-    };
     for fold in folds {
         for group in 0..config.split.trainings() {
-            train_fold(args, &data, supervoxels.as_deref(), fold, group, &stop)?;
+            train_fold(&job, &data, supervoxels.as_deref(), fold, group, &stop)?;
         }
     }
     Ok(())
@@ -122,8 +104,8 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
         return artifact::write_bytes(&path, text.as_bytes());
     }
     let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let before = Config::from_toml(&before, &path.display().to_string())?.to_toml();
-    let changes = differences(&before, &text).join("; ");
+    let before = Config::from_toml(&before, &path.display().to_string())?;
+    let changes = config.changes_since(&before).join("; ");
     if changes.is_empty() {
         return Ok(());
     }
@@ -138,36 +120,16 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     artifact::write_bytes(&path, text.as_bytes())
 }
 
-/// What differs between two configurations, as `section.key = value in place of another`.
-fn differences(before: &str, now: &str) -> Vec<String> {
-    let named = |text: &str| -> BTreeMap<String, String> {
-        let mut section = String::new();
-        let mut values = BTreeMap::new();
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                section = format!("{name}.");
-            } else if let Some((key, value)) = line.split_once(" = ") {
-                values.insert(format!("{section}{key}"), value.to_owned());
-            }
-        }
-        values
-    };
-    let (before, now) = (named(before), named(now));
-    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let value = |of: &BTreeMap<String, String>, key: &String| of.get(key).map_or("nothing".to_owned(), Clone::clone);
-    let changed = keys.into_iter().filter(|key| before.get(*key) != now.get(*key));
-    changed.map(|key| format!("{key} = {} in place of {}", value(&now, key), value(&before, key))).collect()
-}
-
 fn train_fold(
-    args: &Args,
+    job: &Job,
     data: &Dataset,
     supervoxels: Option<&Path>,
     fold: Option<usize>,
     group: usize,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let Args { config, run, .. } = args;
+    let Job { args, config, device } = job;
+    let run = &args.run;
     let folder = group_folder(run, fold, &config.split, group);
     let name = match fold {
         Some(fold) => format!("fold {fold} of {}", config.split.folds),
@@ -203,11 +165,11 @@ fn train_fold(
 
     // A training that its data refuse holds nobody to its configuration.
     keep_config(run, config, args.allow_changed)?;
-    let model = Network::new(&config.network(), args.device, config.training.seed);
+    let model = Network::new(&config.network(), *device, config.training.seed);
     let ids = |scans: &[crate::episode::Scan]| scans.iter().map(|s| s.id.as_str()).collect::<Vec<_>>().join(" ");
     note(&format!(
         "{name}: {} parameters; training on {} scans ({}), held out {}",
-        grouped(model.parameters()),
+        units::thousands(model.parameters() as u64),
         train.len(),
         ids(&train),
         if held_out.is_empty() { "none".to_owned() } else { ids(&held_out) },
@@ -365,18 +327,9 @@ impl Shown<'_> {
     }
 }
 
-/// 4081904 as 4,081,904.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).expect("digits")).collect();
-    groups.join(",")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
     use crate::training::adamw::AdamW;
 
     #[test]
@@ -417,12 +370,5 @@ mod tests {
         // Another program's weights say nothing of what they were trained on.
         weights::write(&path, &of(&source), "").unwrap();
         assert!(start_from(&same, &path, &withheld("7")).unwrap().is_empty());
-    }
-
-    #[test]
-    fn large_numbers_are_grouped() {
-        for (number, text) in [(7, "7"), (1234, "1,234"), (4_081_904, "4,081,904"), (100_000, "100,000")] {
-            assert_eq!(grouped(number), text);
-        }
     }
 }

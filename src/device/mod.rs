@@ -26,9 +26,9 @@ pub enum Request {
 }
 
 impl FromStr for Request {
-    type Err = Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let number = |digits: &str| digits.parse().ok().map(Self::Cuda);
         match text {
             "auto" => Some(Self::Auto),
@@ -36,7 +36,7 @@ impl FromStr for Request {
             "cuda" => Some(Self::Cuda(0)),
             _ => text.strip_prefix("cuda:").and_then(number),
         }
-        .ok_or_else(|| Error::invalid("--device", "auto, cpu, cuda or cuda:N", format!("{text:?}"), "name one of them"))
+        .ok_or_else(|| "expected auto, cpu, cuda or cuda:N".to_owned())
     }
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Request {
 pub struct Chosen {
     /// Device for the tensors.
     pub device: tch::Device,
-    /// The device and, where it is the processor, the reason: "cuda:0, NVIDIA H100 (85.0 GB)", "cpu, since there is no
+    /// The device and, where it is the processor, the reason: "cuda:0, NVIDIA H100 (85.00 GB)", "cpu, since there is no
     /// GPU".
     pub why: String,
 }
@@ -112,7 +112,7 @@ mod tests {
         }
         assert_eq!("cuda".parse::<Request>().unwrap(), Request::Cuda(0));
         for text in ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", ""] {
-            let line = text.parse::<Request>().unwrap_err().to_string();
+            let line = text.parse::<Request>().unwrap_err();
             assert!(line.contains("auto, cpu, cuda or cuda:N"), "{line}");
         }
     }
@@ -125,7 +125,8 @@ mod tests {
             line,
             "--device cuda:0: expected a usable GPU, found that there is no driver; install it, or use --device cpu"
         );
-        let one = CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: 8_000_000_000 }] };
+        let one =
+            CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: Some(8_000_000_000) }] };
         let line = choose(Request::Cuda(1), &one).unwrap_err().to_string();
         assert!(line.contains("expected a number below 1"), "{line}");
     }
@@ -133,10 +134,11 @@ mod tests {
     #[test]
     fn auto_says_what_it_chose() {
         let absent = CudaStatus::Absent { reason: "there is no driver".into(), remedy: "install it".into() };
-        let one = CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: 8_000_000_000 }] };
+        let one =
+            CudaStatus::Available { devices: vec![Gpu { name: "A GPU".into(), memory_bytes: Some(8_000_000_000) }] };
         for (status, device, why) in [
             (absent, tch::Device::Cpu, "cpu, since there is no driver"),
-            (one, tch::Device::Cuda(0), "cuda:0, A GPU (8.0 GB)"),
+            (one, tch::Device::Cuda(0), "cuda:0, A GPU (8.00 GB)"),
         ] {
             assert_eq!(choose(Request::Auto, &status).unwrap(), Chosen { device, why: why.into() });
         }

@@ -1,6 +1,6 @@
 //! Comparison of two runs that are scored on the same queries, from the same supports.
 
-use super::scores::Row;
+use super::scores::{Row, unique};
 use super::table::{Table, protocol_name, spoken};
 use crate::error::{Error, Result};
 use crate::metrics::{Protocol, Summary, percentile, wilcoxon_p};
@@ -117,7 +117,7 @@ pub fn compare(first: &[Row], second: &[Row], seed: u64) -> Result<Comparison> {
     }
     let alone = |(key, dice): &(&Key, &Option<f64>)| a.get(key).is_none_or(|other| other.is_some() != dice.is_some());
     unmatched.extend(b.iter().filter(alone).map(|(key, _)| key.of(&runs[1])));
-    let classes = class_names(first);
+    let classes = unique(first.iter().map(|row| &row.class));
     let protocols: Vec<Difference> =
         pairs.into_iter().filter_map(|(protocol, pairs)| difference(protocol, &pairs, &classes, seed)).collect();
     if protocols.is_empty() {
@@ -132,12 +132,8 @@ pub fn compare(first: &[Row], second: &[Row], seed: u64) -> Result<Comparison> {
 impl Comparison {
     /// One row for each protocol; differences in points, the first run minus the second.
     pub fn table(&self) -> Table {
-        let mut classes: Vec<&str> = Vec::new();
-        for class in self.protocols.iter().flat_map(|difference| &difference.classes) {
-            if !classes.contains(&class.class.as_str()) {
-                classes.push(&class.class);
-            }
-        }
+        let classes =
+            unique(self.protocols.iter().flat_map(|difference| &difference.classes).map(|class| &class.class));
         let before = ["protocol", "pairs", "queries", "difference", "95 % from", "to", "p", "wins", "losses", "ties"];
         let header = before.into_iter().chain(classes.iter().copied()).chain(["absent", "unmatched"]).map(spoken);
         let rows = self.protocols.iter().map(|d| {
@@ -210,16 +206,6 @@ fn seed_means(rows: &[Row]) -> BTreeMap<Key<'_>, Option<f64>> {
         dices.entry(key).or_default().extend(row.dice);
     }
     dices.into_iter().map(|(key, dices)| (key, Summary::of(&dices).map(|s| s.mean))).collect()
-}
-
-fn class_names(rows: &[Row]) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows {
-        if !names.contains(&row.class.as_str()) {
-            names.push(&row.class);
-        }
-    }
-    names
 }
 
 /// The difference under one protocol; `None` if no pair shows its class.

@@ -211,7 +211,10 @@ pub fn summarise(rows: &[Row], setup: &Setup) -> Vec<ProtocolScores> {
                 assd_mm: class_mean(&rows, |row| row.assd_mm),
                 nsd: class_mean(&rows, |row| row.nsd),
                 over: spreads(&rows),
-                classes: class_names(&rows).into_iter().map(|class| class_scores(&rows, class)).collect(),
+                classes: unique(rows.iter().map(|row| &row.class))
+                    .into_iter()
+                    .map(|class| class_scores(&rows, class))
+                    .collect(),
             }
         })
         .collect()
@@ -307,14 +310,15 @@ fn summary(rows: &[&Row], score: fn(&Row) -> Option<f64>) -> Option<Summary> {
     Summary::of(&rows.iter().filter_map(|row| score(row)).collect::<Vec<_>>())
 }
 
-fn class_names<'a>(rows: &[&'a Row]) -> Vec<&'a str> {
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows {
-        if !names.contains(&row.class.as_str()) {
-            names.push(&row.class);
+/// Each name once, in the order of its first appearance.
+pub(super) fn unique<'a>(names: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in names {
+        if !seen.contains(&name.as_str()) {
+            seen.push(name);
         }
     }
-    names
+    seen
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Tables as rows of text, for the terminal and the HTML page.
 
-use super::scores::{ProtocolScores, Setup};
+use super::scores::{ProtocolScores, Setup, unique};
 use crate::metrics::{Protocol, Summary};
 use crate::report::Setting;
 use crate::report::published::{Benchmark, Published};
@@ -113,12 +113,7 @@ pub struct System<'a> {
 /// Several systems side by side, one row for each system and protocol, with Dice of each class in per cent. The last
 /// column has protocol and setting of the published result.
 pub fn systems(systems: &[System]) -> Table {
-    let mut classes: Vec<&str> = Vec::new();
-    for class in systems.iter().flat_map(|system| &system.scores.classes) {
-        if !classes.contains(&class.class.as_str()) {
-            classes.push(&class.class);
-        }
-    }
+    let classes = unique(systems.iter().flat_map(|system| &system.scores.classes).map(|class| &class.class));
     let before =
         ["system", "network", "learns from", "prototypes", "setting", "protocol", "support", "mean", "published"];
     let after = ["sd folds", "sd seeds", "folds", "seeds", "published under"];

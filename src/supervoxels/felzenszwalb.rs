@@ -82,6 +82,11 @@ pub fn segment_slices(intensity: ArrayView3<f32>, mask: Option<ArrayView3<bool>>
     unite(intensity, mask, &IN_PLANE, config.scale as f32, config.min_size_2d_vox as u32)
 }
 
+/// Voxels of the largest image, with `steps` neighbours that come later in memory: edges are numbered in 32 bits.
+pub const fn most_vox(steps: usize) -> usize {
+    u32::MAX as usize / steps - 1
+}
+
 /// The step to a neighbour that comes later in memory, and its cost for an intensity difference of 1.
 #[derive(Debug, Clone, Copy)]
 struct Step {
@@ -113,7 +118,7 @@ fn unite(
         mask: mask.as_ref().map(|mask| mask.as_slice().expect("standard layout")),
         steps,
     };
-    assert!(intensity.len() < u32::MAX as usize / steps.len(), "a volume of more than 330 million voxels");
+    assert!(intensity.len() <= most_vox(steps.len()), "the caller compares with most_vox");
     let bands = graph.bands();
     let mut forest = Forest::new(intensity.len());
     let mut inner = vec![0f32; intensity.len()]; // Int of each root

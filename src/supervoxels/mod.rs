@@ -24,6 +24,17 @@ pub enum Method {
     Felzenszwalb2d,
 }
 
+impl Method {
+    /// Voxels of the largest image that it divides.
+    pub const fn most_vox(self) -> usize {
+        match self {
+            Self::Slic => u32::MAX as usize,
+            Self::Felzenszwalb => felzenszwalb::most_vox(13),
+            Self::Felzenszwalb2d => felzenszwalb::most_vox(4),
+        }
+    }
+}
+
 /// Section `[supervoxels]` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +84,9 @@ impl Config {
 /// let regions = generate(&ssl3d::volume::Volume { voxels, geometry }, &config);
 /// assert!(regions.indexed_iter().all(|((_, _, x), &region)| region == if x < 4 { 1 } else { 2 }));
 /// ```
+///
+/// # Panics
+/// The image has more than [`Method::most_vox`] voxels.
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 mod decathlon;
 mod nnunet;
 
+/// Class indices are bytes, and 0 is background.
+const MOST_CLASSES: usize = 255;
+
 /// Section `[data]` of the configuration. A folder that describes itself (nnU-Net v2, Decathlon) does not use it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,6 +196,11 @@ fn file_names(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
+    if classes.len() > MOST_CLASSES {
+        let found = classes.len().to_string();
+        let remedy = "leave out those that are not needed: a class is counted in one byte";
+        return Err(Error::invalid(at, format!("at most {MOST_CLASSES} classes"), found, remedy));
+    }
     let mut names: BTreeMap<i32, &str> = BTreeMap::new();
     for (name, &value) in classes {
         let fault =

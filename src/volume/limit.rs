@@ -1,6 +1,7 @@
 //! Memory limit for reading one volume: a few bytes of a header can claim any size.
 
 use crate::error::{Error, Result};
+use crate::units;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,12 +31,10 @@ fn against(most: u64, path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -
     if needed.is_some_and(|bytes| bytes <= most.min(1 << 62)) {
         return Ok(());
     }
-    let amount =
-        |bytes: f64| if bytes < 1e8 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) };
     let [z, y, x] = shape_vox;
-    let expected = format!("a volume that can be read within {}", amount(most as f64));
+    let expected = format!("a volume that can be read within {}", units::bytes(most));
     let product = z as f64 * y as f64 * x as f64 * (stored_bytes as u64 + DECODED_BYTES) as f64;
-    let found = format!("{z} x {y} x {x} voxels, which take {}", amount(product));
+    let found = format!("{z} x {y} x {x} voxels, which take {}", units::bytes(product as u64));
     let remedy = "free memory, or raise --memory-limit; where the size is wrong, the file is damaged";
     Err(Error::file(path, expected, found, remedy))
 }
@@ -54,6 +53,6 @@ mod tests {
             assert!(text.contains("a.nii") && text.contains("--memory-limit") && !text.contains('\n'), "{text}");
         }
         let text = against(500_000_000, path, [300, 512, 512], 2).unwrap_err().to_string();
-        assert!(text.contains("within 0.5 GB") && text.contains("take 0.8 GB"), "{text}");
+        assert!(text.contains("within 0.50 GB") && text.contains("take 0.79 GB"), "{text}");
     }
 }

@@ -6,11 +6,11 @@ mod systems;
 pub use systems::run;
 
 use crate::artifact;
-use crate::cli::Protocols;
+use crate::cli::{self, Folds, Protocols};
 use crate::commands::progress::Progress;
 use crate::commands::scans::ScanFile;
 use crate::commands::train::group_folder;
-use crate::commands::{memory, stop};
+use crate::commands::{Resources, memory, stop};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};
@@ -23,37 +23,39 @@ use crate::report::{Row, Setting, overlay};
 use crate::volume::ClassMap;
 use crate::volume::dataset::{self, Case, Dataset};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One run to score.
-pub struct Args {
-    pub run: PathBuf,
-    pub data: PathBuf,
-    /// Numbers of folds with commas between them or "all"; every finished fold where it is not given.
-    pub fold: Option<String>,
+#[derive(Clone)]
+pub struct Task<'a> {
+    /// What was asked for.
+    pub flags: &'a cli::Eval,
+    /// One of the flags' runs.
+    pub run: &'a Path,
+    /// As in the flags, or the folds of the runs that it is compared with.
+    pub fold: Option<Folds>,
+    /// What is scored.
     pub protocols: Vec<Protocol>,
-    pub out: PathBuf,
-    /// For what may differ at test: windows, classes, supports.
-    pub overrides: Vec<String>,
-    pub device: tch::Device,
-    /// Bytes that segmenting may take; None to try in any case.
-    pub memory_limit: Option<u64>,
+    /// Device and memory.
+    pub resources: Resources,
+}
+
+impl<'a> Task<'a> {
+    /// The first run.
+    pub fn of(flags: &'a cli::Eval, resources: Resources) -> Self {
+        let run = flags.run.first().expect("at least one is required");
+        Self { flags, run, fold: flags.fold.clone(), protocols: protocols(flags.protocol), resources }
+    }
 }
 
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
-pub fn refuse_existing(out: &Path, force: bool) -> Result<()> {
-    let there = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
-    match there.iter().find(|path| path.exists()).filter(|_| !force) {
-        Some(path) => {
-            let remedy = "give another --out, or --force to overwrite it";
-            Err(Error::file(path, "no evaluation yet", "one that is there already", remedy))
-        }
-        None => Ok(()),
-    }
+fn refuse_existing(out: &Path, force: bool) -> Result<()> {
+    let paths = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
+    artifact::refuse_existing(paths, "evaluation", force)
 }
 
-pub fn protocols(flag: Protocols) -> Vec<Protocol> {
+fn protocols(flag: Protocols) -> Vec<Protocol> {
     match flag {
         Protocols::Full => vec![Protocol::Full],
         Protocols::Ep1 => vec![Protocol::Ep1],
@@ -79,25 +81,25 @@ struct Example {
 }
 
 /// Scores the folds; nothing is written.
-pub fn evaluate(args: &Args) -> Result<Evaluation> {
-    let path = args.run.join("config.toml");
+pub fn evaluate(task: &Task) -> Result<Evaluation> {
+    let path = task.run.join("config.toml");
     if !path.exists() {
         return Err(Error::file(&path, "the configuration of a run", "no such file", "give a run of ssl3d train"));
     }
     let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let mut config = config::with_overrides(&text, &path.display().to_string(), &args.overrides)?;
-    let data = dataset::open(&args.data, &config.data)?;
+    let mut config = config::with_overrides(&text, &path.display().to_string(), &task.flags.overrides.set)?;
+    let data = dataset::open(&task.flags.data, &config.data)?;
     config.data.classes.clone_from(&data.classes); // a dataset that describes itself has its own
-    let folds = folds(args, &config)?;
+    let folds = folds(task, &config)?;
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for &fold in &folds {
         let mut examples = Vec::new();
         for group in 0..config.split.trainings() {
-            rows.extend(score_group(args, &config, &data, fold, group, &mut examples)?);
+            rows.extend(score_group(task, &config, &data, fold, group, &mut examples)?);
         }
-        figures.extend(page::fold_figures(args, &config, fold, examples)?);
+        figures.extend(page::fold_figures(task, &config, fold, examples)?);
     }
-    let setups = args.protocols.iter().map(|&protocol| (protocol, setup(&config, &folds, protocol))).collect();
+    let setups = task.protocols.iter().map(|&protocol| (protocol, setup(&config, &folds, protocol))).collect();
     let summary = summarise(&rows, &setups);
     Ok(Evaluation { config, rows, setups, summary, figures })
 }
@@ -134,37 +136,37 @@ fn setup(config: &Config, folds: &[usize], protocol: Protocol) -> Setup {
 }
 
 /// The folds to score: those asked for, which must be finished, or all that are.
-fn folds(args: &Args, config: &Config) -> Result<Vec<usize>> {
+fn folds(task: &Task, config: &Config) -> Result<Vec<usize>> {
     let weights = |fold: usize, group| {
-        group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
+        group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors").exists()
     };
     let finished =
         |fold: &usize| !config.system.is_trained() || (0..config.split.trainings()).all(|group| weights(*fold, group));
     let every: Vec<usize> = (0..config.split.folds).collect();
-    let chosen = match args.fold.as_deref() {
+    let chosen = match &task.fold {
         None => every.into_iter().filter(finished).collect(),
-        Some("all") => every,
-        Some(text) => {
-            let known = |part: &str| part.trim().parse().ok().filter(|fold| *fold < config.split.folds);
-            text.split(',').map(known).collect::<Option<BTreeSet<usize>>>().map(Vec::from_iter).ok_or_else(|| {
+        Some(Folds::All) => every,
+        Some(Folds::These(folds)) => match folds.iter().find(|fold| **fold >= config.split.folds) {
+            None => folds.iter().copied().collect(),
+            Some(fold) => {
                 let expected = format!("0 to {}, several with commas, or all", config.split.folds - 1);
-                Error::invalid("--fold", expected, text, "name those to score")
-            })?
-        }
+                return Err(Error::invalid("--fold", expected, fold.to_string(), "name those to score"));
+            }
+        },
     };
     match chosen.iter().find(|fold| !finished(fold)) {
         None if !chosen.is_empty() => Ok(chosen),
         missing => {
             let what = missing.map_or("any fold".to_owned(), |fold| format!("fold {fold}"));
             let remedy = "finish it with ssl3d train, or name a finished one with --fold";
-            Err(Error::file(&args.run, format!("finished weights of {what}"), "none", remedy))
+            Err(Error::file(task.run, format!("finished weights of {what}"), "none", remedy))
         }
     }
 }
 
 /// Every query of a fold from each of its supports: the organs that the group is tested on.
 fn score_group(
-    args: &Args,
+    task: &Task,
     config: &Config,
     data: &Dataset,
     fold: usize,
@@ -182,14 +184,14 @@ fn score_group(
     let (names, values): (Vec<&str>, Vec<i32>) =
         (1..).zip(&data.classes).filter(is_tested).map(|(_, (name, &value))| (name.as_str(), value)).unzip();
     let classes = ClassMap::new(values)?;
-    let pretrained = pretrained(args, config, data, fold, group, &needed)?;
+    let pretrained = pretrained(task, config, data, fold, group, &needed)?;
     let system = match (&pretrained, evaluation::mask_copy(config.system)) {
         (Some(pretrained), _) => Evaluated::Network(pretrained.segmenter()),
         (None, copy) => Evaluated::MaskCopy(copy.expect("a system without weights")),
     };
     let read = |&position: &usize| Ok((position, annotated(&data.cases[position], config)?));
     let scans: BTreeMap<usize, AnnotatedScan> = needed.iter().map(read).collect::<Result<_>>()?;
-    let run = args.run.file_name().unwrap_or(args.run.as_os_str()).to_string_lossy().into_owned();
+    let run = task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned();
     let place = Place { run, fold };
     let progress = Progress::new(&format!("fold {fold}: scoring"), 0, (supports.len() * parts.test.len()) as u64);
     let mut rows = Vec::new();
@@ -199,11 +201,11 @@ fn score_group(
             stop::check()?;
             let (support, query) = (&scans[support], &scans[query]);
             let mut joint: Option<Found> = None; // what serves several protocols is found once
-            for &protocol in &args.protocols {
+            for &protocol in &task.protocols {
                 let reusable = joint.take().filter(|found| supported.serves(found, protocol));
                 let Some(found) = reusable.or_else(|| supported.segment(query, protocol)) else { continue };
                 let scored = evaluation::score(config, &place, [support, query], (&names, &classes), protocol, &found);
-                if protocol == args.protocols[0] {
+                if protocol == task.protocols[0] {
                     examples.push(example(config, &scored, support, query, &found, &classes));
                 }
                 rows.extend(scored);
@@ -218,7 +220,7 @@ fn score_group(
 
 /// The network with the fold's weights, which must not have seen the scans that are `needed`; None of a system without weights.
 fn pretrained(
-    args: &Args,
+    task: &Task,
     config: &Config,
     data: &Dataset,
     fold: usize,
@@ -228,17 +230,17 @@ fn pretrained(
     if !config.system.is_trained() {
         return Ok(None);
     }
-    let path = group_folder(&args.run, Some(fold), &config.split, group).join("weights.safetensors");
+    let path = group_folder(task.run, Some(fold), &config.split, group).join("weights.safetensors");
     let weights = pretrained::Weights::read(&path)?;
     let bytes = memory::estimate(config).segmenting_bytes;
-    memory::check("segmenting", bytes, args.memory_limit, args.device, memory::SEGMENTING)?;
+    memory::check("segmenting", bytes, task.resources.memory_limit, task.resources.device, memory::SEGMENTING)?;
     let trained_on = weights.provenance.trained_on.clone();
-    let pretrained = weights.load(config.clone(), args.device)?;
+    let pretrained = weights.load(config.clone(), task.resources.device)?;
     let ids = |position: &usize| &data.cases[*position].id;
     if let Some(seen) = needed.iter().map(ids).find(|id| trained_on.contains(id)) {
         let expected = format!("scans that fold {fold} held out");
         let remedy = "give the dataset that the run was trained on";
-        return Err(Error::file(&args.data, expected, format!("scan {seen}, which it was trained on"), remedy));
+        return Err(Error::file(&task.flags.data, expected, format!("scan {seen}, which it was trained on"), remedy));
     }
     Ok(Some(pretrained))
 }
@@ -284,10 +286,10 @@ impl Evaluation {
     }
 
     /// Writes scores, summary and page.
-    pub fn write(&self, args: &Args) -> Result<()> {
-        artifact::create_folder(&args.out)?;
-        scores::write_csv(&args.out.join("scores.csv"), &self.rows)?;
-        scores::write_summary(&args.out.join("summary.json"), &self.summary)?;
-        artifact::write_bytes(&args.out.join("report.html"), render(&self.page(args)).as_bytes())
+    pub fn write(&self, task: &Task) -> Result<()> {
+        artifact::create_folder(&task.flags.out)?;
+        scores::write_csv(&task.flags.out.join("scores.csv"), &self.rows)?;
+        scores::write_summary(&task.flags.out.join("summary.json"), &self.summary)?;
+        artifact::write_bytes(&task.flags.out.join("report.html"), render(&self.page(task)).as_bytes())
     }
 }

@@ -1,6 +1,6 @@
 //! The page of an evaluation.
 
-use super::{Args, Evaluation, Example, systems};
+use super::{Evaluation, Example, Task, systems};
 use crate::commands::train::group_folder;
 use crate::config::Config;
 use crate::episode::Source;
@@ -13,10 +13,10 @@ use crate::training::log;
 use std::path::Path;
 
 /// Curves of the fold's training, and its worst and best query.
-pub fn fold_figures(args: &Args, config: &Config, fold: usize, mut examples: Vec<Example>) -> Result<Vec<Figure>> {
+pub fn fold_figures(task: &Task, config: &Config, fold: usize, mut examples: Vec<Example>) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for group in 0..config.split.trainings() {
-        let rows = log::read(&group_folder(&args.run, Some(fold), &config.split, group).join("log.csv"), u64::MAX)?;
+        let rows = log::read(&group_folder(task.run, Some(fold), &config.split, group).join("log.csv"), u64::MAX)?;
         if rows.is_empty() {
             continue;
         }
@@ -53,8 +53,8 @@ impl Evaluation {
         Some((benchmark, table::beside_published(&self.summary, self.setting(), &network, benchmark)))
     }
 
-    pub fn page(&self, args: &Args) -> Page {
-        let protocols = args.protocols.iter();
+    pub fn page(&self, task: &Task) -> Page {
+        let protocols = task.protocols.iter();
         let cards = protocols.filter_map(|&protocol| {
             let note = match protocol {
                 Protocol::Full => "whole volume, native grid",
@@ -88,7 +88,7 @@ impl Evaluation {
             cards: cards.collect(),
             tables: by_class.chain(published).collect(),
             figures: self.figures.clone(),
-            commands: vec![command(args)],
+            commands: vec![command(task)],
             footer: self.summary.iter().map(|s| s.signature.clone()).collect::<Vec<_>>().join("  "),
         }
     }
@@ -110,14 +110,14 @@ fn segmenter(config: &Config) -> &'static str {
     }
 }
 
-fn command(args: &Args) -> String {
+fn command(task: &Task) -> String {
     let folder = |path: &Path| path.display().to_string();
-    let fold = args.fold.as_ref().map_or(String::new(), |fold| format!(" --fold {fold}"));
-    let set: String = args.overrides.iter().map(|text| format!(" --set {text}")).collect();
+    let fold = task.fold.as_ref().map_or(String::new(), |fold| format!(" --fold {fold}"));
+    let set: String = task.flags.overrides.set.iter().map(|text| format!(" --set {text}")).collect();
     format!(
         "ssl3d eval --run {} --data {}{fold}{set} --out {}",
-        folder(&args.run),
-        folder(&args.data),
-        folder(&args.out)
+        folder(task.run),
+        folder(&task.flags.data),
+        folder(&task.flags.out)
     )
 }

@@ -1,8 +1,10 @@
 //! Several runs beside each other: seeds of one system together, each system in one line beside its published figure,
 //! and the others compared with the first, query by query.
 
-use super::{Args, Evaluation, evaluate, summarise};
+use super::{Evaluation, Task, evaluate, refuse_existing, summarise};
 use crate::artifact;
+use crate::cli::{self, Folds};
+use crate::commands::Resources;
 use crate::commands::progress::note;
 use crate::config::{self, Config};
 use crate::episode::Source;
@@ -30,23 +32,24 @@ struct System {
     summary: Vec<ProtocolScores>,
 }
 
-/// Scores `args.run` and `others`, and writes what came out.
-pub fn run(args: &Args, others: &[PathBuf]) -> Result<()> {
-    if others.is_empty() {
-        return run_one(args);
+/// Scores the runs, and writes what came out.
+pub fn run(args: &cli::Eval, resources: Resources) -> Result<()> {
+    refuse_existing(&args.out, args.force)?;
+    let task = Task::of(args, resources);
+    if args.run.len() == 1 {
+        return run_one(&task);
     }
     let mut systems: Vec<System> = Vec::new();
     let (floors, networks): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        std::iter::once(&args.run).chain(others).partition(|run| is_floor(run, &args.overrides));
+        args.run.iter().partition(|run| is_floor(run, &args.overrides.set));
     for run in &networks {
-        add(&mut systems, run, score(args, run, args.fold.clone())?)?;
+        add(&mut systems, run, score(&task, run, args.fold.clone())?)?;
     }
     // A floor has every fold; it is compared on those of the networks.
     let scored: BTreeSet<usize> = systems.iter().flat_map(|system| system.rows.iter().map(|row| row.fold)).collect();
-    let scored = scored.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let fold = args.fold.clone().or_else(|| (!scored.is_empty()).then_some(scored));
+    let fold = args.fold.clone().or_else(|| (!scored.is_empty()).then_some(Folds::These(scored)));
     for run in &floors {
-        add(&mut systems, run, score(args, run, fold.clone())?)?;
+        add(&mut systems, run, score(&task, run, fold.clone())?)?;
     }
     name_apart(&mut systems);
     let lines = lines(&systems);
@@ -67,30 +70,21 @@ fn is_floor(run: &Path, overrides: &[String]) -> bool {
     config.is_some_and(|config| !config.system.is_trained())
 }
 
-fn score(args: &Args, run: &Path, fold: Option<String>) -> Result<Evaluation> {
+fn score(task: &Task, run: &Path, fold: Option<Folds>) -> Result<Evaluation> {
     note(&format!("scoring {}", run.display()));
-    evaluate(&Args {
-        run: run.to_owned(),
-        data: args.data.clone(),
-        fold,
-        protocols: args.protocols.clone(),
-        out: args.out.clone(),
-        overrides: args.overrides.clone(),
-        device: args.device,
-        memory_limit: args.memory_limit,
-    })
+    evaluate(&Task { run, fold, ..task.clone() })
 }
 
-fn run_one(args: &Args) -> Result<()> {
-    let evaluation = evaluate(args)?;
-    evaluation.write(args)?;
+fn run_one(task: &Task) -> Result<()> {
+    let evaluation = evaluate(task)?;
+    evaluation.write(task)?;
     for protocol in &evaluation.summary {
         println!("{}\n{}", protocol.signature, table::by_class(protocol).to_text());
     }
     if let Some((_, table)) = evaluation.beside_published() {
         println!("{}", table.to_text());
     }
-    note(&format!("scores.csv, summary.json and report.html are in {}", args.out.display()));
+    note(&format!("scores.csv, summary.json and report.html are in {}", task.flags.out.display()));
     Ok(())
 }
 
@@ -198,7 +192,7 @@ fn comparisons(systems: &[System]) -> Result<Vec<Comparison>> {
     Ok(comparisons)
 }
 
-fn write(args: &Args, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Result<()> {
+fn write(args: &cli::Eval, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Result<()> {
     artifact::create_folder(&args.out)?;
     let rows: Vec<Row> = systems.iter().flat_map(|system| system.rows.iter().cloned()).collect();
     scores::write_csv(&args.out.join("scores.csv"), &rows)?;
@@ -216,7 +210,7 @@ fn write(args: &Args, systems: &[System], comparisons: &[Comparison], overview: 
     artifact::write_bytes(&args.out.join("report.html"), render(&page(args, systems, comparisons, overview)).as_bytes())
 }
 
-fn page(args: &Args, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Page {
+fn page(args: &cli::Eval, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Page {
     let overview = HtmlTable::new(
         "All systems",
         overview,

@@ -1,8 +1,10 @@
 //! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
 
 use super::dicom::read;
-use super::{Args, DESCRIPTION, Origin, Scan, Source, refuse_to_replace, write};
+use super::{DESCRIPTION, Origin, Scan, Source, write};
 use crate::artifact;
+use crate::cli::PrepareChaos;
+pub use crate::cli::Sequence;
 use crate::error::{Error, Result};
 use crate::volume::dataset::natural;
 use crate::volume::dicom::{Series, files};
@@ -10,19 +12,6 @@ use ndarray::Array2;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// What CHAOS has of a patient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sequence {
-    /// T2-weighted, fat-suppressed (T2-SPIR).
-    T2,
-    /// T1-weighted, in phase.
-    T1In,
-    /// T1-weighted, out of phase; its masks are those of the slices in phase.
-    T1Out,
-    /// Computed tomography, liver only.
-    Ct,
-}
 
 /// (above, up to, label): grey values of the masks are intervals, since they were saved with loss.
 const GREYS: [(u8, u8, i32); 4] = [(55, 70, 1), (110, 135, 2), (175, 200, 3), (240, 255, 4)];
@@ -36,7 +25,7 @@ impl Sequence {
         match self {
             Self::T2 => ("T2SPIR/DICOM_anon", "T2SPIR/Ground"),
             Self::T1In => ("T1DUAL/DICOM_anon/InPhase", "T1DUAL/Ground"),
-            Self::T1Out => ("T1DUAL/DICOM_anon/OutPhase", "T1DUAL/Ground"),
+            Self::T1Out => ("T1DUAL/DICOM_anon/OutPhase", "T1DUAL/Ground"), // drawn on the slices in phase
             Self::Ct => ("DICOM_anon", "Ground"),
         }
     }
@@ -61,12 +50,14 @@ impl Sequence {
     }
 }
 
-/// `source`: `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
-pub fn run(source: &Path, sequence: Sequence, args: &Args) -> Result<()> {
+/// The source is `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
+pub fn run(args: &PrepareChaos) -> Result<()> {
+    let PrepareChaos { source, sequence, common: args } = args;
+    let sequence = *sequence;
     let unpacked; // the folder goes when this does
     let root = if source.is_file() {
         // Before minutes are spent on unpacking.
-        refuse_to_replace(&args.out.join(DESCRIPTION), args)?;
+        artifact::refuse_existing([args.out.join(DESCRIPTION)], "dataset", args.force)?;
         artifact::create_folder(&args.out)?;
         unpacked = unpack(source, sequence, &args.out)?;
         unpacked.path().to_owned()

@@ -1,6 +1,7 @@
 //! DICOM series in any folders, without labels.
 
-use super::{Args, Origin, Scan, Source, folders, write};
+use super::{Origin, Scan, Source, folders, write};
+use crate::cli::PrepareDicom;
 use crate::error::Result;
 use crate::volume::dicom::{Series, Slice, assemble, files};
 use crate::volume::limit;
@@ -8,8 +9,9 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Every folder below `source` that holds DICOM files is a scan, or several where the files name several series.
-pub fn run(source: &Path, args: &Args) -> Result<()> {
+/// Every folder below the source that holds DICOM files is a scan, or several where the files name several series.
+pub fn run(args: &PrepareDicom) -> Result<()> {
+    let source = args.source.as_path();
     let mut sources = Vec::new();
     for folder in folders(source)? {
         let files = files(&folder)?;
@@ -30,7 +32,7 @@ pub fn run(source: &Path, args: &Args) -> Result<()> {
     }
     let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
     let (root, classes) = (source.to_owned(), BTreeMap::new());
-    write(&Origin { name, licence: None, source: root.clone(), root, classes }, sources, args)
+    write(&Origin { name, licence: None, source: root.clone(), root, classes }, sources, &args.common)
 }
 
 /// One volume from these files.

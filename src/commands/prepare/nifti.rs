@@ -1,14 +1,17 @@
 //! NIfTI files in any layout that `[data]` can name, or an nnU-Net v2 or Medical Segmentation Decathlon dataset: checked, and brought into our layout.
 
-use super::{Args, Origin, Scan, Source, write};
+use super::{Origin, Scan, Source, write};
+use crate::cli::PrepareNifti;
+use crate::config;
 use crate::error::{Error, Result};
 use crate::volume::dataset::{self, Case};
 use crate::volume::nifti::{check_same_geometry, read_image, read_labels};
-use std::path::Path;
 
 /// Images with the label maps that go with them; a label map on another grid than its image is refused.
-pub fn run(source: &Path, config: &dataset::Config, args: &Args) -> Result<()> {
-    let data = dataset::open(source, config)?;
+pub fn run(args: &PrepareNifti) -> Result<()> {
+    let PrepareNifti { source, common: args, overrides } = args;
+    let config = config::load(None, &overrides.set)?;
+    let data = dataset::open(source, &config.data)?;
     if source.canonicalize().is_ok_and(|source| args.out.canonicalize().is_ok_and(|out| out == source)) {
         let (expected, found) = ("another folder than the source", "the source itself");
         return Err(Error::file(&args.out, expected, found, "give another --out: a source stays as it is"));

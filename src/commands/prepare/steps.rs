@@ -1,5 +1,6 @@
 //! What may be done to a scan on its way into a dataset: clip, resample, crop or pad.
 
+use crate::cli::Preparation;
 use crate::error::{Error, Result};
 use crate::volume::{Geometry, Image, LabelMap, Volume, resample};
 use ndarray::{Array3, s};
@@ -14,6 +15,18 @@ pub struct Steps {
     pub spacing_xyz_mm: Option<[f64; 3]>,
     /// Cropped or padded about the middle to so many voxels along x and y; padded with the lowest intensity.
     pub size_xy_vox: Option<[usize; 2]>,
+}
+
+impl From<&Preparation> for Steps {
+    /// What is given replaces what --few-shot stands for.
+    fn from(args: &Preparation) -> Self {
+        let given = if args.few_shot { Self::FEW_SHOT } else { Self::default() };
+        Self {
+            clip_percent: args.clip.or(given.clip_percent),
+            spacing_xyz_mm: args.spacing.or(given.spacing_xyz_mm),
+            size_xy_vox: args.size.or(given.size_xy_vox),
+        }
+    }
 }
 
 impl Steps {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::supervoxels::{Method, felzenszwalb, slic};
-use crate::volume::{Geometry, Volume, dataset};
+use crate::volume::{Geometry, Volume};
 use ndarray::Array3;
 use std::time::SystemTime;
 
@@ -50,7 +50,7 @@ impl Place {
             benchmark: String::new(),
         };
         let data = dataset::open(self.folder.path(), &patterns).unwrap();
-        run(Args { config, data, out: self.out(), score, preview }).unwrap();
+        compute(Task { config, data, out: self.out(), score, preview }).unwrap();
         serde_json::from_str(&std::fs::read_to_string(self.out().join("summary.json")).unwrap()).unwrap()
     }
 
@@ -152,7 +152,31 @@ fn a_faulty_file_is_named_and_the_others_are_kept() {
         benchmark: String::new(),
     };
     let data = dataset::open(place.folder.path(), &patterns).unwrap();
-    let fault = run(Args { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
+    let fault = compute(Task { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");
     assert!(read_entries(&place.out().join("summary.json")).contains_key("1"));
+}
+
+#[test]
+fn a_scan_of_more_voxels_than_the_method_divides_is_refused_by_name() {
+    assert_eq!(Method::Felzenszwalb.most_vox(), 330_382_098, "13 edges a voxel in 32 bits");
+    let place = Place::new(); // 8 x 16 x 16 voxels
+    let patterns = dataset::Config {
+        image: "image_{id}.nii.gz".into(),
+        label: String::new(),
+        classes: [].into(),
+        ignore: None,
+        benchmark: String::new(),
+    };
+    let data = dataset::open(place.folder.path(), &patterns).unwrap();
+    let run = |most_vox| {
+        let config = Config { method: Method::Felzenszwalb, ..config() };
+        let task = Task { config, data: data.clone(), out: place.out(), score: false, preview: false };
+        compute_within(task, most_vox).map_err(|fault| fault.to_string())
+    };
+    let fault = run(2047).unwrap_err();
+    let words = [".nii.gz: expected at most 2,047 voxels for supervoxels, found 2,048; resample", "--spacing"];
+    assert!(words.iter().all(|word| fault.contains(word)), "{fault}");
+    assert!(!place.regions("1").exists());
+    run(2048).unwrap();
 }

@@ -1,5 +1,6 @@
 //! Which labels to look for, and what they are called.
 
+use crate::cli::Classes;
 use crate::error::{Error, Result};
 use crate::volume::LabelMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,28 +8,6 @@ use std::path::{Path, PathBuf};
 
 /// Classes are counted in a byte, and each costs a volume of scores.
 const MOST: usize = 200;
-
-/// `--classes`: all, or values and names with commas between them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    All,
-    Some(Vec<String>),
-}
-
-impl Wanted {
-    pub fn parse(text: &str) -> Result<Self> {
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        let parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
-        if parts.iter().any(|part| part.is_empty() || part.parse() == Ok(0)) {
-            let expected = "all, or label values other than 0 or names, separated by commas";
-            let remedy = "for instance --classes 1,3 or --classes liver,spleen";
-            return Err(Error::invalid("--classes", expected, format!("{text:?}"), remedy));
-        }
-        Ok(Self::Some(parts))
-    }
-}
 
 /// What a `dataset.json` beside the label files, or one folder above, calls their values: as `ssl3d prepare`, nnU-Net and the
 /// Medical Segmentation Decathlon write it. Empty where there is none.
@@ -78,7 +57,7 @@ fn read(path: &Path) -> Result<Vec<(i32, String)>> {
 /// # Errors
 /// The supports do not show what was asked for; or nothing, or far too much.
 pub fn values(
-    wanted: &Wanted,
+    wanted: &Classes,
     maps: &[&LabelMap],
     files: &[PathBuf],
     names: &BTreeMap<i32, String>,
@@ -100,13 +79,13 @@ pub fn values(
         Err(Error::invalid(files.join(" and "), expected, format!("{list}{unknown}"), remedy))
     };
     let wanted = match wanted {
-        Wanted::All if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
-        Wanted::All if present.len() > MOST => {
+        Classes::All if present.is_empty() => return refuse("a labelled structure".to_owned(), "draw it first"),
+        Classes::All if present.len() > MOST => {
             let expected = format!("at most {MOST} label values");
             return refuse(expected, "this looks like an image rather than labels; choose with --classes");
         }
-        Wanted::All => return Ok(present.into_iter().collect()),
-        Wanted::Some(wanted) => wanted,
+        Classes::All => return Ok(present.into_iter().collect()),
+        Classes::These(wanted) => wanted,
     };
     let mut values = BTreeSet::new();
     for part in wanted {
@@ -140,7 +119,7 @@ mod tests {
         let map = LabelMap { voxels, geometry: Geometry::with_spacing([1, 1, 4], [1.0; 3]) };
         let names = BTreeMap::from([(1, "liver".to_owned()), (2, "kidney".to_owned()), (4, "spleen".to_owned())]);
         let of = |text: &str, ignore| {
-            values(&Wanted::parse(text).unwrap(), &[&map], &["l.nii".into()], &names, ignore).map_err(|e| e.to_string())
+            values(&text.parse().unwrap(), &[&map], &["l.nii".into()], &names, ignore).map_err(|e| e.to_string())
         };
         assert_eq!(of("all", None).unwrap(), [1, 4, 9]);
         assert_eq!(of("all", Some(9)).unwrap(), [1, 4]);
@@ -148,9 +127,6 @@ mod tests {
         let message = of("kidney", None).unwrap_err();
         assert!(message.contains("l.nii: expected label kidney, found 1 (liver), 4 (spleen), 9; name"), "{message}");
         assert!(of("2", None).is_err() && of("9", Some(9)).is_err());
-        for text in ["", "0", "1,,2"] {
-            assert!(Wanted::parse(text).is_err(), "{text}");
-        }
     }
 
     #[test]

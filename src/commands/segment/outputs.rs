@@ -1,7 +1,8 @@
 //! Where results go, and what they must not replace.
 
-use super::Args;
 use super::queries::{self, Query};
+use crate::artifact;
+use crate::cli::Segment;
 use crate::error::{Error, Result};
 use crate::volume::{Class, ClassMap};
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The files that a call writes.
 pub struct Outputs<'a> {
     /// The call.
-    pub args: &'a Args,
+    pub args: &'a Segment,
 }
 
 impl Outputs<'_> {
@@ -33,7 +34,7 @@ impl Outputs<'_> {
             self.args.out.join(format!("{}{}{}.nii.gz", query.name, queries::PROBABILITY, classes.value(class)))
         };
         let paths: Vec<PathBuf> = if self.args.probabilities { classes.iter().map(path).collect() } else { vec![] };
-        paths.iter().try_for_each(|path| refuse_existing(path, self.args.force))?;
+        artifact::refuse_existing(&paths, "result", self.args.force)?;
         Ok(paths)
     }
 
@@ -53,10 +54,10 @@ impl Outputs<'_> {
                 ));
             }
             let result = self.result(query);
-            refuse_existing(&result, args.force)?;
+            artifact::refuse_existing([&result], "result", args.force)?;
             self.refuse_to_lose(&result, queries)?;
             if args.preview {
-                refuse_existing(&self.preview(query), args.force)?;
+                artifact::refuse_existing([self.preview(query)], "result", args.force)?;
             }
         }
         let Some(report) = &args.report else { return Ok(()) };
@@ -64,30 +65,15 @@ impl Outputs<'_> {
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             return Err(Error::file(folder, "a folder for --report", "none", "create it first"));
         }
-        refuse_existing(report, args.force)?;
+        artifact::refuse_existing([report], "result", args.force)?;
         self.refuse_to_lose(report, queries)
     }
 
     /// A file that is read is never replaced, with --force neither.
     fn refuse_to_lose(&self, output: &Path, queries: &[Query]) -> Result<()> {
-        let supports = self.args.supports.iter().flat_map(|(image, label)| [image, label]);
-        let mut read = supports.chain(queries.iter().map(|query| &query.path)).chain([&self.args.weights]);
-        let Ok(output) = output.canonicalize() else { return Ok(()) };
-        match read.find(|input| input.canonicalize().is_ok_and(|input| input == output)) {
-            Some(input) => {
-                let found = "a file that this call reads";
-                let remedy = "give another --out or --report";
-                Err(Error::file(input, "no result in the place of an input", found, remedy))
-            }
-            None => Ok(()),
-        }
+        let written: Vec<PathBuf> = output.canonicalize().into_iter().collect();
+        let supports = self.args.support.iter().chain(&self.args.support_label);
+        let read = supports.chain(queries.iter().map(|query| &query.path)).chain([&self.args.weights]);
+        artifact::refuse_to_lose(read, &written)
     }
-}
-
-fn refuse_existing(path: &Path, force: bool) -> Result<()> {
-    if path.exists() && !force {
-        let remedy = "give another --out, or --force to overwrite";
-        return Err(Error::file(path, "no result yet", "an existing file", remedy));
-    }
-    Ok(())
 }

@@ -1,8 +1,9 @@
 //! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query, and descriptions
 //! of the labels for ITK-SNAP and 3D Slicer.
 
-use super::{Args, Given};
+use super::pairs;
 use crate::artifact;
+use crate::cli::Segment;
 use crate::commands::lock::Lock;
 use crate::commands::progress::warn;
 use crate::error::{Error, Result};
@@ -42,9 +43,9 @@ pub struct Origin {
 impl Origin {
     /// # Errors
     /// The weights cannot be read.
-    pub fn new(args: &Args) -> Result<Self> {
+    pub fn new(args: &Segment) -> Result<Self> {
         let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
-        let support = |(image, label): &(PathBuf, PathBuf)| Support {
+        let support = |(image, label): (&PathBuf, &PathBuf)| Support {
             image: image.display().to_string(),
             label: label.display().to_string(),
         };
@@ -52,9 +53,9 @@ impl Origin {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
             weights: args.weights.display().to_string(),
             weights_digest: blake3::hash(&weights).to_hex().to_string(),
-            supports: args.supports.iter().map(support).collect(),
-            set: args.overrides.clone(),
-            slices: args.slices.iter().map(Given::text).collect(),
+            supports: pairs(args).map(support).collect(),
+            set: args.overrides.set.clone(),
+            slices: args.slices.iter().map(ToString::to_string).collect(),
         })
     }
 }

@@ -81,6 +81,29 @@ fn classes_need_values_of_their_own_that_are_not_background() {
 }
 
 #[test]
+fn more_classes_than_a_byte_counts_are_refused() {
+    let folder = folder(&["imagesTr/a_0000.nii.gz"]);
+    let labels =
+        |count: i32| (1..=count).map(|value| (format!("structure_{value}"), value)).collect::<BTreeMap<_, _>>();
+    let nnunet = |count| {
+        let json =
+            serde_json::json!({ "channel_names": {"0": "CT"}, "labels": labels(count), "file_ending": ".nii.gz" });
+        std::fs::write(folder.path().join("dataset.json"), json.to_string()).unwrap();
+        open(folder.path(), &config("image_{id}.nii.gz", ""))
+            .map(|dataset| dataset.classes.len())
+            .map_err(|e| e.to_string())
+    };
+    assert_eq!(nnunet(255), Ok(255));
+    for count in [256, 300] {
+        let text = nnunet(count).unwrap_err();
+        let words = ["dataset.json labels: expected at most 255 classes", &format!("found {count}"), "; "];
+        assert!(words.iter().all(|word| text.contains(word)) && !text.contains('\n'), "{text}");
+        let config = Config { classes: labels(count), ..config("{id}.nii", "") };
+        assert!(config.check().unwrap_err().to_string().starts_with("data.classes: expected at most 255 classes"));
+    }
+}
+
+#[test]
 fn what_is_not_annotated_has_a_value_of_its_own() {
     for (ignore, found) in [(0, "found 0, which is background"), (4, "found 4, which is spleen")] {
         let config = Config { ignore: Some(ignore), ..config("{id}.nii", "") };

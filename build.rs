@@ -3,7 +3,7 @@
 use std::path::Path;
 
 fn main() {
-    println!("cargo:rerun-if-changed=scripts/build.rs");
+    println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     // target/<profile>/ssl3d, then target/<profile>/{deps,examples}/*
     for up in ["../..", "../../.."] {
