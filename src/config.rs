@@ -5,9 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::volume::{dataset, preprocess};
-use crate::{
-    augment, baseline, episode, evaluation, features, loss, model, prediction, prototypes, supervoxels, training,
-};
+use crate::{augment, baseline, episode, features, loss, model, prediction, prototypes, report, supervoxels, training};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use toml::{Table, Value};
@@ -22,7 +20,7 @@ const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototype
 pub struct Config {
     /// What tables call the system.
     pub name: String,
-    /// The published system that this one repeats; empty: none. See [`evaluation::published`].
+    /// The published system that this one repeats; empty: none. See [`report::published`].
     #[serde(default)]
     pub published: String,
     pub data: dataset::Config,
@@ -146,7 +144,7 @@ impl Config {
 
     pub fn check(&self) -> Result<()> {
         self.data.check()?;
-        evaluation::published::check(&self.data.benchmark, &self.published)?;
+        report::published::check(&self.data.benchmark, &self.published)?;
         self.preprocess.check()?;
         self.supervoxels.check()?;
         self.split.check()?;

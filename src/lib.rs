@@ -26,8 +26,6 @@ pub mod baseline;
 pub mod borders;
 /// Regions -> support and query.
 pub mod episode;
-/// Published results of others.
-pub mod evaluation;
 /// Prediction + truth -> Dice.
 pub mod metrics;
 /// Generated abdomens for the demonstration and the tests.

@@ -18,8 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("borders", &["augment", "volume"]),
     ("episode", &["error", "rng", "artifact", "volume", "supervoxels", "augment"]),
     ("metrics", &["error", "rng", "artifact", "volume"]),
-    ("evaluation", &["error", "metrics"]),
-    ("report", &["error", "rng", "artifact", "volume", "metrics", "evaluation"]),
+    ("report", &["error", "rng", "artifact", "volume", "metrics"]),
     ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),
@@ -49,7 +48,6 @@ const WITHOUT_TORCH: &[&str] = &[
     "baseline",
     "borders",
     "metrics",
-    "evaluation",
     "report",
     "phantom",
 ];
@@ -58,7 +56,7 @@ const WITHOUT_FILES: &[&str] = &["baseline", "borders", "tensor", "features", "p
 const HOMES: &[(&str, &[&str])] = &[
     ("nifti", &["volume/nifti"]),
     ("clap", &["cli.rs", "cli/", "main.rs"]),
-    ("toml", &["config.rs", "config/", "evaluation/published.rs"]),
+    ("toml", &["config.rs", "config/", "report/published.rs"]),
     ("toml_edit", &["config.rs", "config/"]),
     ("indicatif", &["commands/progress.rs"]),
     ("dicom_core", &["volume/dicom"]),

@@ -1,8 +1,8 @@
 //! One row per query, support, class and protocol; and their summary, signed.
 
+use super::Setting;
 use crate::artifact;
 use crate::error::{Error, Result};
-use crate::evaluation::Setting;
 use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! Tables as rows of text, for the terminal and for the page.
 
+use super::Setting;
+use super::published::{Benchmark, Published};
 use super::scores::{ProtocolScores, Setup};
-use crate::evaluation::Setting;
-use crate::evaluation::published::{Benchmark, Published};
 use crate::metrics::{Protocol, Summary};
 
 /// A header and its rows; each row has as many cells as the header.
@@ -213,9 +213,9 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::published::{Network, benchmark};
     use super::super::scores::{Row, summarise, tests::rows, tests::setup};
     use super::*;
-    use crate::evaluation::published::{Network, benchmark};
 
     #[test]
     fn columns_line_up_with_numbers_to_the_right() {

@@ -25,7 +25,7 @@ pub struct Config {
     /// Label value of the voxels of a support that nobody has annotated; none where all of it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
-    /// The dataset's name in `evaluation/published.toml`, whose rows then stand beside an evaluation; empty: none do.
+    /// The dataset's name in `report/published.toml`, whose rows then stand beside an evaluation; empty: none do.
     #[serde(default)]
     pub benchmark: String,
 }

@@ -8,12 +8,12 @@ use crate::commands::progress::note;
 use crate::config::{self, Config};
 use crate::episode::Source;
 use crate::error::{Error, Result};
-use crate::evaluation::published::{self, Benchmark, Published};
 use crate::features::Network;
 use crate::metrics::Protocol;
 use crate::prototypes::Method;
 use crate::report::compare::{Comparison, compare};
 use crate::report::html::{HtmlTable, Page, render};
+use crate::report::published::{self, Benchmark, Published};
 use crate::report::scores::{ProtocolScores, Setup};
 use crate::report::table;
 use crate::report::{Row, scores};
@@ -253,7 +253,7 @@ fn page(args: &Args, systems: &[System], comparisons: &[Comparison], overview: t
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Setting;
+    use crate::report::Setting;
     use crate::report::scores::{Space, Supports, Weights};
 
     const CHAOS: &[&str] = &["liver", "right_kidney", "left_kidney", "spleen"];
