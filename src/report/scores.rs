@@ -1,9 +1,9 @@
 //! Scores: one row for each query, support, class and protocol; their summary with its signature.
 
+use super::Setting;
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::metrics::{NSD_TOLERANCE_MM, Protocol, Summary};
-use crate::report::Setting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

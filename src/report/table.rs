@@ -221,9 +221,9 @@ pub fn protocol_name(protocol: Protocol) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::published::{Network, benchmark};
     use super::super::scores::{Row, summarise, tests::rows, tests::setup};
     use super::*;
-    use crate::report::published::{Network, benchmark};
 
     #[test]
     fn columns_line_up_with_numbers_to_the_right() {
