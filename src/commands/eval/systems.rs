@@ -306,8 +306,8 @@ mod tests {
         for (overrides, expected) in [
             (&[][..], "3D"),
             (&["features.ensemble_size=2"], "2 x 3D"),
-            (&["features.network=unet-2d", sliced], "2D"),
-            (&["features.network=unet-2d", sliced, "features.ensemble_size=3"], "3 x 2D"),
+            (&["features.architecture=unet-2d", sliced], "2D"),
+            (&["features.architecture=unet-2d", sliced, "features.ensemble_size=3"], "3 x 2D"),
             (&["features.network=se-net"], "2D"),
             (&["baseline.method=copy"], "-"),
         ] {
