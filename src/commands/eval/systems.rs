@@ -308,8 +308,8 @@ mod tests {
             (&["features.ensemble_size=2"], "2 x 3D"),
             (&["features.architecture=unet-2d", sliced], "2D"),
             (&["features.architecture=unet-2d", sliced, "features.ensemble_size=3"], "3 x 2D"),
-            (&["features.network=se-net"], "2D"),
-            (&["baseline.method=copy"], "-"),
+            (&["system=se-net"], "2D"),
+            (&["system=mask-copy"], "-"),
         ] {
             assert_eq!(network(&system(overrides, CHAOS).config), expected, "{overrides:?}");
         }
