@@ -305,11 +305,11 @@ mod tests {
         let sliced = "features.pooling=[[1, 2, 2], [1, 2, 2], [1, 2, 2]]";
         for (overrides, expected) in [
             (&[][..], "3D"),
-            (&["features.networks=2"], "2 x 3D"),
-            (&["features.network=unet-2d", sliced], "2D"),
-            (&["features.network=unet-2d", sliced, "features.networks=3"], "3 x 2D"),
-            (&["features.network=se-net"], "2D"),
-            (&["baseline.method=copy"], "-"),
+            (&["features.ensemble_size=2"], "2 x 3D"),
+            (&["features.architecture=unet-2d", sliced], "2D"),
+            (&["features.architecture=unet-2d", sliced, "features.ensemble_size=3"], "3 x 2D"),
+            (&["system=se-net"], "2D"),
+            (&["system=mask-copy"], "-"),
         ] {
             assert_eq!(network(&system(overrides, CHAOS).config), expected, "{overrides:?}");
         }
