@@ -53,15 +53,9 @@ impl Sizes {
     /// Each stage in a fraction of a second: for a test that all of them run.
     pub const SMALLEST: Self = Self {
         scan_vox: [8, 32, 32],
-        training_vox: [12, 48, 48],
+        training_vox: [16, 48, 48],
         features_vox: [4, 8, 8],
-        set: &[
-            "features.networks=1",
-            "features.f_maps=4",
-            "preprocess.size_vox=[8,32,32]",
-            "episode.min_size_vox=10",
-            "prediction.templates=2",
-        ],
+        set: &["features.networks=1", "features.f_maps=4", "preprocess.size_vox=[16,32,32]", "episode.min_size_vox=10"],
     };
 }
 

@@ -190,6 +190,10 @@ class Bench:
         order = order | {"settings": self.settings(order.get("config", "paper"))}
         return self._worker([self.python, str(ROOT / "scripts/bench/peers.py")], order, self.threads)
 
+    def target(self, target: Target) -> Target:
+        """None at the smallest sizes, of which nothing is expected."""
+        return Target() if self.smallest else target
+
     def settings(self, config: str) -> dict:
         return settings(self.inputs / f"weights_{config}.safetensors")
 
@@ -271,10 +275,10 @@ def measure(bench: Bench, stage: Stage, calls: int) -> Row:
     if stage.theirs is None or skipped:
         with bench.ours(stage.ours, stage.our_threads) as worker:
             (ours,) = take_turns([worker], rounds, calls)
-        return finish(Row(stage.name, stage.what, stage.peer, ours, skipped=skipped), stage.target)
+        return finish(Row(stage.name, stage.what, stage.peer, ours, skipped=skipped), bench.target(stage.target))
     with bench.ours(stage.ours, stage.our_threads) as our_worker, bench.theirs(stage.theirs) as their_worker:
         ours, theirs = take_turns([our_worker, their_worker], rounds, calls)
-    row = finish(Row(stage.name, stage.what, stage.peer, ours, theirs), stage.target)
+    row = finish(Row(stage.name, stage.what, stage.peer, ours, theirs), bench.target(stage.target))
     if stage.same_numbers and not agree(ours.numbers, theirs.numbers):
         say(f"{stage.name}: first call gave {ours.numbers} on our side, {theirs.numbers} on theirs")
         row.verdict = "void: the two do different work"
@@ -317,7 +321,8 @@ def measure_segment(bench: Bench) -> Row:
                 if turn > 0:
                     side.seconds.append(seconds)
     what = "`ssl3d segment`, one support, one query, cpu.toml with one network: whole process"
-    return finish(Row("segment", what, "Python's imports alone", *sides, skipped=skipped), Target(seconds=3))
+    row = Row("segment", what, "Python's imports alone", *sides, skipped=skipped)
+    return finish(row, bench.target(Target(seconds=3)))
 
 
 def run_process(command: list[str], threads: int) -> tuple[float, float]:
