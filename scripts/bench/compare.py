@@ -320,7 +320,7 @@ def measure_segment(bench: Bench) -> Row:
                 side.peak_mb = max(side.peak_mb, peak_mb)
                 if turn > 0:
                     side.seconds.append(seconds)
-    what = "`ssl3d segment`, one support, one query, cpu.toml with one network: whole process"
+    what = "`ssl3d segment`, one support, one query, cpu.toml with one network and its templates: whole process"
     row = Row("segment", what, "Python's imports alone", *sides, skipped=skipped)
     return finish(row, bench.target(Target(seconds=3)))
 
@@ -534,8 +534,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="of both sides, unless a row says otherwise (default 2)")
     parser.add_argument("--only", default="", help="rows whose names begin so, for instance slic,alp-naive,step-cpu")
     parser.add_argument("--quick", action="store_true", help="one round, without the paper's training step")
-    parser.add_argument("--smallest", action="store_true", help="one round of everything at the smallest sizes, generated: "
-                        "shows that all runs, its times mean nothing; installs no peers")
+    smallest = "one round of everything at the smallest sizes, generated; its times mean nothing; installs no peers"
+    parser.add_argument("--smallest", action="store_true", help=smallest)
     parser.add_argument("--peers", metavar="PYTHON", help="one that has the peers (default: one made for them)")
     parser.add_argument("--profile", default="release", help="cargo's, to build ours with (default release)")
     parser.add_argument("--scaling", action="store_true", help="instead: ours at 1, 2, 4 and 8 times the voxels")
