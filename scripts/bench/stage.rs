@@ -161,6 +161,7 @@ fn answer(mut call: Box<dyn FnMut(u64) -> Outcome>) -> Result<()> {
 }
 
 /// Scans to segment; episodes, weights and features on which both sides start from the same numbers; templates.
+/// The templates lie beside all weights: of the two configurations cpu.toml alone has some.
 fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
     artifact::create_folder(folder)?;
     write_scan(sizes.scan_vox, 0, &folder.join("support.nii.gz"), Some(&folder.join("support_label.nii.gz")))?;
