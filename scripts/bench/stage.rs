@@ -204,7 +204,7 @@ fn template_scans(source: &Source, sizes: &Sizes) -> Vec<Scan> {
         let (image, _) = preprocessing::prepare(&image, &source.config.preprocessing);
         Scan { id: index.to_string(), image, ..source.scan.clone() }
     };
-    (2..).take(source.config.prediction.templates).map(scan).collect()
+    (2..).take(source.config.inference.templates).map(scan).collect()
 }
 
 fn write_tensors(path: &Path, tensors: Vec<(&str, Tensor)>) -> Result<()> {
