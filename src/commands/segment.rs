@@ -13,13 +13,12 @@ use crate::commands::scans::ScanFile;
 use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::inference::{self, Fitted, PreparedScan, Segmenter, Support};
+use crate::inference::{self, Fitted, PreparedScan, Segmentation, Segmenter, Support};
 use crate::metrics::Measured;
 use crate::preprocessing::Annotation;
 use crate::pretrained::Weights;
 use crate::report::overlay;
 use crate::volume::{Class, ClassMap, LabelMap, nifti};
-use ndarray::ArrayView3;
 use outputs::Outputs;
 use queries::Query;
 use std::collections::BTreeMap;
@@ -190,7 +189,7 @@ fn segment(
         Ok(())
     })?;
     if args.preview {
-        write_preview(query, &scan, found.labels.view(), classes, outputs)?;
+        write_preview(query, &scan, &found, classes, outputs)?;
     }
     Ok(Answer {
         path: query.path.display().to_string(),
@@ -205,10 +204,11 @@ fn segment(
 fn write_preview(
     query: &Query,
     scan: &PreparedScan,
-    labels: ArrayView3<i32>,
+    found: &Segmentation,
     classes: &[LabelClass],
     outputs: &Outputs,
 ) -> Result<()> {
+    let labels = found.labels.view();
     let slices = overlay::best_slices(labels, PREVIEW_SLICES);
     let colours = classes.iter().map(|class| (class.value, class.colour)).collect();
     let png = overlay::overlay_png(&scan.image, None, labels, &colours, &slices);
