@@ -57,6 +57,8 @@ pub struct Origin {
 
 /// Reads, works on and writes every scan: all of the dataset or nothing of it.
 ///
+/// Whether every scan has a name of its own.
+///
 /// # Errors
 /// There are no scans; two have the same id; a scan that cannot be read, unless `keep_going`; files that are there
 /// already, unless `force`.

@@ -1,6 +1,7 @@
 //! `ssl3d segment`: a class that the network has never been trained on, from one labelled volume.
 
 mod classes;
+mod descriptions;
 mod outputs;
 mod queries;
 mod slices;
@@ -44,6 +45,9 @@ fn check_pairs(args: &Segment) -> Result<()> {
 const PREVIEW_SLICES: usize = 3;
 
 /// Reads, segments and writes every query.
+///
+/// # Errors
+/// The flags contradict each other; a file cannot be read or written, or is there already; some query fails or a signal stops it.
 pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     check_pairs(args)?;
     let weights = Weights::read(&args.weights)?;

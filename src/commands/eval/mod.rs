@@ -47,6 +47,8 @@ impl<'a> Task<'a> {
     }
 }
 
+/// Keeps an evaluation from being overwritten.
+///
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
 fn refuse_existing(out: &Path, force: bool) -> Result<()> {
