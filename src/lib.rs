@@ -14,6 +14,8 @@
 //! [`tensor`] know nothing of libtorch, those from [`tensor`] to [`inference`] nothing of files, and [`commands`] alone
 //! wire stages to disk, device and progress bars. `tests/architecture.rs` holds these rules.
 
+#![warn(missing_docs)]
+
 /// Files that are whole or absent.
 pub mod artifact;
 /// Faults of input and machine, one line each.
