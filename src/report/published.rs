@@ -61,6 +61,14 @@ static BENCHMARKS: LazyLock<BTreeMap<String, Benchmark>> =
     LazyLock::new(|| toml::from_str(include_str!("published.toml")).expect("the compiled-in results are valid"));
 
 /// What is published of the dataset of this name; nothing where the name is empty or unknown.
+///
+/// ```
+/// use ssl3d::{metrics::Protocol, report::{Setting, published::benchmark}};
+/// let chaos = benchmark("chaos-t2-spir").expect("it has published results");
+/// assert!(chaos.is_of(["liver", "right_kidney", "left_kidney", "spleen"]) && !chaos.is_of(["liver"]));
+/// let alpnet = chaos.find("SSL-ALPNet", Setting::One, Protocol::Ep1).expect("Ouyang et al. 2020 report it");
+/// assert_eq!(alpnet.mean, 78.8);
+/// ```
 pub fn benchmark(name: &str) -> Option<&'static Benchmark> {
     BENCHMARKS.get(name)
 }
