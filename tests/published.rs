@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A copy of the support's mask: nothing is trained.
-const COPY: &str = "[split]\nfolds = 3\n[baseline]\nmethod = \"copy\"\n";
+const COPY: &str = "[split]\nfolds = 3\n";
 const CHAOS: &str = "[data]\nbenchmark = \"chaos-t2-spir\"\n";
 /// The labels of the generated scans under the names of the heart.
 const HEART: &str = "classes = { lv_bp = 1, lv_myo = 2, rv = 3 }\n";
@@ -24,7 +24,7 @@ fn write_scans(folder: &Path) -> PathBuf {
 fn train(folder: &Path, data: &Path, name: &str, config: &str) -> PathBuf {
     let [file, run] = [format!("{name}.toml"), name.to_owned()].map(|name| folder.join(name));
     fs::write(&file, config).unwrap();
-    succeed("train --config {} --data {} --run {} --device cpu -q", &[&file, data, &run]);
+    succeed("train --config {} --data {} --run {} --device cpu -q --set system=mask-copy", &[&file, data, &run]);
     run
 }
 
@@ -78,7 +78,7 @@ fn the_row_of_a_network_of_slices_says_so() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/table/alpnet-init.toml");
     let run = folder.path().join("run");
     let train = "train --config {} --data {} --run {} --fold 0 --device cpu -q --set split.folds=3 --set features.f_maps=4 \
-                 --set preprocess.size_vox=[8,32,32]";
+                 --set preprocessing.size_vox=[8,32,32]";
     succeed(train, &[&table, &data, &run]);
     let [printed, page] = evaluate(&data, &run);
     let ours: Vec<&str> = printed.lines().filter(|line| line.starts_with("ssl3d ")).collect();

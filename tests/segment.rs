@@ -147,7 +147,9 @@ fn a_class_that_nothing_in_a_query_looks_like_is_named() {
     let label = bench.data.join("label_1.nii.gz");
     let scan = bench.data.join("image_2.nii.gz");
     let (mut image, native) = read_image(&scan).unwrap();
-    image.voxels.fill(100.0);
+    for (at, value) in image.voxels.indexed_iter_mut() {
+        *value = 100.0 + 0.1 * at.2 as f32; // a ramp, and nothing in it
+    }
     let blank = bench.at("blank.nii.gz");
     write_image(&blank, &image.voxels, &native).unwrap();
     let sentence = "hardly anything in it looks like spleen (label 4)";
@@ -158,6 +160,71 @@ fn a_class_that_nothing_in_a_query_looks_like_is_named() {
     // Without the scans of the training nobody knows how much there usually is.
     let said = bench.segment(&label, &blank, "alone", "--set inference.templates=0");
     assert!(!said.contains("hardly anything"), "{said}");
+}
+
+/// With every step of `configs/cpu.toml`: no voxel of such a query is confident, and all evidence is the same everywhere.
+#[test]
+fn a_query_without_contrast_has_no_labels() {
+    let bench = Bench::with("--set inference.templates=2");
+    let recipe = "--set inference.template_rounds=2 --set inference.self_training_rounds=2 --set inference.transport.strength=0.5 \
+                  --set inference.spatial_prior.weight=0.5 --set inference.supervoxels.network_weight=0.3 --set \
+                  inference.supervoxels.native_weight=0.5 --set inference.intensity.weight=2 --set \
+                  inference.boundary_calibration.enabled=true --set inference.random_walker.enabled=true --set \
+                  inference.single_component.enabled=true";
+    let label = bench.data.join("label_1.nii.gz");
+    let (mut image, native) = read_image(&bench.data.join("image_2.nii.gz")).unwrap();
+    image.voxels.fill(100.0);
+    let blank = bench.at("blank.nii.gz");
+    write_image(&blank, &image.voxels, &native).unwrap();
+    for (out, more) in [("plain", "--probabilities".to_owned()), ("recipe", format!("--probabilities {recipe}"))] {
+        let said = bench.segment(&label, &blank, out, &more);
+        assert!(said.contains("it has no contrast") && !said.contains("hardly anything"), "{said}");
+        let (found, _) = read_labels(&bench.at(out).join("blank_seg.nii.gz")).unwrap();
+        assert!(found.voxels.iter().all(|label| *label == 0), "{out}");
+        let (probability, _) = read_image(&bench.at(out).join("blank_probability_1.nii.gz")).unwrap();
+        assert!(probability.voxels.iter().all(|p| *p == 0.0), "{out}");
+        assert!(lines(&bench.at(out).join("volumes.csv")).iter().all(|row| row[3] == "0"), "{out}");
+    }
+}
+
+/// Also where constraints have changed the label: slices that a class may not leave, and components that are not the largest.
+#[test]
+fn the_label_of_a_voxel_is_the_class_of_its_highest_probability() {
+    let bench = Bench::with("--set inference.templates=2");
+    let label = bench.data.join("label_1.nii.gz");
+    let query = bench.data.join("image_2.nii.gz");
+    let boundary = "--set inference.boundary_calibration.enabled=true --set inference.random_walker.enabled=true";
+    let mut changed = 0;
+    for (out, more) in [
+        ("plain", ""),
+        ("one_vs_rest", "--set similarity.competition=one-vs-rest"),
+        ("constrained", "--largest-component --slices liver=5-7 --slices spleen=0-11"),
+        ("boundary", boundary),
+    ] {
+        let all = if out == "boundary" { " --largest-component --slices liver=5-7" } else { "" };
+        bench.segment(&label, &query, out, &format!("--probabilities {more}{all}"));
+        let at = |name: &str| bench.at(out).join(format!("image_2_{name}.nii.gz"));
+        let (found, _) = read_labels(&at("seg")).unwrap();
+        let probabilities =
+            [1, 2, 3, 4].map(|value| read_image(&at(&format!("probability_{value}"))).unwrap().0.voxels);
+        let is_joint = out != "one_vs_rest" && out != "boundary";
+        for (at, &label) in found.voxels.indexed_iter() {
+            let p = [0, 1, 2, 3].map(|class| probabilities[class][at]);
+            let highest = (0..4).max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap();
+            let background = if is_joint { 1.0 - p.iter().sum::<f32>() } else { 0.5 };
+            let rounding = 1e-5;
+            match label {
+                0 => assert!(p[highest] <= background + rounding, "{out} {at:?}: {p:?}"),
+                _ => {
+                    let own = p[label as usize - 1];
+                    assert!(own >= p[highest] && own >= background - rounding, "{out} {at:?}: {label} of {p:?}");
+                }
+            }
+        }
+        let volumes = lines(&bench.at(out).join("volumes.csv"));
+        changed += usize::from(out != "plain" && volumes != lines(&bench.at("plain").join("volumes.csv")));
+    }
+    assert_eq!(changed, 3, "each setting gives other labels");
 }
 
 #[test]

@@ -54,14 +54,13 @@ impl Sizes {
     /// Each stage in a fraction of a second: for a test that all of them run.
     pub const SMALLEST: Self = Self {
         scan_vox: [8, 32, 32],
-        training_vox: [12, 48, 48],
+        training_vox: [16, 48, 48],
         features_vox: [4, 8, 8],
         set: &[
             "features.ensemble_size=1",
             "features.f_maps=4",
-            "preprocessing.size_vox=[8,32,32]",
+            "preprocessing.size_vox=[16,32,32]",
             "episode.min_size_vox=10",
-            "prediction.templates=2",
         ],
     };
 }

@@ -161,6 +161,7 @@ fn answer(mut call: Box<dyn FnMut(u64) -> Outcome>) -> Result<()> {
 }
 
 /// Scans to segment; episodes, weights and features on which both sides start from the same numbers; templates.
+/// The templates lie beside all weights: of the two configurations cpu.toml alone has some.
 fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
     artifact::create_folder(folder)?;
     write_scan(sizes.scan_vox, 0, &folder.join("support.nii.gz"), Some(&folder.join("support_label.nii.gz")))?;
@@ -203,7 +204,7 @@ fn template_scans(source: &Source, sizes: &Sizes) -> Vec<Scan> {
         let (image, _) = preprocessing::prepare(&image, &source.config.preprocessing);
         Scan { id: index.to_string(), image, ..source.scan.clone() }
     };
-    (2..).take(source.config.prediction.templates).map(scan).collect()
+    (2..).take(source.config.inference.templates).map(scan).collect()
 }
 
 fn write_tensors(path: &Path, tensors: Vec<(&str, Tensor)>) -> Result<()> {

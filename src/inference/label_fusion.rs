@@ -19,6 +19,7 @@ use crate::network::Network;
 use crate::prototypes::{EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
+use ndarray::Array3;
 use tch::Tensor;
 
 /// A volume with its features.
@@ -26,8 +27,8 @@ use tch::Tensor;
 pub struct EncodedScan {
     /// (1, C, d, h, w)
     pub features: Tensor,
-    /// The supervoxel of each voxel, (d h w), where their evidence has weight.
-    pub supervoxels: Option<Tensor>,
+    /// The supervoxel of each voxel of the feature map, where their evidence has weight.
+    pub supervoxels: Option<Array3<i32>>,
 }
 
 /// What decides how volumes are compared and fused.
@@ -100,7 +101,7 @@ impl Fusion<'_> {
     pub fn encoded(&self, volume: &NetworkVolume, features: Tensor) -> EncodedScan {
         let size = features.size();
         let config = &self.config.supervoxels;
-        let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config).to_device(features.device());
+        let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config);
         let supervoxels = (config.network_weight > 0.0).then(of_map);
         EncodedScan { features, supervoxels }
     }
@@ -276,7 +277,7 @@ mod tests {
     fn fuse(
         (network, config): &(Network, Config),
         features: &Tensor,
-        supervoxels: Option<Tensor>,
+        supervoxels: Option<Array3<i32>>,
         voters: &Voters,
         ranges: &[DepthRange],
     ) -> (Tensor, Vec<usize>) {
@@ -419,7 +420,7 @@ mod tests {
         let columns = [0.0f32, 0.0, 0.0, 47.0, 90.0, 90.0, 90.0, 90.0].map(|degrees| degrees.to_radians().sin_cos());
         let channels = [columns.map(|(_, cos)| cos).repeat(4), columns.map(|(sin, _)| sin).repeat(4)];
         let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
-        let found = |supervoxels: Option<Tensor>| {
+        let found = |supervoxels: Option<Array3<i32>>| {
             let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
             let voters = Voters {
                 support,
@@ -433,7 +434,7 @@ mod tests {
             [0, 3, 4].map(|column| labels.int64_value(&[0, 2, column]))
         };
         assert_eq!(found(None), [1, 0, 0]);
-        let halves = Tensor::from_slice(&[0i64, 0, 0, 0, 1, 1, 1, 1].repeat(4));
+        let halves = Array3::from_shape_fn((1, 4, 8), |(_, _, x)| i32::from(x > 3));
         assert_eq!(found(Some(halves)), [1, 1, 0]);
     }
 

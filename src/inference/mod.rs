@@ -40,6 +40,8 @@ pub mod missing;
 mod native;
 mod plausibility;
 mod scorer;
+mod sections;
+mod segmentation;
 mod supports;
 
 pub use config::Config;
@@ -47,6 +49,7 @@ pub use constraints::slice_range::SliceRanges;
 pub use native::{GridProbabilities, GridScores};
 pub use plausibility::{label_doubts, query_doubts};
 pub use scorer::Scorer;
+pub use segmentation::Segmentation;
 pub use supports::{NetworkVolume, PreparedScan, Shot, Support};
 
 use crate::network::{Members, Network};
@@ -54,14 +57,14 @@ use crate::prototypes::Competition;
 use crate::supervoxels;
 use crate::tensor::to_channels;
 use crate::volume::{Class, ClassMap};
-use boundary::calibration::{self, Calibration, CroppedProbability, Prediction};
+use boundary::calibration::{self, Calibration, Prediction};
 use constraints::single_component::{keep_largest, single_component_values};
 use evidence::intensity::Intensities;
 use label_fusion::{EncodedScan, Fusion};
-use ndarray::{Array3, Zip};
+use ndarray::Array3;
 use scorer::{PrototypeScorer, SliceScorer};
+use segmentation::Probabilities;
 use std::collections::BTreeSet;
-use std::ops::Range;
 use tch::{Tensor, no_grad};
 
 /// Templates that are encoded at once: convolutions of a single volume take a slower way in libtorch.
@@ -103,8 +106,8 @@ impl<'a> Segmenter<'a> {
 
     /// What the supports and the templates tell of the classes.
     pub fn fit(&self, supports: &[Support], classes: &ClassMap) -> Fitted<'_> {
-        let shots: Vec<Shot> = supports.iter().map(|support| support.shot(classes)).collect();
-        let scorer = self.fit_shots(&self.with_unlabelled_classes_unknown(shots, supports, classes), classes.len());
+        let shots = supports::shots(supports, classes, |others| self.fit_shots(others, classes.len()));
+        let scorer = self.fit_shots(&shots, classes.len());
         let mut single = single_components(supports, classes, &self.config.single_component);
         if self.keep_largest_of_all {
             single.extend(classes.values());
@@ -119,61 +122,6 @@ impl<'a> Segmenter<'a> {
     /// The same on the network's grid alone.
     fn fit_shots(&self, supports: &[Shot], count: usize) -> Box<dyn Scorer + 'a> {
         fit(self.fusion(), supports, &self.templates, count)
-    }
-
-    /// A support in which a class of the others is not labelled tells nothing of where that class lies: the voxels that the other
-    /// supports give to it count as not annotated, and not as background.
-    fn with_unlabelled_classes_unknown(
-        &self,
-        mut shots: Vec<Shot>,
-        supports: &[Support],
-        classes: &ClassMap,
-    ) -> Vec<Shot> {
-        let shows = |support: &Support| -> Vec<bool> {
-            classes.values().iter().map(|&value| support.annotation.shows(value)).collect()
-        };
-        let shown: Vec<Vec<bool>> = supports.iter().map(shows).collect();
-        let mut unknown = Vec::new();
-        for index in 0..shots.len() {
-            let missing: Vec<Class> = classes.iter().filter(|class| !shown[index][class.index()]).collect();
-            let helps = |other: usize| other != index && missing.iter().any(|class| shown[other][class.index()]);
-            let others: Vec<Shot> =
-                (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
-            if !others.is_empty() {
-                let (scorer, volume) = (self.fit_shots(&others, classes.len()), supports[index].scan.volume());
-                let scores = scorer.scores_by_supports(&volume.image).unwrap_or_else(|| scorer.scores(&volume));
-                unknown.push((index, shots[index].background_given_to(&missing, &scores)));
-            }
-        }
-        for (index, unknown) in unknown {
-            shots[index].forget(&unknown);
-        }
-        shots
-    }
-
-    /// One class of a query, each section of whose slices is compared with one annotated slice of the support: pairs of a slice of the
-    /// support and a range of slices of the query, in slices of the scans.
-    pub fn segment_sections<'q>(
-        &'q self,
-        support: &Support,
-        query: &'q PreparedScan,
-        sections: &[(usize, Range<usize>)],
-        classes: &'q ClassMap,
-    ) -> Segmentation<'q> {
-        let (shot, volume) = (support.shot(classes), query.volume());
-        let scores = scorer::absent(&volume.image, classes.len());
-        for (slice, section) in sections {
-            let (first, count) = query.grid.slices_of(section);
-            let (first, count) = (first as i64, count as i64);
-            let of_slice = shot.slice(support.scan.grid.slice_of(*slice) as i64);
-            let section = NetworkVolume { image: volume.image.narrow(2, first, count), ..volume };
-            let found = self.fit_shots(&[of_slice], classes.len()).scores(&section);
-            scores.narrow(2, first, count).copy_(&found.to_device(scores.device()));
-        }
-        let slices: Vec<usize> = sections.iter().map(|(slice, _)| *slice).collect();
-        let annotation = support.annotation.on_slices(&slices);
-        let single = single_component_values(&annotation, &self.config.single_component);
-        self.finish(query, &scores, classes, &single, None, &SliceRanges::unknown())
     }
 
     /// Scores (1, 1 + K, D, H, W) of a query -> its labels.
@@ -325,75 +273,6 @@ impl Fitted<'_> {
             samples.iter_mut().zip(of_support).for_each(|(all, more)| all.extend(more));
         }
         Some(Calibration::fit(&samples, config))
-    }
-}
-
-/// A segmented query.
-pub struct Segmentation<'a> {
-    /// Label values on the scan's own grid `[z, y, x]`; 0 is the background.
-    pub labels: Array3<i32>,
-    /// Classes of which label fusion found next to nothing: what is labelled came from the supports alone, and may not be there.
-    pub missing: Vec<Class>,
-    classes: &'a ClassMap,
-    probabilities: Probabilities<'a>,
-    competition: Competition,
-    /// The labels before the constraints of slice ranges and single components: those of the highest probability.
-    before: Array3<i32>,
-}
-
-enum Probabilities<'a> {
-    /// Of the scores themselves.
-    Grid(GridScores<'a>),
-    /// After the boundary step, in the order of the classes.
-    Redrawn(Vec<CroppedProbability>),
-    /// 0 everywhere.
-    Nothing,
-}
-
-impl<'a> Segmentation<'a> {
-    /// Of a scan without contrast: no class is anywhere.
-    fn nothing(query: &PreparedScan, classes: &'a ClassMap, competition: Competition) -> Self {
-        let labels = Array3::zeros(query.image.voxels.dim());
-        let before = labels.clone();
-        Self { labels, missing: vec![], classes, probabilities: Probabilities::Nothing, competition, before }
-    }
-
-    /// Calls `f` for each class with its probability on the scan's own grid `[z, y, x]`, one class at a time: a volume may be large.
-    ///
-    /// The label of a voxel is the class of its highest probability; the background has what the classes leave of 1, and where each
-    /// class competes with its background alone, a label is above one half. Where a constraint has changed a label, so it has the
-    /// probabilities: the class that a voxel lost has none, and that which it got is above one half.
-    pub fn for_each_probability<E>(&self, mut f: impl FnMut(Class, &Array3<f32>) -> Result<(), E>) -> Result<(), E> {
-        let of_grid = match &self.probabilities {
-            Probabilities::Grid(scores) => Some(scores.probabilities(self.competition)),
-            Probabilities::Redrawn(_) | Probabilities::Nothing => None,
-        };
-        self.classes.iter().try_for_each(|class| {
-            let mut probability = match (&self.probabilities, &of_grid) {
-                (Probabilities::Redrawn(redrawn), _) => redrawn[class.index()].placed(self.labels.dim()),
-                (_, Some(of_grid)) => of_grid.of(class),
-                _ => Array3::zeros(self.labels.dim()),
-            };
-            self.follow_labels(self.classes.value(class), &mut probability);
-            f(class, &probability)
-        })
-    }
-}
-
-impl Segmentation<'_> {
-    /// Where constraints have changed a label, the probability of a class agrees with the label.
-    fn follow_labels(&self, value: i32, probability: &mut Array3<f32>) {
-        let above_half = 0.5f32.next_up();
-        Zip::from(probability).and(&self.labels).and(&self.before).par_for_each(|p, &label, &before| {
-            if label != before {
-                *p = match value {
-                    value if value == label => p.max(above_half),
-                    value if value == before => 0.0,
-                    _ if label == 0 => p.min(0.5),
-                    _ => p.min(1.0 - above_half),
-                };
-            }
-        });
     }
 }
 

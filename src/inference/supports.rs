@@ -1,5 +1,6 @@
 //! Scans and their annotations on the way into the network.
 
+use super::scorer::Scorer;
 use crate::preprocessing::{self, Annotation, WorkingGrid};
 use crate::similarity;
 use crate::supervoxels;
@@ -98,6 +99,36 @@ impl Support<'_> {
     }
 }
 
+/// The supports on the network's grid. A support in which a class of the others is not labelled tells nothing of where that class lies:
+/// the voxels that the others, fitted by `fit`, give to it count as not annotated, and not as background.
+pub(super) fn shots<'s>(
+    supports: &[Support],
+    classes: &ClassMap,
+    fit: impl Fn(&[Shot]) -> Box<dyn Scorer + 's>,
+) -> Vec<Shot> {
+    let mut shots: Vec<Shot> = supports.iter().map(|support| support.shot(classes)).collect();
+    let shows = |support: &Support| -> Vec<bool> {
+        classes.values().iter().map(|&value| support.annotation.shows(value)).collect()
+    };
+    let shown: Vec<Vec<bool>> = supports.iter().map(shows).collect();
+    let mut unknown = Vec::new();
+    for index in 0..shots.len() {
+        let missing: Vec<Class> = classes.iter().filter(|class| !shown[index][class.index()]).collect();
+        let helps = |other: usize| other != index && missing.iter().any(|class| shown[other][class.index()]);
+        let others: Vec<Shot> =
+            (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
+        if !others.is_empty() {
+            let (scorer, volume) = (fit(&others), supports[index].scan.volume());
+            let scores = scorer.scores_by_supports(&volume.image).unwrap_or_else(|| scorer.scores(&volume));
+            unknown.push((index, shots[index].background_given_to(&missing, &scores)));
+        }
+    }
+    for (index, unknown) in unknown {
+        shots[index].forget(&unknown);
+    }
+    shots
+}
+
 /// An annotated volume on the network's grid.
 #[derive(Debug)]
 pub struct Shot {
@@ -129,7 +160,7 @@ impl Shot {
 
     /// The background voxels of this volume to which `scores` (1, 1 + K, D, H, W) of other supports give one of `classes`: 1, elsewhere
     /// 0, (D, H, W).
-    pub(super) fn background_given_to(&self, classes: &[Class], scores: &Tensor) -> Tensor {
+    fn background_given_to(&self, classes: &[Class], scores: &Tensor) -> Tensor {
         let found = similarity::argmax(scores).to_device(Device::Cpu);
         let is_class = |class: &Class| found.eq(class.channel() as i64).to_kind(Kind::Int64);
         let theirs = classes.iter().fold(found.zeros_like(), |all, class| all + is_class(class));
@@ -137,7 +168,7 @@ impl Shot {
     }
 
     /// Voxels that are 1 in `unknown` (D, H, W) are not annotated from now on.
-    pub(super) fn forget(&mut self, unknown: &Tensor) {
+    fn forget(&mut self, unknown: &Tensor) {
         let others: Tensor = 1.0 - unknown.to_kind(Kind::Float).view_as(&self.image);
         self.known = Some(self.known.as_ref().map_or_else(|| others.shallow_clone(), |known| known * &others));
     }
@@ -161,5 +192,46 @@ impl Shot {
             }
         }
         (Array3::from_shape_vec((d as usize, h as usize, w as usize), labels).expect("as many as voxels"), is_partial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::scorer;
+    use crate::network::Network;
+    use crate::volume::LabelMap;
+    use crate::{config, phantom};
+
+    /// The same scan twice, once with all organs and once with its liver alone: the second must not call the rest background.
+    #[test]
+    fn classes_that_one_support_leaves_out_and_another_shows_are_not_annotated() {
+        let set = [
+            "features.f_maps=4",
+            "features.levels=2",
+            "features.pooling=[[1,2,2]]",
+            "preprocessing.size_vox=[8,32,32]",
+            "prototypes.test_window={size=[1,2,2]}",
+            "similarity.competition=joint",
+        ];
+        let config = config::load(None, &set.map(str::to_owned)).unwrap();
+        let network = Network::new(&config.network(), Device::Cpu, 0);
+        let cohort = phantom::Config { subjects: 1, size_vox: [12, 48, 48], spacing_mm: [15.0, 6.0, 6.0], seed: 3 };
+        let (image, whole) = phantom::subject(&cohort, 0);
+        let liver =
+            LabelMap { voxels: whole.voxels.mapv(|label| i32::from(label == 1)), geometry: whole.geometry.clone() };
+        let (scan, classes) = (PreparedScan::new(image, &config.preprocessing), ClassMap::new([1, 2, 3, 4]).unwrap());
+        let supports = [liver, whole].map(|map| Support { scan: &scan, annotation: Annotation::new(map, None) });
+        let shots = shots(&supports, &classes, |others| scorer(&network, &config.inference, others, classes.len()));
+
+        assert!(shots[1].known.is_none(), "it shows every class");
+        let unknown = shots[0].known.as_ref().expect("three classes are missing").eq(0.0).squeeze();
+        let fraction = |of: &Tensor| {
+            let inside = (of * &unknown).sum(Kind::Float).double_value(&[]);
+            inside / of.sum(Kind::Float).double_value(&[])
+        };
+        assert!(fraction(&shots[1].classes.gt(1)) > 0.5, "most of the missing classes is found");
+        assert!(fraction(&shots[0].classes.eq(1)) == 0.0, "its liver stays");
+        assert!(fraction(&shots[1].classes.eq(0)) < 0.3, "as does the background");
     }
 }

@@ -54,6 +54,12 @@ impl WorkingGrid {
         Self { native_shape_vox, start_vox, end_vox, resampled_vox, shape_vox }
     }
 
+    /// All of an array of this shape, voxel by voxel.
+    pub fn whole(shape_vox: [usize; 3]) -> Self {
+        let (native_shape_vox, end_vox, resampled_vox) = (shape_vox, shape_vox, shape_vox);
+        Self { native_shape_vox, start_vox: [0; 3], end_vox, resampled_vox, shape_vox }
+    }
+
     /// The network's slice that shows most of a native one.
     pub fn slice_of(&self, native: usize) -> usize {
         let within = native.saturating_sub(self.start_vox[0]) as isize;

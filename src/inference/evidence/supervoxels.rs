@@ -1,11 +1,15 @@
-//! Evidence: the mean score of a voxel's supervoxel, on the network's grid and on the scan's.
+//! Evidence: the mean score of a voxel's supervoxel, on the network's grid. On the scan's own grid [`GridScores`] adds it, too, by the
+//! same code.
 
 use super::Evidence;
 use crate::error::Result;
 use crate::inference::config::check_range;
+use crate::inference::native::GridScores;
 use crate::inference::supports::NetworkVolume;
+use crate::preprocessing::WorkingGrid;
 use crate::supervoxels::{felzenszwalb, to_unit_range};
-use crate::tensor::to_voxels;
+use crate::tensor::{from_floats, to_channels, to_voxels};
+use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
@@ -40,8 +44,8 @@ impl Config {
 /// Felzenszwalb's k on intensities from 0 to 255.
 const SCALE: f64 = 1.0;
 
-/// The supervoxel of each voxel of a map of d x h x w, from 0, in a volume of the network's grid: that at its middle, (d h w).
-pub fn on_map(volume: &NetworkVolume, size_vox: [i64; 3], config: &Config) -> Tensor {
+/// The supervoxel of each voxel of a map of d x h x w, from 0, in a volume of the network's grid: that at its middle.
+pub fn on_map(volume: &NetworkVolume, size_vox: [i64; 3], config: &Config) -> Array3<i32> {
     let NetworkVolume { image, spacing_mm } = volume;
     let voxels = to_voxels(&image.to_device(Device::Cpu));
     let shape: [usize; 3] = voxels.dim().into();
@@ -51,27 +55,24 @@ pub fn on_map(volume: &NetworkVolume, size_vox: [i64; 3], config: &Config) -> Te
     let labels = felzenszwalb::segment(unit.view(), *spacing_mm, None, &graph);
     let map = size_vox.map(|n| n as usize);
     let middle = |axis: usize, i: usize| (2 * i + 1) * shape[axis] / (2 * map[axis]);
-    let region = |(z, y, x)| i64::from(labels[[middle(0, z), middle(1, y), middle(2, x)]]);
-    let of_map: Vec<i64> = ndarray::indices(map).into_iter().map(region).collect();
-    Tensor::from_slice(&of_map).to_device(image.device())
+    Array3::from_shape_fn(map, |(z, y, x)| labels[[middle(0, z), middle(1, y), middle(2, x)]])
 }
 
 /// `weight` times the mean score of each voxel's supervoxel.
 pub struct SupervoxelMean<'a> {
-    /// The supervoxel of each voxel of the map, (d h w), from 0.
-    pub labels: &'a Tensor,
+    /// The supervoxel of each voxel of the map, from 0.
+    pub labels: &'a Array3<i32>,
     /// Beside 1 of the voxel's own score.
     pub weight: f64,
 }
 
 impl Evidence for SupervoxelMean<'_> {
     fn add(&self, scores: Tensor) -> Tensor {
-        let classes = scores.size()[1];
-        let flat = scores.reshape([classes, -1]);
-        let sizes = self.labels.bincount(None::<Tensor>, 0);
-        let sums = Tensor::zeros([classes, sizes.size()[0]], (scores.kind(), scores.device()));
-        let means = sums.index_add(1, self.labels, &flat) / sizes.clamp_min(1).to_kind(scores.kind());
-        (flat + means.index_select(1, self.labels) * self.weight).view_as(&scores)
+        let (depth, height, width) = self.labels.dim();
+        let grid = WorkingGrid::whole([depth, height, width]);
+        let added = GridScores::new(&grid, to_channels(&scores)).with_supervoxel_mean(self.labels.view(), self.weight);
+        let values: Vec<f32> = (0..scores.size()[1]).flat_map(|channel| added.of(channel as usize, 0.0)).collect();
+        from_floats(&values, &scores.size()).to_device(scores.device()).to_kind(scores.kind())
     }
 }
 
@@ -98,19 +99,18 @@ mod tests {
     #[test]
     fn regions_follow_the_image_at_the_resolution_of_the_map() {
         for (size, map) in [([4, 16, 16], [4, 8, 8]), ([4, 16, 16], [4, 16, 16]), ([5, 12, 20], [2, 4, 10])] {
-            let regions = on_map(&image(size), map, &CONFIG).view(map);
-            let half = |from: i64| regions.narrow(2, from, map[2] / 2);
-            for from in [0, map[2] / 2] {
-                assert_eq!(half(from).min().int64_value(&[]), half(from).max().int64_value(&[]), "{size:?}");
-            }
-            assert_ne!(half(0).max().int64_value(&[]), half(map[2] / 2).max().int64_value(&[]), "{size:?}");
+            let regions = on_map(&image(size), map, &CONFIG);
+            let middle = map[2] as usize / 2;
+            let first = [0, middle].map(|x| regions[[0, 0, x]]);
+            assert!(regions.indexed_iter().all(|((.., x), &r)| r == first[usize::from(x >= middle)]), "{size:?}");
+            assert_ne!(first[0], first[1], "{size:?}");
         }
     }
 
     #[test]
     fn the_mean_of_a_region_is_added_to_its_voxels() {
         let scores = Tensor::from_slice(&[1.0f32, 3.0, 5.0, 0.0, 0.0, 6.0]).view([1, 2, 1, 1, 3]);
-        let regions = Tensor::from_slice(&[2i64, 2, 0]);
+        let regions = Array3::from_shape_vec((1, 1, 3), vec![2, 2, 0]).unwrap();
         let expected = Tensor::from_slice(&[2.0f32, 4.0, 7.5, 0.0, 0.0, 9.0]).view([1, 2, 1, 1, 3]);
         assert!(
             (SupervoxelMean { labels: &regions, weight: 0.5 }.add(scores) - expected).abs().max().double_value(&[])
@@ -126,7 +126,7 @@ mod tests {
             let image = image.expand([1, 1, 6, 24, 24], false).contiguous();
             let config = Config { network_min_fraction: 0.1, ..CONFIG };
             let map = on_map(&NetworkVolume { image, spacing_mm: [slice_mm, 1.0, 1.0] }, [6, 24, 24], &config);
-            1 + map.max().int64_value(&[])
+            1 + map.iter().max().unwrap()
         };
         assert!(count(1.0) < count(12.0), "{} {}", count(1.0), count(12.0));
     }
