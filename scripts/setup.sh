@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh, test.sh, torture.sh and fuzz.sh: checks the tools, goes to the root of the checkout, fetches libtorch.
+# Sourced by quickstart.sh, check.sh, test.sh, torture.sh and fuzz.sh: checks the tools, goes to the root of the checkout, fetches libtorch.
 # shellcheck shell=bash
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

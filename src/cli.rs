@@ -248,9 +248,13 @@ pub struct Eval {
 /// The evaluation protocols to score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocols {
+    /// The whole query from the whole support.
     Full,
+    /// The slices of the query that show the class are known, and they alone are scored (Roy et al. 2020).
     Ep1,
+    /// One slice of each class is annotated in the support; the whole query is scored (Hansen et al. 2022).
     Ep2,
+    /// One after another.
     All,
 }
 

@@ -16,6 +16,14 @@ pub enum Neighbourhood {
 
 /// Numbers every maximal connected set of equal non-zero labels 1..=n, in the order of their first voxels;
 /// 0 stays 0. Returns the components `[z, y, x]` and n.
+///
+/// ```
+/// use ssl3d::components::{Neighbourhood, components};
+/// let labels = ndarray::arr3(&[[[5, 5, 0], [0, 0, 5], [7, 0, 5]]]);
+/// let (by_faces, count) = components(labels.view(), Neighbourhood::Faces);
+/// assert_eq!((by_faces, count), (ndarray::arr3(&[[[1, 1, 0], [0, 0, 2], [3, 0, 2]]]), 3));
+/// assert_eq!(components(labels.view(), Neighbourhood::Corners).1, 2);
+/// ```
 pub fn components(labels: ArrayView3<i32>, neighbourhood: Neighbourhood) -> (Array3<i32>, usize) {
     let regions = Regions::find(labels, neighbourhood);
     (regions.draw(|region| region as i32), regions.count)
@@ -43,6 +51,12 @@ pub fn measured_components(labels: ArrayView3<i32>) -> (Array3<i32>, Vec<Compone
 }
 
 /// The largest component of a mask `[z, y, x]` by faces, of equal ones the first; empty if the mask is empty.
+///
+/// ```
+/// let mask = ndarray::arr3(&[[[true, false, true, true]]]);
+/// let largest = ssl3d::components::largest(mask.view());
+/// assert_eq!(largest, ndarray::arr3(&[[[false, false, true, true]]]));
+/// ```
 pub fn largest(mask: ArrayView3<bool>) -> Array3<bool> {
     let regions = Regions::find(mask.mapv(i32::from).view(), Neighbourhood::Faces);
     let mut sizes_vox = vec![0usize; regions.count + 1];

@@ -19,6 +19,7 @@ const BASE: &str = include_str!("../configs/defaults.toml");
 /// Tables that are one value: what a file gives replaces them whole.
 const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototypes.test_window"];
 
+/// Every key of a configuration; `configs/defaults.toml` explains each and gives its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -28,18 +29,31 @@ pub struct Config {
     pub system: System,
     /// The published system that this one repeats; empty: none. See [`report::published`].
     pub published: String,
+    /// Section `[data]`: the files of a dataset and its classes.
     pub data: dataset::Config,
+    /// Section `[preprocessing]`: from a scan to the network's array.
     pub preprocessing: preprocessing::Config,
+    /// Section `[supervoxels]`: the regions that stand in for organs.
     pub supervoxels: supervoxels::Config,
+    /// Section `[split]`: folds and supports.
     pub split: episode::split::Config,
+    /// Section `[supervision]`: what stands for a class in training.
     pub supervision: episode::supervision::Config,
+    /// Section `[episode]`: support and query of a training step.
     pub episode: episode::Config,
+    /// Section `[augment]`: random transforms.
     pub augment: augment::Config,
+    /// Section `[features]`: the U-Nets.
     pub features: features::Config,
+    /// Section `[prototypes]`: pooling of support features.
     pub prototypes: prototypes::Config,
+    /// Section `[similarity]`: comparison of query and prototypes.
     pub similarity: similarity::Config,
+    /// Section `[inference]`: how queries are segmented.
     pub inference: inference::Config,
+    /// Section `[loss]`: what training minimises.
     pub loss: loss::Config,
+    /// Section `[training]`: length, schedule and checkpoints.
     pub training: training::Config,
 }
 
@@ -47,6 +61,14 @@ pub struct Config {
 ///
 /// # Errors
 /// The file cannot be read; it or an override is no TOML; a key is unknown or its value of the wrong type or out of range.
+///
+/// ```
+/// let config = ssl3d::config::load(None, &["training.epochs=7".to_owned()])?;
+/// assert_eq!(config.training.epochs, 7);
+/// let fault = ssl3d::config::load(None, &["training.epoch=7".to_owned()]).unwrap_err();
+/// assert!(fault.to_string().contains("did you mean epochs?"));
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
     let mut table = base();
     let mut given = None;
@@ -139,6 +161,7 @@ impl Config {
         Ok(config)
     }
 
+    /// Every key as TOML; [`Config::from_toml`] reads it.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("the configuration is serialisable")
     }
@@ -156,6 +179,10 @@ impl Config {
         changed.map(|key| format!("{key} = {} in place of {}", text(now.get(key)), text(before.get(key)))).collect()
     }
 
+    /// Checks every section, and what two sections have to agree on.
+    ///
+    /// # Errors
+    /// A key is out of its range, or does not go with another.
     pub fn check(&self) -> Result<()> {
         self.data.check()?;
         report::published::check(&self.data.benchmark, &self.published)?;
@@ -196,7 +223,7 @@ impl Config {
         }
     }
 
-    /// `tested`: the organs of the training's group, of [`episode::split::Config::tested`].
+    /// The sections that decide a training. `tested`: the organs of the training's group, of [`episode::split::Config::tested`].
     pub fn recipe(&self, tested: Vec<u8>) -> training::TrainingConfig {
         let (supervision, setting) = (self.supervision.clone(), self.split.setting);
         let tested = if supervision.tested_organs { vec![] } else { tested };

@@ -8,11 +8,14 @@
 //! inference   volume -> preprocessing -> network -> inference -> evaluation -> metrics -> report
 //! ```
 //!
-//! [`inference`] is the place to begin: supports and a query in, labels out. [`config`] holds every setting beside its default.
+//! [`inference`] is the place to begin: supports and a query in, labels out. [`pretrained`] brings a trained network, [`config`] holds
+//! every setting beside its default. `examples/segment_array.rs` goes from arrays to labels on one page.
 //!
 //! Arrays are `[z, y, x]`, tensors (n, c, d, h, w). Dependencies point one way, in the order of this page: modules above
 //! [`tensor`] know nothing of libtorch, those from [`tensor`] to [`inference`] nothing of files, and [`commands`] alone
 //! wire stages to disk, device and progress bars. `tests/architecture.rs` holds these rules.
+
+#![warn(missing_docs)]
 
 /// Files that are whole or absent.
 pub mod artifact;

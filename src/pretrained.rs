@@ -47,6 +47,14 @@ impl Weights {
 }
 
 /// A network that is ready to segment.
+///
+/// ```no_run
+/// use ssl3d::pretrained::Pretrained;
+/// let weights = std::path::Path::new("runs/cpu/fold_0/weights.safetensors");
+/// let pretrained = Pretrained::open(weights, &["inference.templates=4".to_owned()], tch::Device::Cpu)?;
+/// let segmenter = pretrained.segmenter();
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 pub struct Pretrained {
     /// Of its training, with overrides.
     pub config: Config,

@@ -11,7 +11,9 @@ const FACE_VOX: f64 = 1e-3;
 /// Where a query voxel lies in the support, z y x: support + 1/2 = scale (query + 1/2) + shift.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AxisMap {
+    /// Voxels of the support for each voxel of the query.
     pub scale: [f64; 3],
+    /// In voxels of the support.
     pub shift_vox: [f64; 3],
 }
 

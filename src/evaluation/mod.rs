@@ -130,6 +130,28 @@ pub fn annotation(config: &Config, protocol: Protocol) -> String {
 }
 
 /// A system with its support.
+///
+/// ```
+/// use ssl3d::evaluation::{AnnotatedScan, Evaluated, Place, Supported, mask_copy, mean_dice, score};
+/// use ssl3d::{config, inference::PreparedScan, metrics::Protocol, phantom, volume::ClassMap};
+/// let config = config::load(None, &["system=mask-copy".to_owned(), "preprocessing.size_vox=[8, 32, 32]".to_owned()])?;
+/// let cohort = phantom::Config { subjects: 2, size_vox: [8, 32, 32], spacing_mm: [28.0, 10.4, 10.4], seed: 1 };
+/// let [support, query] = [0, 1].map(|index| {
+///     let (image, labels) = phantom::subject(&cohort, index);
+///     AnnotatedScan::new(index.to_string(), PreparedScan::new(image, &config.preprocessing), labels, None)
+/// });
+/// let (classes, names) = (ClassMap::new([1, 4])?, ["liver", "spleen"]);
+/// let system = Evaluated::MaskCopy(mask_copy(config.system).expect("a system without weights"));
+/// let supported = Supported::new(&system, &support, &classes, &config);
+/// let place = Place { run: "mask copy".to_owned(), fold: 0 };
+/// let dice_of = |query| {
+///     let found = supported.segment(query, Protocol::Full).expect("a mask can be laid over a whole volume");
+///     mean_dice(&score(&config, &place, [&support, query], (&names, &classes), Protocol::Full, &found))
+/// };
+/// assert_eq!(dice_of(&support), 1.0); // the support's mask over the support itself
+/// assert!(dice_of(&query) < 1.0);
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 pub struct Supported<'a> {
     system: &'a Evaluated<'a>,
     support: &'a AnnotatedScan,

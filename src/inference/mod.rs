@@ -9,22 +9,26 @@
 //! 3. The scores are brought to the scan's own grid, where supervoxels and intensities are further evidence ([`GridScores`]).
 //! 4. Labels, constraints, and the boundary step ([`boundary`]).
 //!
-//! ```no_run
-//! # use ssl3d::{config, inference::*, network::Network, preprocessing::Annotation, volume::{ClassMap, Image, LabelMap}};
-//! # fn volumes() -> (Image, LabelMap, Image) { unimplemented!() }
-//! # fn main() -> ssl3d::error::Result<()> {
-//! let config = config::load(None, &[])?;
+//! ```
+//! use ssl3d::{config, inference::*, metrics, network::Network, phantom, preprocessing::Annotation, volume::ClassMap};
+//!
+//! # let small = ["features.f_maps=4", "features.output_channels=8", "prototypes.test_window={ size = [1, 2, 2] }"];
+//! # let small: Vec<String> = ["preprocessing.size_vox=[8, 32, 32]"].iter().chain(&small).map(|text| text.to_string()).collect();
+//! let config = config::load(None, &small)?; // some keys of a configuration, as --set has them
 //! let network = Network::new(&config.network(), tch::Device::Cpu, 0); // network.load(..) takes trained weights
-//! let (image, labels, query) = volumes();
-//! let support = PreparedScan::new(image, &config.preprocessing);
+//! let cohort = phantom::Config { subjects: 2, size_vox: [8, 32, 32], spacing_mm: [28.0, 10.4, 10.4], seed: 1 };
+//! let [(image, labels), (query, truth)] = [0, 1].map(|index| phantom::subject(&cohort, index));
+//!
 //! let segmenter = Segmenter::new(&network, &config.inference, &config.supervoxels);
+//! let support = PreparedScan::new(image, &config.preprocessing);
 //! let support = Support { scan: &support, annotation: Annotation::new(labels, None) };
-//! let fitted = segmenter.fit(&[support], &ClassMap::new([1])?);
+//! let fitted = segmenter.fit(&[support], &ClassMap::new([1])?); // the liver
 //! let query = PreparedScan::new(query, &config.preprocessing);
 //! let found = fitted.segment(&query, &SliceRanges::unknown());
-//! println!("{} voxels", found.labels.iter().filter(|label| **label == 1).count());
-//! # Ok(())
-//! # }
+//! let dice = metrics::dice(found.labels.view(), truth.voxels.view(), 1);
+//! println!("{} voxels, Dice {dice:?}", found.labels.iter().filter(|label| **label == 1).count());
+//! # assert!(dice > Some(0.2), "{dice:?}");
+//! # Ok::<(), ssl3d::error::Error>(())
 //! ```
 
 pub mod boundary;

@@ -11,6 +11,19 @@ use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 
 /// A scan with the network's array of it. Supervoxels and percentiles are computed once, when they are needed.
+///
+/// ```
+/// use ssl3d::{config, inference::PreparedScan, volume::{Geometry, Image}};
+/// let config = config::load(None, &["preprocessing.size_vox=[4, 8, 8]".to_owned()])?;
+/// let voxels = ndarray::Array3::from_shape_fn([4, 16, 16], |(z, y, x)| (z + y + x) as f32);
+/// let image = Image { geometry: Geometry::with_spacing([4, 16, 16], [7.0, 2.0, 2.0]), voxels };
+/// let scan = PreparedScan::new(image, &config.preprocessing);
+/// assert_eq!(scan.input.dim(), (4, 8, 8));
+/// assert!(scan.input.mean().is_some_and(|mean| mean.abs() < 1e-5));
+/// assert_eq!(scan.volume().image.size(), [1, 1, 4, 8, 8]);
+/// assert_eq!(scan.volume().spacing_mm, [7.0, 4.0, 4.0]);
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PreparedScan {
     /// The scan on its own grid.

@@ -9,8 +9,11 @@ use tch::Device;
 /// From the sizes of what libtorch keeps; with a 3D U-Net within a quarter of the measured peak on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
+    /// Number of trainable parameters.
     pub parameters: u64,
+    /// Peak of a training step, with libtorch and the program.
     pub training_bytes: u64,
+    /// Peak of segmenting one query, likewise.
     pub segmenting_bytes: u64,
 }
 

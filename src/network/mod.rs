@@ -71,6 +71,20 @@ impl Config {
 }
 
 /// The members of the ensemble with their variables.
+///
+/// ```
+/// use ssl3d::{config, network::Network};
+/// use tch::{Device, Kind, Tensor};
+/// let overrides = ["features.f_maps=4", "features.output_channels=8", "features.ensemble_size=2"].map(str::to_owned);
+/// let config = config::load(None, &overrides)?.network();
+/// let network = Network::new(&config, Device::Cpu, 7);
+/// let image = Tensor::ones([1, 1, 8, 32, 32], (Kind::Float, Device::Cpu));
+/// let features = tch::no_grad(|| network.encode(&image));
+/// assert_eq!(features.size()[..2], [1, 2 * 8]); // the channels of both members
+/// assert_eq!(network.parameters(), Network::new(&config, Device::Cpu, 8).parameters());
+/// assert!(features == tch::no_grad(|| Network::new(&config, Device::Cpu, 7).encode(&image))); // the seed draws the weights
+/// # Ok::<(), ssl3d::error::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Network {
     /// All variables, trained and running statistics.

@@ -3,7 +3,16 @@
 use crate::volume::LabelMap;
 use ndarray::{Array3, Axis};
 
-/// The labels of a support and the voxels that they speak of.
+/// The labels of a support and the voxels that are annotated.
+///
+/// ```
+/// use ssl3d::{preprocessing::Annotation, volume::{Geometry, LabelMap}};
+/// let voxels = ndarray::arr3(&[[[0, 1]], [[1, 1]], [[255, 2]]]);
+/// let labels = LabelMap { geometry: Geometry::with_spacing([3, 1, 2], [7.0, 1.0, 1.0]), voxels };
+/// let annotation = Annotation::new(labels, Some(255)); // nobody has decided on one voxel
+/// assert!(annotation.known().is_some_and(|known| !known[[2, 0, 0]] && known[[2, 0, 1]]));
+/// assert!(annotation.shows(2) && !annotation.on_slices(&[1]).shows(2));
+/// ```
 #[derive(Debug, Clone)]
 pub struct Annotation {
     labels: LabelMap,

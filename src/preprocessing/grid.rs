@@ -14,6 +14,7 @@ use std::ops::Range;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkingGrid {
+    /// Number of voxels of the scan along z, y, x.
     pub native_shape_vox: [usize; 3],
     /// First native voxel of the box, z y x.
     pub start_vox: [usize; 3],

@@ -32,7 +32,9 @@ const TYPICAL_SLICES: usize = 40;
 pub struct Config {
     /// The network's array, voxels along z, y, x; z = 0 keeps each scan's own slices, none resampled, cut or padded.
     pub size_vox: [usize; 3],
+    /// The part of a scan that the network sees.
     pub crop: Crop,
+    /// Whether that part keeps its extent or gets a fixed spacing.
     pub resample: Resample,
     /// Distance between voxels along z, y, x where `resample` is [`Resample::Spacing`]; unused otherwise.
     pub spacing_mm: [f64; 3],
@@ -63,6 +65,10 @@ pub enum Resample {
 }
 
 impl Config {
+    /// Checks the values of the section.
+    ///
+    /// # Errors
+    /// A value is out of its range.
     pub fn check(&self) -> Result<()> {
         let fault = |key: &str, expected: &str, found: String| {
             Err(Error::invalid(

@@ -16,6 +16,7 @@ use std::sync::LazyLock;
 pub struct Benchmark {
     /// As a page names it.
     pub title: String,
+    /// Names of the classes that it scores.
     pub classes: BTreeSet<String>,
     /// In the order in which they are printed.
     pub rows: Vec<Published>,
@@ -25,9 +26,13 @@ pub struct Benchmark {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
+    /// Name of the system, as its authors have it.
     pub system: String,
+    /// What its network sees.
     pub network: Network,
+    /// Evaluation protocol.
     pub protocol: Protocol,
+    /// Use of tested classes in training.
     pub setting: Setting,
     /// Mean Dice over the classes, per cent.
     pub mean: f64,
@@ -41,10 +46,13 @@ pub struct Published {
 /// What a network sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Network {
+    /// Single slices.
     #[serde(rename = "2D")]
     Slices,
+    /// Whole volumes.
     #[serde(rename = "3D")]
     Volumes,
+    /// There is no network.
     #[serde(rename = "-")]
     None,
 }
@@ -53,6 +61,14 @@ static BENCHMARKS: LazyLock<BTreeMap<String, Benchmark>> =
     LazyLock::new(|| toml::from_str(include_str!("published.toml")).expect("the compiled-in results are valid"));
 
 /// What is published of the dataset of this name; nothing where the name is empty or unknown.
+///
+/// ```
+/// use ssl3d::{metrics::Protocol, report::{Setting, published::benchmark}};
+/// let chaos = benchmark("chaos-t2-spir").expect("it has published results");
+/// assert!(chaos.is_of(["liver", "right_kidney", "left_kidney", "spleen"]) && !chaos.is_of(["liver"]));
+/// let alpnet = chaos.find("SSL-ALPNet", Setting::One, Protocol::Ep1).expect("Ouyang et al. 2020 report it");
+/// assert_eq!(alpnet.mean, 78.8);
+/// ```
 pub fn benchmark(name: &str) -> Option<&'static Benchmark> {
     BENCHMARKS.get(name)
 }

@@ -50,6 +50,20 @@ const BLOCKS: i64 = 16;
 /// every beta since Y_b = 1 - Y_f under the softmax; there is nothing left to compute.
 ///
 /// Where the gradients do not come from libtorch they are left to `tape`: see there.
+///
+/// ```
+/// use ssl3d::prototypes::{Competition, Prototypes};
+/// use ssl3d::similarity::{Tape, argmax, probabilities, scores};
+/// let row = |values: &[f32; 2]| tch::Tensor::from_slice(values).view([1, 2]);
+/// let (background, foreground) = (vec![row(&[1.0, 0.0])], vec![row(&[0.0, 1.0])]);
+/// let prototypes = Prototypes { background, foreground, sizes_vox: None };
+/// // Two voxels of two channels: (3, 0) and (1, 2).
+/// let features = tch::Tensor::from_slice(&[3f32, 1.0, 0.0, 2.0]).view([1, 2, 1, 1, 2]);
+/// let scores = scores(&features, &prototypes, 20.0, &mut Tape::default());
+/// assert!((scores.double_value(&[0, 1, 0, 0, 1]) - 20.0 * 2.0 / 5f64.sqrt()).abs() < 1e-4); // alpha cos
+/// assert_eq!(Vec::<i64>::try_from(argmax(&scores).view(-1)).unwrap(), [0, 1]);
+/// assert!(probabilities(&scores, Competition::Joint).double_value(&[0, 0, 0, 0, 1]) > 0.99);
+/// ```
 pub fn scores(features: &Tensor, prototypes: &Prototypes, alpha: f64, tape: &mut Tape) -> Tensor {
     let (_, _, d, h, w) = features.size5().expect("(1, C, d, h, w)");
     let voxels = rows(features); // (N, C), N = d h w
