@@ -106,7 +106,7 @@ impl<'a> Segmenter<'a> {
 
     /// What the supports and the templates tell of the classes.
     pub fn fit(&self, supports: &[Support], classes: &ClassMap) -> Fitted<'_> {
-        let shots = supports::shots(supports, classes, |others| self.fit_shots(others, classes.len()));
+        let shots = supports::shots(supports, classes, |others| fit(self.fusion(), others, &[], classes.len()));
         let scorer = self.fit_shots(&shots, classes.len());
         let mut single = single_components(supports, classes, &self.config.single_component);
         if self.keep_largest_of_all {
