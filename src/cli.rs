@@ -1,5 +1,10 @@
 //! The command line: flags as typed values, without logic.
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "the comments of flags are the program's help, where <RUN> is a placeholder"
+)]
+
 mod values;
 
 pub use values::{Classes, Folds, Held, SliceRange};

@@ -17,64 +17,64 @@
 
 #![warn(missing_docs)]
 
-/// Files that are whole or absent.
+// Files that are whole or absent.
 pub mod artifact;
-/// Faults of input and machine, one line each.
+// Faults of input and machine, one line each.
 pub mod error;
-/// Random streams keyed by (seed, purpose, step).
+// Random streams keyed by (seed, purpose, step).
 pub mod rng;
-/// Amounts as a person reads them.
+// Amounts as a person reads them.
 pub mod units;
 
-/// Random transforms, drawn apart from being applied.
+// Random transforms, drawn apart from being applied.
 pub mod augment;
-/// Connected components of labels.
+// Connected components of labels.
 pub mod components;
-/// Regions -> support and query.
+// Regions -> support and query.
 pub mod episode;
-/// Labels + truth -> Dice, surface distances, tests.
+// Labels + truth -> Dice, surface distances, tests.
 pub mod metrics;
-/// Generated abdomens for the demonstration and the tests.
+// Generated abdomens for the demonstration and the tests.
 pub mod phantom;
-/// Scan -> the network's array.
+// Scan -> the network's array.
 pub mod preprocessing;
-/// Scores -> tables, curves, overlays, pages.
+// Scores -> tables, curves, overlays, pages.
 pub mod report;
-/// Volume -> regions that stand in for organs.
+// Volume -> regions that stand in for organs.
 pub mod supervoxels;
-/// Volumes that are read and written: voxels, geometry, classes.
+// Volumes that are read and written: voxels, geometry, classes.
 pub mod volume;
 
-/// Other systems of the field.
+// Other systems of the field.
 pub mod baselines;
-/// Volume -> feature map.
+// Volume -> feature map.
 pub mod features;
-/// What training minimises.
+// What training minimises.
 pub mod loss;
-/// Support features + mask -> prototypes.
+// Support features + mask -> prototypes.
 pub mod prototypes;
-/// Query features + prototypes -> scores.
+// Query features + prototypes -> scores.
 pub mod similarity;
-/// ndarray <-> libtorch.
+// ndarray <-> libtorch.
 pub mod tensor;
 
-/// Flags.
+// Flags.
 pub mod cli;
-/// One file a subcommand.
+// One file a subcommand.
 pub mod commands;
-/// The experiment: every section of the configuration.
+// The experiment: every section of the configuration.
 pub mod config;
-/// Which device, and how the cores are shared.
+// Which device, and how the cores are shared.
 pub mod device;
-/// Segmented queries by protocol.
+// Segmented queries by protocol.
 pub mod evaluation;
-/// Supports + query -> labels.
+// Supports + query -> labels.
 pub mod inference;
-/// The networks of a system as one.
+// The networks of a system as one.
 pub mod network;
-/// Trained networks from files.
+// Trained networks from files.
 pub mod pretrained;
-/// The loop, its optimiser, schedule, checkpoints and log.
+// The loop, its optimiser, schedule, checkpoints and log.
 pub mod training;
-/// Named tensors in files.
+// Named tensors in files.
 pub mod weights;

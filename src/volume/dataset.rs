@@ -96,8 +96,8 @@ impl Config {
 /// let folder = tempfile::tempdir()?;
 /// ["image_10.nii.gz", "image_2.nii.gz", "label_2.nii.gz"].map(|name| std::fs::write(folder.path().join(name), ""));
 /// let [image, label] = ["image_{id}.nii.gz", "label_{id}.nii.gz"].map(str::to_owned);
-/// let classes = [("liver".to_owned(), 1)].into();
-/// let dataset = open(folder.path(), &Config { image, label, classes, ignore: None })?;
+/// let (classes, benchmark) = ([("liver".to_owned(), 1)].into(), String::new());
+/// let dataset = open(folder.path(), &Config { image, label, classes, benchmark, ignore: None })?;
 /// assert_eq!(dataset.cases.iter().map(|case| case.id.as_str()).collect::<Vec<_>>(), ["2", "10"]);
 /// assert!(dataset.cases[0].label.is_some() && dataset.cases[1].label.is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
