@@ -54,7 +54,7 @@ impl Sequence {
 /// Prepares the patients of CHAOS; the source is `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
 ///
 /// # Errors
-/// As [`write`]; the source is neither the archive nor a folder of patients.
+/// As [`write()`]; the source is neither the archive nor a folder of patients.
 pub fn run(args: &PrepareChaos) -> Result<()> {
     let PrepareChaos { source, sequence, common: args } = args;
     let sequence = *sequence;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Every folder below the source that holds DICOM files is a scan, or several where the files name several series.
 ///
 /// # Errors
-/// As [`write`]; a folder cannot be listed.
+/// As [`write()`]; a folder cannot be listed.
 pub fn run(args: &PrepareDicom) -> Result<()> {
     let source = args.source.as_path();
     let mut sources = Vec::new();
