@@ -4,8 +4,10 @@
 //! The modules follow the data:
 //!
 //! ```text
-//! training    volume -> supervoxels -> episode -> augment -> features -> prototypes -> similarity -> loss
-//! inference   volume -> preprocessing -> network -> inference -> evaluation -> metrics -> report
+//! training    volume -> supervoxels -> episode -> augment
+//!                 -> features -> prototypes -> similarity -> loss
+//! inference   volume -> preprocessing -> network -> inference
+//!                 -> evaluation -> metrics -> report
 //! ```
 //!
 //! [`inference`] is the place to begin: supports and a query in, labels out. [`pretrained`] brings a trained network, [`config`] holds
