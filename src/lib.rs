@@ -17,64 +17,89 @@
 
 #![warn(missing_docs)]
 
-// Files that are whole or absent.
-pub mod artifact;
 // Faults of input and machine, one line each.
 pub mod error;
+
 // Random streams keyed by (seed, purpose, step).
 pub mod rng;
+
+// Files that are whole or absent.
+pub mod artifact;
+
 // Amounts as a person reads them.
 pub mod units;
 
-// Random transforms, drawn apart from being applied.
-pub mod augment;
-// Connected components of labels.
-pub mod components;
-// Regions -> support and query.
-pub mod episode;
-// Labels + truth -> Dice, surface distances, tests.
-pub mod metrics;
-// Generated abdomens for the demonstration and the tests.
-pub mod phantom;
-// Scan -> the network's array.
-pub mod preprocessing;
-// Scores -> tables, curves, overlays, pages.
-pub mod report;
-// Volume -> regions that stand in for organs.
-pub mod supervoxels;
 // Volumes that are read and written: voxels, geometry, classes.
 pub mod volume;
 
-// Other systems of the field.
-pub mod baselines;
-// Volume -> feature map.
-pub mod features;
-// What training minimises.
-pub mod loss;
-// Support features + mask -> prototypes.
-pub mod prototypes;
-// Query features + prototypes -> scores.
-pub mod similarity;
+// Connected components of labels.
+pub mod components;
+
+// Scan -> the network's array.
+pub mod preprocessing;
+
+// Volume -> regions that stand in for organs.
+pub mod supervoxels;
+
+// Random transforms, drawn apart from being applied.
+pub mod augment;
+
+// Regions -> support and query.
+pub mod episode;
+
+// Labels + truth -> Dice, surface distances, tests.
+pub mod metrics;
+
+// Scores -> tables, curves, overlays, pages.
+pub mod report;
+
+// Generated abdomens for the demonstration and the tests.
+pub mod phantom;
+
 // ndarray <-> libtorch.
 pub mod tensor;
 
-// Flags.
-pub mod cli;
-// One file a subcommand.
-pub mod commands;
-// The experiment: every section of the configuration.
-pub mod config;
+// Volume -> feature map.
+pub mod features;
+
+// Support features + mask -> prototypes.
+pub mod prototypes;
+
+// Query features + prototypes -> scores.
+pub mod similarity;
+
+// What training minimises.
+pub mod loss;
+
+// Other systems of the field.
+pub mod baselines;
+
 // Which device, and how the cores are shared.
 pub mod device;
-// Segmented queries by protocol.
-pub mod evaluation;
-// Supports + query -> labels.
-pub mod inference;
-// The networks of a system as one.
-pub mod network;
-// Trained networks from files.
-pub mod pretrained;
-// The loop, its optimiser, schedule, checkpoints and log.
-pub mod training;
+
 // Named tensors in files.
 pub mod weights;
+
+// The networks of a system as one.
+pub mod network;
+
+// Supports + query -> labels.
+pub mod inference;
+
+// The loop, its optimiser, schedule, checkpoints and log.
+pub mod training;
+
+// The experiment: every section of the configuration.
+pub mod config;
+
+// Trained networks from files.
+pub mod pretrained;
+
+// Segmented queries by protocol.
+pub mod evaluation;
+
+// Flags.
+pub mod cli;
+
+// One file a subcommand.
+pub mod commands;

@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("augment", &["error", "rng", "volume"]),
     ("episode", &["error", "rng", "volume", "preprocessing", "supervoxels", "augment"]),
     ("metrics", &["error", "components", "volume"]),
-    ("report", &["error", "artifact", "volume", "preprocessing", "metrics"]),
+    ("report", &["error", "rng", "artifact", "volume", "preprocessing", "metrics"]),
     ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),

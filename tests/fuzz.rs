@@ -22,6 +22,7 @@ use ssl3d::report::{EpochRow, scores};
 use ssl3d::tensor::from_floats;
 use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::training::log;
+use ssl3d::volume::chaos_mask::{self, Greys};
 use ssl3d::volume::{Geometry, Volume, dataset, limit, nifti};
 use ssl3d::{rng, weights};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -253,8 +254,8 @@ fn png_masks() {
     };
     fuzz("PNG", make, |folder| {
         let path = folder.join("mask.png");
-        let small = chaos::mask(&path, [6, 7], Sequence::T2).map(drop);
-        small.or_else(|_| chaos::mask(&path, [64, 64], Sequence::T2).map(drop))
+        let small = chaos_mask::read(&path, [6, 7], Greys::FourOrgans).map(drop);
+        small.or_else(|_| chaos_mask::read(&path, [64, 64], Greys::FourOrgans).map(drop))
     });
 }
 

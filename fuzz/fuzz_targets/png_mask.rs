@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ssl3d::commands::prepare::chaos::{Sequence, mask};
+use ssl3d::volume::chaos_mask::{self, Greys};
 use ssl3d_fuzz::challenge::write_png;
 use ssl3d_fuzz::{begin, file, folder, sound};
 use std::fs;
@@ -24,8 +24,8 @@ fuzz_target!(init: begin(seeds()), |bytes: &[u8]| {
     let folder = folder();
     let path = file(&folder, "mask.png", bytes);
     for shape in SHAPES {
-        for sequence in [Sequence::T2, Sequence::Ct] {
-            sound(mask(&path, shape, sequence));
+        for greys in [Greys::FourOrgans, Greys::Liver] {
+            sound(chaos_mask::read(&path, shape, greys));
         }
     }
 });

@@ -39,6 +39,8 @@ impl Files {
         Self { data, config, supervoxels, run, evaluation, segmentations, report }
     }
 
+    /// Keeps what is there from being replaced, unless it is a demonstration that was stopped.
+    ///
     /// # Errors
     /// Something is there that is no demonstration under way.
     fn refuse_existing(&self) -> Result<()> {
@@ -47,8 +49,62 @@ impl Files {
         let all = [report, data, config, supervoxels, run, evaluation, segmentations];
         artifact::refuse_existing(all, "demonstration", is_under_way)
     }
+
+    /// The flags of `ssl3d train`.
+    fn training(&self, args: &cli::Demo) -> cli::Train {
+        cli::Train {
+            configuration: cli::Configuration { config: self.config.clone(), overrides: cli::Overrides::default() },
+            data: self.data.clone(),
+            supervoxels: Some(self.supervoxels.clone()),
+            run: self.run.clone(),
+            fold: Held::Fold(FOLD),
+            allow_changed: args.force,
+            force: true,
+            device: args.device,
+        }
+    }
+
+    /// The flags of `ssl3d eval`.
+    fn scoring(&self, args: &cli::Demo) -> cli::Eval {
+        cli::Eval {
+            run: vec![self.run.clone()],
+            data: self.data.clone(),
+            fold: Some(Folds::These([FOLD].into())),
+            protocol: cli::Protocols::All,
+            out: self.evaluation.clone(),
+            force: true,
+            device: args.device,
+            overrides: cli::Overrides::default(),
+        }
+    }
+
+    /// The flags of `ssl3d segment`.
+    fn segmenting(&self, args: &cli::Demo, data: &Dataset, parts: &split::Fold) -> cli::Segment {
+        let support = &data.cases[parts.support];
+        let label = support.label.clone().expect("the cohort is labelled");
+        cli::Segment {
+            weights: train::fold_folder(&self.run, Some(FOLD)).join("weights.safetensors"),
+            support: vec![support.image.clone()],
+            support_label: vec![label],
+            classes: Classes::All,
+            query: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
+            slices: vec![],
+            out: self.segmentations.clone(),
+            probabilities: false,
+            preview: false,
+            largest_component: false,
+            report: None,
+            force: true,
+            device: args.device,
+            overrides: cli::Overrides::default(),
+        }
+    }
 }
 
+/// Generates, trains, scores, segments, and writes the page.
+///
+/// # Errors
+/// There is another demonstration in the folder; a file cannot be written; a step fails or is stopped.
 pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     let resources = Resources { device, memory_limit: None };
     let files = Files::under(&args.out);
@@ -63,40 +119,19 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     let data = dataset::open(&files.data, &config.data)?;
 
     note("2/5 supervoxels");
-    let out = files.supervoxels.clone();
-    let supervoxels = config.supervoxels.clone();
     pseudolabel::compute(pseudolabel::Task {
-        config: supervoxels,
+        config: config.supervoxels.clone(),
         data: data.clone(),
-        out,
+        out: files.supervoxels.clone(),
         score: true,
         preview: true,
     })?;
 
     note("3/5 training without labels");
-    let training = cli::Train {
-        configuration: cli::Configuration { config: files.config.clone(), overrides: cli::Overrides::default() },
-        data: files.data.clone(),
-        supervoxels: Some(files.supervoxels.clone()),
-        run: files.run.clone(),
-        fold: Held::Fold(FOLD),
-        allow_changed: args.force,
-        force: true,
-        device: args.device,
-    };
-    train::run(&training, resources)?;
+    train::run(&files.training(args), resources)?;
 
     note("4/5 scoring the scans that were held out");
-    let flags = cli::Eval {
-        run: vec![files.run.clone()],
-        data: files.data.clone(),
-        fold: Some(Folds::These([FOLD].into())),
-        protocol: cli::Protocols::All,
-        out: files.evaluation.clone(),
-        force: true,
-        device: args.device,
-        overrides: cli::Overrides::default(),
-    };
+    let flags = files.scoring(args);
     let protocols = vec![Protocol::Full, Protocol::Ep1];
     let evaluated = eval::Task { protocols, ..eval::Task::of(&flags, resources) };
     let evaluation = eval::evaluate(&evaluated)?;
@@ -104,28 +139,11 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
 
     note("5/5 segmenting them as new scans");
     let parts = split::fold(data.cases.len(), FOLD, &config.split)?;
-    let support = &data.cases[parts.support];
-    let label = support.label.clone().expect("the cohort is labelled");
-    let segmenting = cli::Segment {
-        weights: train::fold_folder(&files.run, Some(FOLD)).join("weights.safetensors"),
-        support: vec![support.image.clone()],
-        support_label: vec![label],
-        classes: Classes::All,
-        query: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
-        slices: vec![],
-        out: files.segmentations.clone(),
-        probabilities: false,
-        preview: false,
-        largest_component: false,
-        report: None,
-        force: true,
-        device: args.device,
-        overrides: cli::Overrides::default(),
-    };
-    segment::run(&segmenting, resources)?;
+    segment::run(&files.segmenting(args, &data, &parts), resources)?;
 
     let copied = copied_masks(&data, &parts, &config)?;
-    let page = page(args, &files, &evaluation, &evaluated, copied, &data, &parts)?;
+    let scored = Scored { evaluation: &evaluation, task: &evaluated, copied };
+    let page = scored.page(args, &files, &data, &parts)?;
     artifact::write_bytes(&files.report, render(&page).as_bytes())?;
     let ours = evaluation.mean(Protocol::Full);
     println!("learned {}, copying the support's mask {} (mean Dice)", per_cent(ours), per_cent(Some(copied)));
@@ -151,53 +169,62 @@ fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<
     Ok(Summary::of(&dices).map_or(0.0, |summary| summary.mean))
 }
 
-fn page(
-    args: &cli::Demo,
-    files: &Files,
-    evaluation: &eval::Evaluation,
-    evaluated: &eval::Task,
+/// What was scored, and mean Dice, 0 to 1, of the copied masks.
+struct Scored<'a> {
+    evaluation: &'a eval::Evaluation,
+    task: &'a eval::Task<'a>,
     copied: f64,
-    data: &Dataset,
-    parts: &split::Fold,
-) -> Result<Page> {
-    let mut page = evaluation.page(evaluated);
-    let learned = evaluation.mean(Protocol::Full).unwrap_or(0.0);
-    let (tested, trained) = (parts.test.len(), parts.train.len());
-    page.title = "ssl3d: demonstration".to_owned();
-    page.lead = format!(
-        "{SUBJECTS} abdomens were generated, each deformed in its own way. A network learned from the supervoxels of \
-         {trained} of them, without any label, and then segmented {tested} others from one labelled support. It scores \
-         {} mean Dice; laying the support's mask over the query as it is scores {}: {} points fewer.",
-        per_cent(Some(learned)),
-        per_cent(Some(copied)),
-        per_cent(Some(learned - copied)),
-    );
-    let note = "whole volume, the same queries and support".to_owned();
-    page.cards.push(Card { label: "Copying the mask".to_owned(), value: per_cent(Some(copied)), note: note.clone() });
-    page.cards.push(Card { label: "Gain".to_owned(), value: per_cent(Some(learned - copied)), note });
-    let rows = [
-        vec!["learned without labels".to_owned(), per_cent(Some(learned))],
-        vec!["copy of the support's mask".to_owned(), per_cent(Some(copied))],
-    ];
-    let header = vec!["method".to_owned(), "mean Dice".to_owned()];
-    let note = "Native grid, mean over classes and queries. Generated scans: no measure of quality on real ones.";
-    page.tables.insert(0, HtmlTable::new("What learning brings", Table::new(header, rows), note));
-    let first = &data.cases[parts.train[0]];
-    let preview = files.supervoxels.join(format!("{}_preview.png", first.id));
+}
+
+impl Scored<'_> {
+    fn page(&self, args: &cli::Demo, files: &Files, data: &Dataset, parts: &split::Fold) -> Result<Page> {
+        let Self { evaluation, task, copied } = *self;
+        let mut page = evaluation.page(task);
+        let learned = evaluation.mean(Protocol::Full).unwrap_or(0.0);
+        let (tested, trained) = (parts.test.len(), parts.train.len());
+        page.title = "ssl3d: demonstration".to_owned();
+        page.lead = format!(
+            "{SUBJECTS} abdomens were generated, each deformed in its own way. A network learned from the supervoxels of \
+             {trained} of them, without any label, and then segmented {tested} others from one labelled support. It scores \
+             {} mean Dice; laying the support's mask over the query as it is scores {}: {} points fewer.",
+            per_cent(Some(learned)),
+            per_cent(Some(copied)),
+            per_cent(Some(learned - copied)),
+        );
+        let note = "whole volume, the same queries and support".to_owned();
+        page.cards.push(Card {
+            label: "Copying the mask".to_owned(),
+            value: per_cent(Some(copied)),
+            note: note.clone(),
+        });
+        page.cards.push(Card { label: "Gain".to_owned(), value: per_cent(Some(learned - copied)), note });
+        let rows = [
+            vec!["learned without labels".to_owned(), per_cent(Some(learned))],
+            vec!["copy of the support's mask".to_owned(), per_cent(Some(copied))],
+        ];
+        let header = vec!["method".to_owned(), "mean Dice".to_owned()];
+        let note = "Native grid, mean over classes and queries. Generated scans: no measure of quality on real ones.";
+        page.tables.insert(0, HtmlTable::new("What learning brings", Table::new(header, rows), note));
+        page.figures.insert(0, preview(files, &data.cases[parts.train[0]].id)?);
+        page.commands = commands(args, files, data, parts);
+        Ok(page)
+    }
+}
+
+/// The supervoxels of a training scan.
+fn preview(files: &Files, id: &str) -> Result<Figure> {
+    let preview = files.supervoxels.join(format!("{id}_preview.png"));
     let png = std::fs::read(&preview).map_err(Error::io("read", &preview))?;
-    let supervoxels = Figure {
+    Ok(Figure {
         heading: "Pseudo-labels".to_owned(),
         caption: format!(
             "Supervoxels of scan {} (axial, coronal, sagittal): training pretends that each is an organ. {}",
-            first.id,
-            scans::supervoxel_path(&files.supervoxels, &first.id).display(),
+            id,
+            scans::supervoxel_path(&files.supervoxels, id).display(),
         ),
         legend: vec![],
         body: FigureBody::Png(png),
-    };
-    page.figures.insert(0, supervoxels);
-    page.commands = commands(args, files, data, parts);
-    Ok(page)
+    })
 }
 
 /// The steps of the demonstration as a user would type them.

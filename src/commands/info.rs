@@ -11,6 +11,10 @@ use serde::Serialize;
 use serde_json::json;
 use std::fmt::Write;
 
+/// Prints what runs here, and what the configuration would take.
+///
+/// # Errors
+/// The configuration is faulty.
 pub fn run(args: &cli::Info) -> Result<()> {
     let config = args.config.as_ref().map(|path| config::load(Some(path), &args.overrides.set)).transpose()?;
     let estimate = config.as_ref().map(memory::estimate);

@@ -17,6 +17,8 @@ pub fn estimate(config: &Config) -> MemoryEstimate {
     MemoryEstimate::of(&config.network(), size_vox, config.inference.templates, regions, classes)
 }
 
+/// Refuses work that needs too many bytes.
+///
 /// # Errors
 /// `work` needs more than `limit`, or on a GPU more than the GPU has. None: nothing is too much.
 pub fn check(work: &str, needed: u64, limit: Option<u64>, device: Device, remedy: &str) -> Result<()> {

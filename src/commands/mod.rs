@@ -28,6 +28,9 @@ pub struct Resources {
 }
 
 /// Does what was asked for.
+///
+/// # Errors
+/// The memory limit or the device is faulty; the command fails.
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
     device::threads::share(cli.threads);

@@ -2,6 +2,7 @@
 //! checked, and described in its `dataset.json`.
 
 pub mod chaos;
+mod description;
 pub mod dicom;
 pub mod nifti;
 pub mod steps;
@@ -11,93 +12,60 @@ use crate::cli::Preparation;
 use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
+use crate::preprocessing::Steps;
 use crate::volume::{Image, LabelMap, nifti as files};
-use serde::Serialize;
+use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use steps::Steps;
 
 /// A scan to be prepared, not yet read.
 pub struct Source {
+    /// Its name in the dataset.
     pub id: String,
     /// What a message about it names.
     pub folder: PathBuf,
+    /// Reads it.
     pub read: Box<dyn Fn() -> Result<Scan>>,
 }
 
 /// A scan that was read and checked.
 pub struct Scan {
+    /// Its intensities.
     pub image: Image,
+    /// Its labels, on the same grid.
     pub label: Option<LabelMap>,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,
+    /// What is odd about them.
     pub warnings: Vec<String>,
-}
-
-const DESCRIPTION: &str = "dataset.json";
-
-/// What stands in [`DESCRIPTION`].
-#[derive(Debug, Serialize)]
-struct Description {
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    licence: Option<&'static str>,
-    source: String,
-    ssl3d: &'static str,
-    steps: Steps,
-    classes: BTreeMap<String, i32>,
-    scans: BTreeMap<String, Entry>,
-    /// Scans that could not be read, and why.
-    left_out: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Entry {
-    /// Below the source.
-    from: String,
-    files: usize,
-    /// BLAKE3 over the files that were read, one after another.
-    source_digest: String,
-    image_digest: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label_digest: Option<String>,
-    shape_zyx: [usize; 3],
-    spacing_zyx_mm: [f64; 3],
-    /// Voxels of each class.
-    label_vox: BTreeMap<String, usize>,
-    warnings: Vec<String>,
 }
 
 /// What the dataset is called and where it comes from.
 pub struct Origin {
+    /// What it is called.
     pub name: String,
+    /// Under which it may be used, where that is known.
     pub licence: Option<&'static str>,
+    /// The folder or archive that was named.
     pub source: PathBuf,
     /// The folder below which the scans lie: the source, or where it was unpacked.
     pub root: PathBuf,
+    /// Label value of each class.
     pub classes: BTreeMap<String, i32>,
 }
 
 /// Reads, works on and writes every scan: all of the dataset or nothing of it.
+///
+/// Whether every scan has a name of its own.
 ///
 /// # Errors
 /// There are no scans; two have the same id; a scan that cannot be read, unless `keep_going`; files that are there
 /// already, unless `force`.
 pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Result<()> {
     let (out, steps) = (&args.out, &Steps::from(args));
-    steps.check()?;
-    if sources.is_empty() {
-        let remedy = "name the folder that holds the scans";
-        return Err(Error::file(&origin.source, "scans to prepare", "none", remedy));
-    }
-    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
-    for source in &sources {
-        if let Some(other) = seen.insert(&source.id, &source.folder) {
-            let found = format!("{} and {}, both {}", other.display(), source.folder.display(), source.id);
-            return Err(Error::file(&origin.source, "scans with names of their own", found, "rename one of them"));
-        }
-    }
+    steps::check(steps)?;
+    check_names(origin, &sources)?;
     artifact::create_folder(out)?;
     let names = sources.iter().flat_map(|source| [image_name(&source.id), label_name(&source.id)]);
     let names: Vec<String> = names.chain([DESCRIPTION.to_owned()]).collect();
@@ -105,7 +73,6 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
     let there: Vec<PathBuf> = names.iter().filter_map(|name| out.join(name).canonicalize().ok()).collect();
     let beside = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(out);
     let beside = beside.map_err(Error::io("create a folder in", out))?; // goes when it is dropped
-    let stop = stop::on_signals()?;
     let mut description = Description {
         name: origin.name.clone(),
         licence: origin.licence,
@@ -117,30 +84,11 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
         left_out: BTreeMap::new(),
     };
     let bar = Progress::new("prepare", 0, sources.len() as u64);
-    for source in &sources {
-        if stop.load(Ordering::Relaxed) {
-            bar.finish();
-            return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
-        }
-        match (source.read)().map_err(|error| error.unpacked(&origin.root, &origin.source)) {
-            Ok(scan) => {
-                artifact::refuse_to_lose(&scan.files, &there).inspect_err(|_| bar.finish())?;
-                scan.warnings.iter().for_each(|text| bar.note(&format!("warning: {}: {text}", source.id)));
-                let entry = write_scan(scan, source, origin, steps, beside.path()).inspect_err(|_| bar.finish())?;
-                description.scans.insert(source.id.clone(), entry);
-            }
-            Err(error) if args.keep_going => {
-                bar.note(&format!("left out: {}: {error}", source.id));
-                description.left_out.insert(source.id.clone(), error.to_string());
-            }
-            Err(error) => {
-                bar.finish();
-                return Err(error);
-            }
-        }
-        bar.step(&source.id);
-    }
+    let written =
+        Writing { origin, steps, beside: beside.path(), there: &there, keep_going: args.keep_going, bar: &bar };
+    let written = written.all(&sources, &mut description);
     bar.finish();
+    written?;
     if description.scans.is_empty() {
         let found = format!("{} that cannot be read", description.left_out.len());
         return Err(Error::file(&origin.source, "one scan at least", found, "see the lines above"));
@@ -166,12 +114,60 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
     Ok(())
 }
 
-fn image_name(id: &str) -> String {
-    format!("image_{id}.nii.gz")
+/// # Errors
+/// There are no scans; two have the same id.
+fn check_names(origin: &Origin, sources: &[Source]) -> Result<()> {
+    if sources.is_empty() {
+        let remedy = "name the folder that holds the scans";
+        return Err(Error::file(&origin.source, "scans to prepare", "none", remedy));
+    }
+    let mut seen: BTreeMap<&str, &Path> = BTreeMap::new();
+    for source in sources {
+        if let Some(other) = seen.insert(&source.id, &source.folder) {
+            let found = format!("{} and {}, both {}", other.display(), source.folder.display(), source.id);
+            return Err(Error::file(&origin.source, "scans with names of their own", found, "rename one of them"));
+        }
+    }
+    Ok(())
 }
 
-fn label_name(id: &str) -> String {
-    format!("label_{id}.nii.gz")
+/// How the scans are written.
+struct Writing<'a> {
+    origin: &'a Origin,
+    steps: &'a Steps,
+    /// The folder that they are written to.
+    beside: &'a Path,
+    /// Files that must not be among those that are read.
+    there: &'a [PathBuf],
+    keep_going: bool,
+    bar: &'a Progress,
+}
+
+impl Writing<'_> {
+    /// One after another, each with its entry in the description.
+    fn all(&self, sources: &[Source], description: &mut Description) -> Result<()> {
+        let stop = stop::on_signals()?;
+        for source in sources {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
+            }
+            match (source.read)().map_err(|error| error.unpacked(&self.origin.root, &self.origin.source)) {
+                Ok(scan) => {
+                    artifact::refuse_to_lose(&scan.files, self.there)?;
+                    scan.warnings.iter().for_each(|text| self.bar.note(&format!("warning: {}: {text}", source.id)));
+                    let entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;
+                    description.scans.insert(source.id.clone(), entry);
+                }
+                Err(error) if self.keep_going => {
+                    self.bar.note(&format!("left out: {}: {error}", source.id));
+                    description.left_out.insert(source.id.clone(), error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+            self.bar.step(&source.id);
+        }
+        Ok(())
+    }
 }
 
 /// Images in the folder that would be read with the dataset and do not belong to it.
@@ -188,41 +184,10 @@ fn strangers(out: &Path, description: &Description) -> Result<Vec<String>> {
     Ok(found)
 }
 
-fn write_scan(scan: Scan, source: &Source, origin: &Origin, steps: &Steps, out: &Path) -> Result<Entry> {
-    let mut digest = blake3::Hasher::new();
-    for file in &scan.files {
-        let bytes = std::fs::File::open(file).map_err(Error::io("open", file))?;
-        digest.update_reader(bytes).map_err(Error::io("read", file))?;
-    }
-    let (image, label) = steps.apply(scan.image, scan.label);
-    let of = |path: &Path| -> Result<String> {
-        Ok(blake3::hash(&std::fs::read(path).map_err(Error::io("read", path))?).to_hex().to_string())
-    };
-    let image_path = out.join(image_name(&source.id));
-    files::write_new(&image_path, &image)?;
-    let (mut label_digest, mut label_vox) = (None, BTreeMap::new());
-    if let Some(label) = &label {
-        let path = out.join(label_name(&source.id));
-        files::write_new(&path, label)?;
-        label_digest = Some(of(&path)?);
-        for (name, &value) in &origin.classes {
-            label_vox.insert(name.clone(), label.voxels.iter().filter(|&&voxel| voxel == value).count());
-        }
-    }
-    Ok(Entry {
-        from: source.folder.strip_prefix(&origin.root).unwrap_or(&source.folder).display().to_string(),
-        files: scan.files.len(),
-        source_digest: digest.finalize().to_hex().to_string(),
-        image_digest: of(&image_path)?,
-        label_digest,
-        shape_zyx: image.geometry.shape_vox,
-        spacing_zyx_mm: image.geometry.spacing_mm(),
-        label_vox,
-        warnings: scan.warnings,
-    })
-}
-
 /// Folders below `folder`, itself included, links not followed, in natural order.
+///
+/// # Errors
+/// One of them cannot be listed.
 pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = vec![folder.to_owned()];
     let mut next = 0;

@@ -1,5 +1,7 @@
 //! `ssl3d pseudolabel`: supervoxels for every scan of a dataset, computed once.
 
+mod summary;
+
 use crate::artifact;
 use crate::cli;
 use crate::commands::lock::Lock;
@@ -8,22 +10,22 @@ use crate::commands::{scans, stop};
 use crate::config;
 use crate::error::{Error, Result};
 use crate::report::overlay;
-use crate::report::table::Table;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
 use crate::units;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::nifti;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use summary::{Entry, Summary, read_entries, table};
 
 /// Supervoxels to be computed.
 pub struct Task {
+    /// How they are computed.
     pub config: Config,
+    /// The scans.
     pub data: Dataset,
     /// Receives `<id>_supervoxels.nii.gz`, `summary.json` and the previews.
     pub out: PathBuf,
@@ -33,6 +35,10 @@ pub struct Task {
     pub preview: bool,
 }
 
+/// Computes the supervoxels of a dataset.
+///
+/// # Errors
+/// As [`compute`], and where the configuration or the dataset is faulty.
 pub fn run(args: cli::Pseudolabel) -> Result<()> {
     let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
     let data = dataset::open(&args.data, &config.data)?;
@@ -41,6 +47,9 @@ pub fn run(args: cli::Pseudolabel) -> Result<()> {
 
 /// Writes the supervoxels of each scan on the scan's own grid, unless they are there from the same file and the
 /// same configuration. `summary.json` is saved after each scan, so a stopped run goes on where it was.
+///
+/// # Errors
+/// The configuration is faulty; a scan cannot be read or is too large; a file cannot be written; a signal stops it.
 pub fn compute(task: Task) -> Result<()> {
     let most_vox = task.config.method.most_vox();
     compute_within(task, most_vox)
@@ -87,7 +96,7 @@ fn compute_within(task: Task, most_vox: usize) -> Result<()> {
         return Err(Error::Stopped { saved: path.display().to_string() });
     }
     let mut summary = saved.into_inner().expect("no scan panicked");
-    summary.mean_quality = mean_quality(summary.scans.values());
+    summary.mean_quality = Quality::mean(summary.scans.values().filter_map(|entry| entry.quality.as_ref()));
     summary.write(&path)?;
     let skipped = skipped.into_inner();
     let text = format!("supervoxels in {}: {} scans computed", task.out.display(), total - skipped);
@@ -96,35 +105,6 @@ fn compute_within(task: Task, most_vox: usize) -> Result<()> {
         print!("{}", table(&summary, &task.data).to_text());
     }
     Ok(())
-}
-
-/// What stands in `summary.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Summary {
-    config: Config,
-    scans: BTreeMap<String, Entry>,
-    /// Over the scans that have been scored.
-    mean_quality: Option<Quality>,
-}
-
-impl Summary {
-    fn write(&self, path: &Path) -> Result<()> {
-        let mut json = serde_json::to_string_pretty(self).expect("a summary is valid JSON");
-        json.push('\n');
-        artifact::write_bytes(path, json.as_bytes())
-    }
-}
-
-/// One scan: what its supervoxels were made of, and how they came out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Entry {
-    regions: usize,
-    /// Of the regions 1..=n.
-    sizes_vox: Vec<usize>,
-    config_digest: String,
-    input_digest: String,
-    output_digest: String,
-    quality: Option<Quality>,
 }
 
 struct Job<'a> {
@@ -199,18 +179,6 @@ impl Job<'_> {
     }
 }
 
-/// Entries of an earlier run; none if there was none or its summary is not ours, for then all is computed anew.
-fn read_entries(path: &Path) -> BTreeMap<String, Entry> {
-    let Ok(text) = std::fs::read_to_string(path) else { return BTreeMap::new() };
-    match serde_json::from_str::<Summary>(&text) {
-        Ok(summary) => summary.scans,
-        Err(_) => {
-            progress::warn(&format!("{} cannot be understood; computing all supervoxels anew", path.display()));
-            BTreeMap::new()
-        }
-    }
-}
-
 /// Change the context when the algorithms change, so that supervoxels of older versions count as stale.
 fn digest_of_config(config: &Config) -> String {
     let json = serde_json::to_string(config).expect("a configuration is valid JSON");
@@ -229,62 +197,6 @@ fn remove(path: &Path) -> Result<()> {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(fault)),
         _ => Ok(()),
     }
-}
-
-/// Organ by organ over the scans that show the organ. None if nothing was scored.
-fn mean_quality<'a>(scans: impl Iterator<Item = &'a Entry>) -> Option<Quality> {
-    let scored: Vec<&Quality> = scans.filter_map(|entry| entry.quality.as_ref()).collect();
-    if scored.is_empty() {
-        return None;
-    }
-    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    let mut by_organ: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for (organ, &dice) in scored.iter().flat_map(|quality| &quality.best_region_dice) {
-        by_organ.entry(organ.clone()).or_default().push(dice);
-    }
-    let over_scans = |of: fn(&Quality) -> f64| mean(scored.iter().map(|quality| of(quality)).collect());
-    Some(Quality {
-        mean_best_region_dice: over_scans(|quality| quality.mean_best_region_dice),
-        best_region_dice: by_organ.into_iter().map(|(organ, dice)| (organ, mean(dice))).collect(),
-        achievable_segmentation_accuracy: over_scans(|quality| quality.achievable_segmentation_accuracy),
-        undersegmentation_error: over_scans(|quality| quality.undersegmentation_error),
-        boundary_recall: over_scans(|quality| quality.boundary_recall),
-    })
-}
-
-/// A row a scan and one for the mean: Dice of the best single region per organ, then how all regions do.
-fn table(summary: &Summary, data: &Dataset) -> Table {
-    let mut organs: Vec<(&String, &i32)> = data.classes.iter().collect();
-    organs.sort_by_key(|(_, value)| **value);
-    let organs: Vec<&String> = organs.into_iter().map(|(name, _)| name).collect();
-    let row = |id: &str, regions: String, quality: Option<&Quality>, otherwise: &str| -> Vec<String> {
-        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
-        let dice = organs.iter().map(|&organ| number(quality.and_then(|q| q.best_region_dice.get(organ).copied())));
-        let overall = [
-            quality.map(|q| q.mean_best_region_dice),
-            quality.map(|q| q.achievable_segmentation_accuracy),
-            quality.map(|q| q.undersegmentation_error),
-            quality.map(|q| q.boundary_recall),
-        ];
-        let note = if quality.is_some() { "" } else { otherwise };
-        let ends = [id.to_owned(), regions].into_iter().chain(dice).chain(overall.map(number));
-        ends.chain([note.to_owned()]).collect()
-    };
-    let mut rows: Vec<_> = data
-        .cases
-        .iter()
-        .filter_map(|case| {
-            let entry = summary.scans.get(&case.id)?;
-            let otherwise = if case.label.is_some() { "none of the organs" } else { "no labels" };
-            Some(row(&case.id, entry.regions.to_string(), entry.quality.as_ref(), otherwise))
-        })
-        .collect();
-    let regions: usize = summary.scans.values().map(|entry| entry.regions).sum();
-    let mean_regions = regions as f64 / summary.scans.len().max(1) as f64;
-    rows.push(row("mean", format!("{mean_regions:.1}"), summary.mean_quality.as_ref(), "nothing to score"));
-    let names = organs.iter().map(|organ| organ.as_str());
-    let header = ["scan", "regions"].into_iter().chain(names).chain(["mean", "ASA", "UE", "BR", ""]);
-    Table::new(header.map(str::to_owned).collect(), rows)
 }
 
 #[cfg(test)]

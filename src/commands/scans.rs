@@ -9,7 +9,6 @@ use crate::training::validation::Annotated;
 use crate::volume::dataset::Case;
 use crate::volume::nifti::{self, NativeGrid};
 use crate::volume::{ClassMap, LabelMap};
-use ndarray::Array3;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,8 @@ pub struct ScanFile {
 }
 
 impl ScanFile {
+    /// Reads a scan and prepares it as section `[preprocessing]` says.
+    ///
     /// # Errors
     /// As [`nifti::read_image`].
     pub fn read(path: &Path, config: &preprocessing::Config) -> Result<Self> {
@@ -69,29 +70,25 @@ pub fn scans(
             return Err(Error::file(path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
         }
         let file = ScanFile::read(&case.image, config)?;
-        let regions = match path {
-            Some(path) => file.scan.grid.labels(file.read_labels(&case.image, &path)?.voxels.view()),
-            None => Array3::zeros(file.scan.input.dim()),
-        };
+        let grid = &file.scan.grid;
+        let labels = |path: &Path| file.read_labels(&case.image, path);
+        let regions = path.map(|path| Ok(grid.labels(labels(&path)?.voxels.view()))).transpose()?;
         let organs = match &case.label {
             _ if !rules.need_organs(position) => None,
-            Some(label) => {
-                let labels = file.read_labels(&case.image, label)?;
-                Some(file.scan.grid.classes(labels.voxels.view(), classes))
-            }
+            Some(label) => Some(grid.classes(labels(label)?.voxels.view(), classes)),
             None => {
                 let remedy = "annotate it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
                 return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
             }
         };
+        let spacing_mm = grid.spacing_mm(&file.scan.image.geometry);
+        let mut scan = Scan::new(case.id.clone(), file.scan.input, spacing_mm);
+        scan.organs = organs;
+        if let Some(regions) = regions {
+            scan.regions = regions;
+        }
         progress.step("");
-        Ok(Scan {
-            id: case.id.clone(),
-            regions,
-            organs,
-            spacing_mm: file.scan.grid.spacing_mm(&file.scan.image.geometry),
-            image: file.scan.input,
-        })
+        Ok(scan)
     };
     let scans = cases.par_iter().enumerate().map(read).collect();
     progress.finish();
@@ -99,6 +96,9 @@ pub fn scans(
 }
 
 /// A scan with its organs as channels on the network's grid; None where nobody has annotated them.
+///
+/// # Errors
+/// A file cannot be read, or the labels have another geometry than the scan.
 pub fn annotated(case: &Case, classes: &ClassMap, config: &preprocessing::Config) -> Result<Option<Annotated>> {
     let Some(label) = &case.label else { return Ok(None) };
     let file = ScanFile::read(&case.image, config)?;

@@ -1,6 +1,7 @@
 //! `ssl3d segment`: a class that the network has never been trained on, from one labelled volume.
 
 mod classes;
+mod descriptions;
 mod outputs;
 mod queries;
 mod slices;
@@ -13,13 +14,12 @@ use crate::commands::scans::ScanFile;
 use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::inference::{self, Fitted, PreparedScan, Segmenter, Support};
+use crate::inference::{self, Fitted, PreparedScan, Segmentation, Segmenter, Support};
 use crate::metrics::Measured;
 use crate::preprocessing::Annotation;
 use crate::pretrained::Weights;
 use crate::report::overlay;
 use crate::volume::{Class, ClassMap, LabelMap, nifti};
-use ndarray::ArrayView3;
 use outputs::Outputs;
 use queries::Query;
 use std::collections::BTreeMap;
@@ -45,6 +45,9 @@ fn check_pairs(args: &Segment) -> Result<()> {
 const PREVIEW_SLICES: usize = 3;
 
 /// Reads, segments and writes every query.
+///
+/// # Errors
+/// The flags contradict each other; a file cannot be read or written, or is there already; some query fails or a signal stops it.
 pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     check_pairs(args)?;
     let weights = Weights::read(&args.weights)?;
@@ -190,7 +193,7 @@ fn segment(
         Ok(())
     })?;
     if args.preview {
-        write_preview(query, &scan, found.labels.view(), classes, outputs)?;
+        write_preview(query, &scan, &found, classes, outputs)?;
     }
     Ok(Answer {
         path: query.path.display().to_string(),
@@ -205,10 +208,11 @@ fn segment(
 fn write_preview(
     query: &Query,
     scan: &PreparedScan,
-    labels: ArrayView3<i32>,
+    found: &Segmentation,
     classes: &[LabelClass],
     outputs: &Outputs,
 ) -> Result<()> {
+    let labels = found.labels.view();
     let slices = overlay::best_slices(labels, PREVIEW_SLICES);
     let colours = classes.iter().map(|class| (class.value, class.colour)).collect();
     let png = overlay::overlay_png(&scan.image, None, labels, &colours, &slices);

@@ -12,6 +12,9 @@ static STOP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 static REGISTERED: Once = Once::new();
 
 /// A flag that the signals raise.
+///
+/// # Errors
+/// The signals cannot be listened to.
 pub fn on_signals() -> Result<Arc<AtomicBool>> {
     let mut outcome = Ok(());
     REGISTERED.call_once(|| outcome = register(&STOP));
@@ -19,6 +22,9 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
 }
 
 /// Ends a stage that saves nothing on its way, if a signal that some stage before it listens to has asked for it.
+///
+/// # Errors
+/// A stop has been requested.
 pub fn check() -> Result<()> {
     if STOP.load(Ordering::Relaxed) {
         return Err(Error::Stopped { saved: "the last finished step".to_owned() });
@@ -27,6 +33,9 @@ pub fn check() -> Result<()> {
 }
 
 /// Makes a file that reaches the limit on its size (`ulimit -f`) a fault that is named, where the kernel would end the process.
+///
+/// # Errors
+/// The signal cannot be listened to.
 pub fn name_full_files() -> Result<()> {
     flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(failed)
 }

@@ -23,6 +23,13 @@ pub struct Scan {
     pub spacing_mm: [f64; 3],
 }
 
+impl Scan {
+    /// A scan `[z, y, x]` of this spacing in mm, without regions and organs.
+    pub fn new(id: String, image: Array3<f32>, spacing_mm: [f64; 3]) -> Self {
+        Self { id, regions: Array3::zeros(image.dim()), image, organs: None, spacing_mm }
+    }
+}
+
 /// A supervoxel or an organ of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {

@@ -198,6 +198,8 @@ impl Fusion<'_> {
             return (found, vec![]);
         }
         let by_supports = refined(&compared.similarities[..1], &missing);
+        // Above the background, so that a background that no template shows (see `similarity::ABSENT`) takes no digits from the classes.
+        let found = &found - found.narrow(1, 0, 1);
         let found = missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
         (context.single_components(&found), missing.iter().map(|bounds| bounds.class).collect())
     }

@@ -12,7 +12,7 @@ const THRESHOLD: f32 = 10.0 / 255.0;
 /// its holes filled in each axial slice. That fills 3D holes too: a voxel that reaches the border within its slice
 /// reaches it in the volume.
 ///
-/// Where the noise of the air, which shows at the border (see `air::noise_end`), goes higher than that, its end is
+/// Where the noise of the air, which shows at the border (`air::noise_end`), goes higher than that, its end is
 /// the threshold instead. What exceeds it is then taken from the median over 3 x 3 in-plane, and opened by 3 x 3
 /// in-plane, which cuts bridges of noise and the table under the patient.
 ///

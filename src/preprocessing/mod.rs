@@ -5,11 +5,13 @@ pub mod annotation;
 mod body_mask;
 mod grid;
 mod intensity;
+mod steps;
 
 pub use annotation::Annotation;
 pub use body_mask::body_mask;
 pub use grid::WorkingGrid;
 pub use intensity::{clip, percentile};
+pub use steps::Steps;
 
 use crate::components::bounding_box;
 use crate::error::{Error, Result};

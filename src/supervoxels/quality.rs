@@ -19,6 +19,29 @@ pub struct Quality {
     pub boundary_recall: f64,
 }
 
+impl Quality {
+    /// The mean over scans, and organ by organ over those that show the organ; None of no scan.
+    pub fn mean<'a>(scans: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let scored: Vec<&Self> = scans.collect();
+        if scored.is_empty() {
+            return None;
+        }
+        let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+        let mut by_organ: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for (organ, &dice) in scored.iter().flat_map(|quality| &quality.best_region_dice) {
+            by_organ.entry(organ.clone()).or_default().push(dice);
+        }
+        let over_scans = |of: fn(&Self) -> f64| mean(scored.iter().map(|quality| of(quality)).collect());
+        Some(Self {
+            mean_best_region_dice: over_scans(|quality| quality.mean_best_region_dice),
+            best_region_dice: by_organ.into_iter().map(|(organ, dice)| (organ, mean(dice))).collect(),
+            achievable_segmentation_accuracy: over_scans(|quality| quality.achievable_segmentation_accuracy),
+            undersegmentation_error: over_scans(|quality| quality.undersegmentation_error),
+            boundary_recall: over_scans(|quality| quality.boundary_recall),
+        })
+    }
+}
+
 /// Largest in-plane distance along x and y from an organ's border voxel to a region's, for the first to count as
 /// recalled.
 const BOUNDARY_TOLERANCE_VOX: usize = 2;

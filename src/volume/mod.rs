@@ -4,6 +4,7 @@
 //! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Only [`nifti`], [`dicom`] and
 //! [`orientation`] handle the axis order of files.
 
+pub mod chaos_mask;
 mod classes;
 pub mod dataset;
 pub mod dicom;

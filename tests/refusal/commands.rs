@@ -226,7 +226,7 @@ fn each_command_names_the_file_that_it_cannot_use_and_writes_nothing() {
         row(
             "an image for labels",
             LABEL,
-            &["at most 200 label values", "an image rather than labels"],
+            &["at most 255 label values", "an image rather than labels"],
             bench(|folder| {
                 fs::copy(folder.join("data/image_1.nii.gz"), folder.join("data/label_1.nii.gz")).unwrap();
             }),

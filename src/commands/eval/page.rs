@@ -1,6 +1,7 @@
 //! The page of an evaluation.
 
-use super::{Evaluation, Example, Task, systems};
+use super::group::Example;
+use super::{Evaluation, Task, overview};
 use crate::commands::train::group_folder;
 use crate::config::Config;
 use crate::episode::Source;
@@ -13,6 +14,9 @@ use crate::training::log;
 use std::path::Path;
 
 /// Curves of the fold's training, and its worst and best query.
+///
+/// # Errors
+/// The log of a training cannot be read.
 pub fn fold_figures(task: &Task, config: &Config, fold: usize, mut examples: Vec<Example>) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for group in 0..config.split.trainings() {
@@ -48,11 +52,12 @@ impl Evaluation {
     /// Beside what others publish of the dataset that was scored; nothing where the configuration names none, or other classes were
     /// scored than that dataset has.
     pub fn beside_published(&self) -> Option<(&'static Benchmark, table::Table)> {
-        let benchmark = systems::benchmark(&self.config, &self.summary)?;
-        let network = systems::network(&self.config);
+        let benchmark = overview::benchmark(&self.config, &self.summary)?;
+        let network = overview::network(&self.config);
         Some((benchmark, table::beside_published(&self.summary, self.setting(), &network, benchmark)))
     }
 
+    /// The page of the evaluation.
     pub fn page(&self, task: &Task) -> Page {
         let protocols = task.protocols.iter();
         let cards = protocols.filter_map(|&protocol| {

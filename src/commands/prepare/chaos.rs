@@ -1,23 +1,20 @@
 //! The CHAOS challenge as it is downloaded: DICOM slices with a PNG of grey values beside each.
 
+mod archive;
+
+pub use archive::unpack;
+
 use super::dicom::read;
 use super::{DESCRIPTION, Origin, Scan, Source, write};
 use crate::artifact;
 use crate::cli::PrepareChaos;
 pub use crate::cli::Sequence;
 use crate::error::{Error, Result};
+use crate::volume::chaos_mask::{self, Greys};
 use crate::volume::dataset::natural;
 use crate::volume::dicom::{Series, files};
-use ndarray::Array2;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
-
-/// (above, up to, label): grey values of the masks are intervals, since they were saved with loss.
-const GREYS: [(u8, u8, i32); 4] = [(55, 70, 1), (110, 135, 2), (175, 200, 3), (240, 255, 4)];
-/// Bytes of one file of the archive, and of all that is taken from it.
-const MOST_BYTES: u64 = 256 << 20;
-const MOST_BYTES_TOGETHER: u64 = 16 << 30;
 
 impl Sequence {
     /// Folders of the slices and of the masks, below the patient's.
@@ -32,6 +29,10 @@ impl Sequence {
 
     fn modality(self) -> &'static str {
         if self == Self::Ct { "CT" } else { "MR" }
+    }
+
+    fn greys(self) -> Greys {
+        if self == Self::Ct { Greys::Liver } else { Greys::FourOrgans }
     }
 
     fn name(self) -> &'static str {
@@ -50,7 +51,10 @@ impl Sequence {
     }
 }
 
-/// The source is `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
+/// Prepares the patients of CHAOS; the source is `CHAOS_Train_Sets.zip`, or the folder that it unpacks to, or the `MR` or `CT` in it.
+///
+/// # Errors
+/// As [`write()`]; the source is neither the archive nor a folder of patients.
 pub fn run(args: &PrepareChaos) -> Result<()> {
     let PrepareChaos { source, sequence, common: args } = args;
     let sequence = *sequence;
@@ -113,7 +117,8 @@ fn read_patient(folder: &Path, sequence: Sequence) -> Result<Scan> {
         _ => None,
     };
     let (paths, expected) = masks_of(&masks, &series, drawn_on.as_ref(), sequence)?;
-    let read_all = || paths.iter().map(|path| mask(path, expected, sequence)).collect::<Result<Vec<_>>>();
+    let read_all =
+        || paths.iter().map(|path| chaos_mask::read(path, expected, sequence.greys())).collect::<Result<Vec<_>>>();
     let label = series.labels(&read_all()?);
     let mut files = series.files;
     files.extend(paths);
@@ -173,97 +178,4 @@ fn masks_of(
         }
     }
     Ok((paths, series.slice_shape()))
-}
-
-/// Label values of a mask: by grey value, not by rank, so that a missing organ changes nothing.
-pub fn mask(path: &Path, expected: [usize; 2], sequence: Sequence) -> Result<Array2<i32>> {
-    let greys = grey_png(path, expected)?;
-    let label = |grey: u8| match (sequence, grey) {
-        (_, 0) => Some(0),
-        (Sequence::Ct, 255 | 1) => Some(1),
-        (Sequence::Ct, _) => None,
-        _ => GREYS.iter().find(|(above, to, _)| (above + 1..=*to).contains(&grey)).map(|(_, _, label)| *label),
-    };
-    if let Some(odd) = greys.iter().find(|&&grey| label(grey).is_none()) {
-        let count = greys.iter().filter(|grey| *grey == odd).count();
-        let remedy = "the mask is damaged or was saved anew with interpolation; unpack it again";
-        let expected =
-            if sequence == Sequence::Ct { "grey values 0 and 255" } else { "grey values about 0, 63, 126, 189, 252" };
-        return Err(Error::file(path, expected, format!("{odd} in {count} pixels"), remedy));
-    }
-    let labels = greys.into_iter().map(|grey| label(grey).unwrap_or(0)).collect();
-    Ok(Array2::from_shape_vec(expected, labels).expect("one value a pixel"))
-}
-
-/// A value a pixel, of so many rows and columns.
-fn grey_png(path: &Path, [rows, columns]: [usize; 2]) -> Result<Vec<u8>> {
-    let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-    let broken = |e: png::DecodingError| match e {
-        png::DecodingError::IoError(e) if e.kind() != io::ErrorKind::UnexpectedEof => Error::io("read", path)(e),
-        e => Error::file(path, "a PNG image", format!("something else ({e})"), "the file is damaged; unpack it again"),
-    };
-    let mut decoder = png::Decoder::new_with_limits(io::BufReader::new(file), png::Limits { bytes: 64 << 20 });
-    decoder.set_transformations(png::Transformations::EXPAND);
-    let mut reader = decoder.read_info().map_err(broken)?;
-    let (colour, depth) = reader.output_color_type();
-    if (colour, depth) != (png::ColorType::Grayscale, png::BitDepth::Eight) {
-        let remedy = "save it as an 8-bit grey image without changing its values";
-        return Err(Error::file(path, "8-bit grey values", format!("{colour:?}, {depth:?}"), remedy));
-    }
-    // Before anything is unpacked: a header can claim any size.
-    let (width, height) = reader.info().size();
-    if [height as usize, width as usize] != [rows, columns] {
-        let remedy = "slices and masks belong to different images; leave the patient out with --keep-going";
-        let expected = format!("{rows} x {columns} pixels, as its slice has");
-        return Err(Error::file(path, expected, format!("{height} x {width}"), remedy));
-    }
-    let mut greys = vec![0; reader.output_buffer_size().unwrap_or(0)];
-    let info = reader.next_frame(&mut greys).map_err(broken)?;
-    greys.truncate(info.buffer_size());
-    Ok(greys)
-}
-
-/// The files of the sequence, in a folder beside the dataset that goes when it is dropped.
-pub fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile::TempDir> {
-    let damaged = |found: String| {
-        Error::file(archive, "an intact zip archive", found, "download it again, or unpack it and give the folder")
-    };
-    let file = std::fs::File::open(archive).map_err(Error::io("open", archive))?;
-    let mut zip = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| damaged(e.to_string()))?;
-    let folder = tempfile::Builder::new().prefix(".ssl3d-").tempdir_in(beside);
-    let folder = folder.map_err(Error::io("create a folder in", beside))?;
-    let (slices, masks) = sequence.folders();
-    let also = Sequence::T1In.folders().0;
-    let mut together: u64 = 0;
-    for index in 0..zip.len() {
-        let mut entry = zip.by_index(index).map_err(|e| damaged(e.to_string()))?;
-        // Only names that stay below the folder.
-        let Some(name) = entry.enclosed_name() else { continue };
-        let text = name.to_string_lossy().replace('\\', "/");
-        let of_modality = text.split('/').any(|part| part == sequence.modality());
-        let wanted = [slices, masks].iter().any(|part| text.contains(&format!("/{part}/")))
-            || sequence == Sequence::T1Out && text.contains(&format!("/{also}/"));
-        if !entry.is_file() || !of_modality || !wanted {
-            continue;
-        }
-        let (size, target) = (entry.size(), folder.path().join(&name));
-        together = size.saturating_add(together);
-        if size > MOST_BYTES || together > MOST_BYTES_TOGETHER {
-            return Err(damaged(format!("{text} of {size} bytes, {together} together")));
-        }
-        if let Some(parent) = target.parent() {
-            artifact::create_folder(parent)?;
-        }
-        let mut out = std::fs::File::create(&target).map_err(Error::io("create", &target))?;
-        // A lying size is found out here: no more than announced is written.
-        let written = io::copy(&mut io::Read::take(&mut entry, size + 1), &mut out);
-        let written = written.map_err(|e| match e.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io("write", &target)(e),
-            _ => damaged(format!("{text}: {e}")),
-        })?;
-        if written != size {
-            return Err(damaged(format!("{text} of another size than announced")));
-        }
-    }
-    Ok(folder)
 }

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every folder below the source that holds DICOM files is a scan, or several where the files name several series.
+///
+/// # Errors
+/// As [`write()`]; a folder cannot be listed.
 pub fn run(args: &PrepareDicom) -> Result<()> {
     let source = args.source.as_path();
     let mut sources = Vec::new();
@@ -36,6 +39,9 @@ pub fn run(args: &PrepareDicom) -> Result<()> {
 }
 
 /// One volume from these files.
+///
+/// # Errors
+/// A file cannot be read; the slices do not form one volume, or one that is too large.
 pub fn read(folder: &Path, files: &[PathBuf]) -> Result<Series> {
     let mut slices = Vec::with_capacity(files.len());
     if let Some((first, others)) = files.split_first() {

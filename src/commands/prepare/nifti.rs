@@ -8,6 +8,9 @@ use crate::volume::dataset::{self, Case};
 use crate::volume::nifti::{check_same_geometry, read_image, read_labels};
 
 /// Images with the label maps that go with them; a label map on another grid than its image is refused.
+///
+/// # Errors
+/// As [`write()`]; the dataset cannot be opened, or would replace its source.
 pub fn run(args: &PrepareNifti) -> Result<()> {
     let PrepareNifti { source, common: args, overrides } = args;
     let config = config::load(None, &overrides.set)?;

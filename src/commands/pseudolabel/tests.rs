@@ -2,6 +2,7 @@ use super::*;
 use crate::supervoxels::{Method, felzenszwalb, slic};
 use crate::volume::{Geometry, Volume};
 use ndarray::Array3;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 fn config() -> Config {

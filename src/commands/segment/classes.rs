@@ -2,12 +2,12 @@
 
 use crate::cli::Classes;
 use crate::error::{Error, Result};
-use crate::volume::LabelMap;
+use crate::volume::{Class, LabelMap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Classes are counted in a byte, and each costs a volume of scores.
-const MOST: usize = 200;
+/// More classes than these do not fit beside the background into one byte.
+const MOST: usize = Class::MOST;
 
 /// What a `dataset.json` beside the label files, or one folder above, calls their values: as `ssl3d prepare`, nnU-Net and the
 /// Medical Segmentation Decathlon write it. Empty where there is none.

@@ -38,6 +38,8 @@ impl Outputs<'_> {
         Ok(paths)
     }
 
+    /// Keeps what is there from being replaced.
+    ///
     /// # Errors
     /// Two queries share a result; a result exists, or is a file that this call reads.
     pub fn refuse_existing(&self, queries: &[Query]) -> Result<()> {

@@ -1,6 +1,6 @@
-//! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query, and descriptions
-//! of the labels for ITK-SNAP and 3D Slicer.
+//! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query.
 
+use super::descriptions::descriptions;
 use super::pairs;
 use crate::artifact;
 use crate::cli::Segment;
@@ -11,7 +11,6 @@ use crate::metrics::Measured;
 use crate::report::overlay::class_colours;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// The content of `summary.json`: of the latest call, and the results of earlier ones that are still there.
@@ -28,10 +27,13 @@ pub struct Summary {
 /// What an answer comes from; calls with different weights and supports may share a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
+    /// Version of the program.
     pub ssl3d: String,
+    /// Path of the weights.
     pub weights: String,
     /// BLAKE3 of the weights file.
     pub weights_digest: String,
+    /// In the order of the flags.
     pub supports: Vec<Support>,
     /// What `--set` changed.
     pub set: Vec<String>,
@@ -41,6 +43,8 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Of this call.
+    ///
     /// # Errors
     /// The weights cannot be read.
     pub fn new(args: &Segment) -> Result<Self> {
@@ -60,15 +64,21 @@ impl Origin {
     }
 }
 
+/// Paths of one support.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Support {
+    /// Of its image.
     pub image: String,
+    /// Of its label map.
     pub label: String,
 }
 
+/// A class that is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelClass {
+    /// Its label value.
     pub value: i32,
+    /// What it is called.
     pub name: String,
     /// Red, green, blue, 0 to 255.
     pub colour: [u8; 3],
@@ -77,20 +87,30 @@ pub struct LabelClass {
 /// What was found in one query.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
+    /// Path of the query.
     pub path: String,
+    /// Path of its label map.
     pub result: String,
+    /// How long it took.
     pub seconds: f64,
+    /// What may be wrong with it.
     pub warnings: Vec<String>,
+    /// Class by class.
     pub found: Vec<Found>,
+    /// What it comes from.
     pub origin: Origin,
 }
 
 /// One class in one query; a line of `volumes.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
+    /// Label value of the class.
     pub value: i32,
+    /// Its name.
     pub name: String,
+    /// Voxels that were given to it.
     pub voxels: usize,
+    /// Their volume in ml.
     pub volume_ml: f64,
     /// Over the voxels that were given to the class; none where there are none.
     pub mean_probability: Option<f64>,
@@ -115,8 +135,6 @@ impl Answer {
 
 const SUMMARY: &str = "summary.json";
 const VOLUMES: &str = "volumes.csv";
-const ITK_SNAP: &str = "labels.txt";
-const SLICER: &str = "labels.ctbl";
 
 /// Each value with its name, or "label 7" where it has none, and a colour.
 pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<LabelClass> {
@@ -126,6 +144,8 @@ pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<LabelClass>
 }
 
 impl Summary {
+    /// Whether all queries have a result.
+    ///
     /// # Errors
     /// Some of the `count` queries could not be segmented.
     pub fn check_all(&self, count: usize) -> Result<()> {
@@ -194,22 +214,8 @@ impl Summary {
     }
 }
 
-/// Paths and contents of the label descriptions.
-pub fn descriptions(classes: &[LabelClass], out: &Path) -> [(PathBuf, String); 2] {
-    let mut itk_snap = "################################################\n# ITK-SnAP Label Description File\n\
-        # IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL\n################################################\n    \
-        0     0    0    0        0  0  0    \"Clear Label\"\n"
-        .to_owned();
-    let mut slicer = "# 3D Slicer color table\n0 background 0 0 0 0\n".to_owned();
-    for LabelClass { value, name, colour: [red, green, blue] } in classes {
-        let plain = name.replace(['"', '\n', '\r'], "'");
-        writeln!(itk_snap, "{value:5} {red:5} {green:4} {blue:4}        1  1  1    \"{plain}\"").expect("a string");
-        let word: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
-        writeln!(slicer, "{value} {word} {red} {green} {blue} 255").expect("a string");
-    }
-    [(out.join(ITK_SNAP), itk_snap), (out.join(SLICER), slicer)]
-}
-
+/// Keeps tables and labels of others from being overwritten.
+///
 /// # Errors
 /// `out` holds descriptions of other labels, or tables that `segment` has not written.
 pub fn refuse_others(classes: &[LabelClass], out: &Path) -> Result<()> {

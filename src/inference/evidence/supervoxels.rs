@@ -79,6 +79,8 @@ impl Evidence for SupervoxelMean<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng;
+    use rand::RngExt;
     use tch::Kind;
 
     const CONFIG: Config = Config {
@@ -118,16 +120,18 @@ mod tests {
         );
     }
 
-    /// Stripes along z of nearly the same intensity: the thicker the slices, the more a step across them costs.
+    /// In noise a supervoxel reaches across slices as far as their distance lets it.
     #[test]
-    fn a_step_across_thick_slices_costs_more() {
-        let count = |slice_mm: f64| {
-            let image = Tensor::from_slice(&[0.0f32, 0.06, 0.0, 0.06, 0.0, 1.0]).view([1, 1, 6, 1, 1]);
-            let image = image.expand([1, 1, 6, 24, 24], false).contiguous();
-            let config = Config { network_min_fraction: 0.1, ..CONFIG };
-            let map = on_map(&NetworkVolume { image, spacing_mm: [slice_mm, 1.0, 1.0] }, [6, 24, 24], &config);
-            1 + map.iter().max().unwrap()
+    fn the_distance_of_slices_counts() {
+        let mut rng = rng::stream(0, "supervoxels of the network's grid", 0);
+        let values: Vec<f32> = (0..6 * 24 * 24).map(|_| rng.random_range(0.0..1.0)).collect();
+        let of = |slice_mm: f64| {
+            let volume =
+                NetworkVolume { image: from_floats(&values, &[1, 1, 6, 24, 24]), spacing_mm: [slice_mm, 1.0, 1.0] };
+            on_map(&volume, [6, 24, 24], &CONFIG)
         };
-        assert!(count(1.0) < count(12.0), "{} {}", count(1.0), count(12.0));
+        let scaled = NetworkVolume { image: from_floats(&values, &[1, 1, 6, 24, 24]), spacing_mm: [36.0, 12.0, 12.0] };
+        assert_ne!(of(1.0), of(3.0));
+        assert_eq!(of(3.0), on_map(&scaled, [6, 24, 24], &CONFIG), "the unit of length does not");
     }
 }
