@@ -60,7 +60,7 @@ fn every_row_of_the_papers_table_is_trained_scored_and_printed() {
     let made = &*MADE;
     for (name, words) in [
         ("3D SSL-ALPNet ", "3D supervoxels ALP 1 full dense "),
-        ("3D SSL-ALPNet ", "3D supervoxels ALP 1 EP1 dense, told its slices "),
+        ("3D SSL-ALPNet ", "3D supervoxels ALP 1 EP1 dense, slices revealed "),
         ("3D SSL-ALPNet, 20 % annotated", "3D supervoxels, then organs ALP seen full dense "),
         ("SSL-ALPNet ", "2D supervoxels ALP 1 EP1 3 slices "),
         ("SSL-PANet", "2D supervoxels global 1 EP2 middle slice "),

@@ -125,7 +125,7 @@ pub fn annotation(config: &Config, protocol: Protocol) -> String {
     };
     let reveals =
         protocol == Protocol::Ep1 && config.system.is_trained() && !is_slice_wise && config.split.ep1_reveals_range;
-    let revealed = if reveals { ", told its slices" } else { "" };
+    let revealed = if reveals { ", slices revealed" } else { "" };
     format!("{of_support}{beside}{revealed}")
 }
 

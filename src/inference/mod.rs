@@ -4,11 +4,7 @@
 //!
 //! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them, and
 //!    the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
-<<<<<<< HEAD
-//! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes and fuses the scores (`label_fusion`): the median over
-=======
 //! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes and fuses the scores (`label_fusion.rs`): the median over
->>>>>>> main
 //!    supports and templates, then [`evidence`] is added and [`constraints`] are applied, round after round.
 //! 3. The scores are brought to the scan's own grid, where supervoxels and intensities are further evidence ([`GridScores`]).
 //! 4. Labels, constraints, and the boundary step ([`boundary`]).

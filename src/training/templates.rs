@@ -46,7 +46,7 @@ pub fn read(weights: &Path, about: &Provenance, most: usize) -> Result<Vec<Netwo
     }
     let path = beside(weights);
     let refuse = |found: &str| {
-        let expected = format!("the scans without labels that {} is asked with", weights.display());
+        let expected = format!("the unlabelled templates of {}", weights.display());
         let remedy = "copy it from the run, or set inference.templates = 0 and go without";
         Err(Error::file(&path, expected, found, remedy))
     };

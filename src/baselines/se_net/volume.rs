@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 /// Slices that pass through the network together at test.
 pub const AT_ONCE: usize = 8;
 
-/// What every support asks for, class by class: None where it does not show the class.
+/// The excitation of each class in every support; None where the support does not show it.
 #[derive(Debug)]
 pub struct Slices {
     supports: Vec<Vec<Option<Shown>>>,

@@ -37,7 +37,7 @@ pub struct Origin {
     pub supports: Vec<Support>,
     /// What `--set` changed.
     pub set: Vec<String>,
-    /// What `--slices` told.
+    /// What `--slices` gave.
     #[serde(default)]
     pub slices: Vec<String>,
 }

@@ -147,14 +147,14 @@ mod tests {
         let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| {
             share.double_value(&[0, class, z, y, x]) - CONFIG.floor
         };
-        let (as_found, told) = (shares(&[]), shares(&[Some(0.0..0.5), None]));
+        let (as_found, stretched) = (shares(&[]), shares(&[Some(0.0..0.5), None]));
         for (y, first, then) in [(1, 25, 5), (4, 35, 15)] {
             assert!((of(&as_found, 1, first, y, 4) - 0.5).abs() < 1e-5);
-            assert!((of(&told, 1, then, y, 4) - 1.0).abs() < 1e-5, "the volume without it has no say");
-            assert!(of(&told, 1, first, y, 4).abs() < 1e-5);
-            assert!((of(&told, 0, then, y, 4)).abs() < 1e-5, "what a class has, the background has not");
+            assert!((of(&stretched, 1, then, y, 4) - 1.0).abs() < 1e-5, "the volume without it has no say");
+            assert!(of(&stretched, 1, first, y, 4).abs() < 1e-5);
+            assert!((of(&stretched, 0, then, y, 4)).abs() < 1e-5, "what a class has, the background has not");
         }
-        assert!(told.narrow(1, 2, 1) == as_found.narrow(1, 2, 1));
+        assert!(stretched.narrow(1, 2, 1) == as_found.narrow(1, 2, 1));
         // Twice as deep.
         let deeper = shares(&[Some(0.0..1.0), None]);
         assert!((of(&deeper, 1, 10, 1, 4) - 1.0).abs() < 1e-5 && of(&deeper, 1, 10, 4, 4).abs() < 1e-5);
