@@ -104,3 +104,20 @@ fn unknown_names_are_refused_with_those_that_are_known() {
         assert!(words.iter().all(|word| fault.contains(word)), "{fault}");
     }
 }
+
+/// Hearts, where `SSL3D_CARDIAC_DIR` names a folder of short-axis scans with the labels 500, 200 and 600; the configuration names the
+/// benchmark of the abdomen all the same.
+#[test]
+fn real_hearts_do_not_stand_beside_livers() {
+    let Some(data) = std::env::var_os("SSL3D_CARDIAC_DIR").map(PathBuf::from) else {
+        println!("skipped: SSL3D_CARDIAC_DIR is not set");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let classes = "classes = { lv_bp = 500, lv_myo = 200, rv = 600 }\n";
+    let run = train(folder.path(), &data, "heart", &format!("{CHAOS}{classes}[split]\nfolds = 5\n"));
+    for text in evaluate(&data, &run) {
+        assert!(text.contains("lv_myo") && text.contains("mean of classes"), "{text}");
+        assert!(!text.contains("SSL-PANet") && !text.contains("ALPNet"), "{text}");
+    }
+}
