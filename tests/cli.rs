@@ -326,7 +326,7 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
 }
 
 #[test]
-fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing() {
+fn templates_count_and_a_network_that_wants_them_says_so_where_they_are_missing() {
     let (trained, pair) = (&*TRAINED, pair());
     let [image, label] = &pair.support;
     let segment = |weights: &Path, more: &str, name: &str| {
@@ -344,7 +344,7 @@ fn templates_vote_and_a_network_that_wants_them_says_so_where_they_are_missing()
     fs::create_dir(alone.parent().unwrap()).unwrap();
     fs::copy(&trained.weights, &alone).unwrap();
     let paths = [&*alone, image, label, &*pair.query, &*pair.folder.path().join("refused")];
-    let words = ["alone/templates.safetensors: expected the scans without labels", "found no such file; copy it"];
+    let words = ["alone/templates.safetensors: expected the unlabelled templates", "found no such file; copy it"];
     refuse(SEGMENT, &paths, &words);
     assert!(without == segment(&alone, "--classes 200 --set inference.templates=0", "weights alone"));
     let summary = |more: &str| {
