@@ -31,6 +31,9 @@ pub mod artifact;
 // Amounts as a person reads them.
 pub mod units;
 
+// Percentiles as NumPy's.
+pub mod percentile;
+
 // Volumes that are read and written: voxels, geometry, classes.
 pub mod volume;
 

@@ -13,8 +13,9 @@ use ssl3d::episode::{self, Candidates, Episode, Rules, Scan};
 use ssl3d::inference::{self, NetworkVolume, Shot};
 use ssl3d::loss;
 use ssl3d::network::Network;
+use ssl3d::percentile::percentile;
 use ssl3d::phantom;
-use ssl3d::preprocessing::{self, percentile};
+use ssl3d::preprocessing;
 use ssl3d::prototypes::Prototypes;
 use ssl3d::rng;
 use ssl3d::similarity::{self, Tape};
@@ -85,7 +86,7 @@ pub fn configuration(name: &str, sizes: &Sizes) -> Config {
 /// Intensities from 0 to 1 (the 99.5th percentile), as `supervoxels::generate` makes them.
 pub fn unit_range(image: &Image) -> Array3<f32> {
     let mut values: Vec<f32> = image.voxels.iter().copied().collect();
-    let high = percentile(&mut values, 99.5);
+    let high = percentile(&mut values, 99.5) as f32;
     let low = values.iter().copied().fold(f32::INFINITY, f32::min);
     image.voxels.mapv(|v| ((v - low) / (high - low)).min(1.0))
 }

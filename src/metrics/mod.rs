@@ -9,6 +9,6 @@ pub mod wilcoxon;
 
 pub use overlap::{Measured, Overlap, dice, dice_in_z_range, volume_ml, z_range};
 pub use protocol::Protocol;
-pub use summary::{Summary, percentile};
+pub use summary::Summary;
 pub use surface::{NSD_TOLERANCE_MM, Surface};
 pub use wilcoxon::wilcoxon_p;

@@ -36,30 +36,9 @@ impl Summary {
     }
 }
 
-/// The value below which `per_cent` of the ascending `sorted` lie, linear between neighbours as NumPy's `percentile`.
-///
-/// # Panics
-/// There are no values, or `per_cent` is not from 0 to 100.
-pub fn percentile(sorted: &[f64], per_cent: f64) -> f64 {
-    assert!(!sorted.is_empty() && (0.0..=100.0).contains(&per_cent), "some values, and a share of them");
-    let position = per_cent / 100.0 * (sorted.len() - 1) as f64;
-    let below = sorted[position as usize];
-    let above = sorted[(position as usize + 1).min(sorted.len() - 1)];
-    below + (above - below) * position.fract()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_lie_between_their_neighbours() {
-        let values = [1.0, 2.0, 4.0, 8.0, 16.0];
-        for (per_cent, expected) in [(0.0, 1.0), (25.0, 2.0), (50.0, 4.0), (95.0, 8.0 + 0.8 * 8.0), (100.0, 16.0)] {
-            assert!((percentile(&values, per_cent) - expected).abs() < 1e-12, "{per_cent}");
-        }
-        assert_eq!(percentile(&[3.0], 95.0), 3.0);
-    }
 
     #[test]
     fn mean_and_spread_follow_their_formulas() {

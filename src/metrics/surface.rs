@@ -10,8 +10,8 @@
 //! | some | none | `None`: missed, no distance is large enough | 0 |
 //! | none | any | not scored | not scored |
 
-use super::percentile;
 use crate::components::bounding_box;
+use crate::percentile::percentile;
 use ndarray::{Array3, ArrayView3, ArrayViewMut1, Axis, Zip, s};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -60,15 +60,14 @@ impl Surface {
         });
         let [prediction, truth] =
             [prediction, truth].map(|labels| surface(labels.slice(s![z.clone(), y.clone(), x.clone()]), label));
-        let there = distances_mm(&prediction, &truth, spacing_mm);
-        let back = distances_mm(&truth, &prediction, spacing_mm);
+        let mut there = distances_mm(&prediction, &truth, spacing_mm);
+        let mut back = distances_mm(&truth, &prediction, spacing_mm);
         let voxels = (there.len() + back.len()) as f64;
         let both = || there.iter().chain(&back);
-        Some(Self {
-            hd95_mm: Some(percentile(&there, 95.0).max(percentile(&back, 95.0))),
-            assd_mm: Some(both().sum::<f64>() / voxels),
-            nsd: both().filter(|mm| **mm <= NSD_TOLERANCE_MM + ROUNDING_MM).count() as f64 / voxels,
-        })
+        let assd_mm = both().sum::<f64>() / voxels;
+        let nsd = both().filter(|mm| **mm <= NSD_TOLERANCE_MM + ROUNDING_MM).count() as f64 / voxels;
+        let hd95_mm = percentile(&mut there, 95.0).max(percentile(&mut back, 95.0));
+        Some(Self { hd95_mm: Some(hd95_mm), assd_mm: Some(assd_mm), nsd })
     }
 }
 
@@ -185,11 +184,11 @@ mod tests {
             distances.sort_by(f64::total_cmp);
             distances
         };
-        let (there, back) = (directed(&p, &t), directed(&t, &p));
+        let (mut there, mut back) = (directed(&p, &t), directed(&t, &p));
         let both = [there.as_slice(), back.as_slice()].concat();
         let n = both.len() as f64;
         Surface {
-            hd95_mm: Some(percentile(&there, 95.0).max(percentile(&back, 95.0))),
+            hd95_mm: Some(percentile(&mut there, 95.0).max(percentile(&mut back, 95.0))),
             assd_mm: Some(both.iter().sum::<f64>() / n),
             nsd: both.iter().filter(|mm| **mm <= NSD_TOLERANCE_MM + ROUNDING_MM).count() as f64 / n,
         }

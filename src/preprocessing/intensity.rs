@@ -1,5 +1,6 @@
 //! Intensities of a scan: percentiles, clipping, z-scores.
 
+use crate::percentile::percentile;
 use ndarray::Array3;
 
 /// An image whose spread is below this fraction of its magnitude is constant.
@@ -14,17 +15,9 @@ pub fn clip(voxels: &mut Array3<f32>, lower: f64, upper: f64) {
     if finite.is_empty() {
         return;
     }
-    let high = if upper < 100.0 { percentile(&mut finite, upper) } else { f32::INFINITY };
-    let low = if lower > 0.0 { percentile(&mut finite, lower) } else { f32::NEG_INFINITY };
+    let high = if upper < 100.0 { percentile(&mut finite, upper) as f32 } else { f32::INFINITY };
+    let low = if lower > 0.0 { percentile(&mut finite, lower) as f32 } else { f32::NEG_INFINITY };
     voxels.par_mapv_inplace(|v| v.max(low).min(high));
-}
-
-/// NumPy's: linear between the two neighbours in rank. Reorders `values`.
-pub fn percentile(values: &mut [f32], percent: f64) -> f32 {
-    let rank = percent / 100.0 * (values.len() - 1) as f64;
-    let (_, &mut below, above) = values.select_nth_unstable_by(rank as usize, f32::total_cmp);
-    let next = above.iter().copied().min_by(f32::total_cmp).unwrap_or(below);
-    (f64::from(below) + rank.fract() * (f64::from(next) - f64::from(below))) as f32
 }
 
 /// (v - mean) / sd over all voxels, sums in float64 and in order.

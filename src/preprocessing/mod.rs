@@ -10,7 +10,7 @@ mod steps;
 pub use annotation::Annotation;
 pub use body_mask::body_mask;
 pub use grid::WorkingGrid;
-pub use intensity::{clip, percentile};
+pub use intensity::clip;
 pub use steps::Steps;
 
 use crate::components::bounding_box;

@@ -75,12 +75,7 @@ fn without_a_depth_a_scan_keeps_its_own_slices() {
 }
 
 #[test]
-fn percentiles_are_numpys_and_clip_what_lies_beyond() {
-    // np.percentile([3, 1, 4, 1, 5, 9, 2, 6], [0, 12.5, 50, 99.5, 100])
-    for (percent, expected) in [(0.0, 1.0), (12.5, 1.0), (50.0, 3.5), (99.5, 8.895), (100.0, 9.0)] {
-        let found = percentile(&mut [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0], percent);
-        assert!((found - expected).abs() < 1e-5, "{percent}: {found}");
-    }
+fn what_lies_beyond_the_percentiles_is_clipped() {
     let mut voxels = Array3::from_shape_fn([1, 1, 101], |(_, _, x)| x as f32);
     clip(&mut voxels, 2.0, 95.0);
     assert_eq!((voxels[[0, 0, 0]], voxels[[0, 0, 50]], voxels[[0, 0, 100]]), (2.0, 50.0, 95.0));

@@ -3,7 +3,8 @@
 use super::scores::{Row, unique};
 use super::table::{Table, protocol_name, spoken};
 use crate::error::{Error, Result};
-use crate::metrics::{Protocol, Summary, percentile, wilcoxon_p};
+use crate::metrics::{Protocol, Summary, wilcoxon_p};
+use crate::percentile::percentile;
 use crate::rng;
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -253,8 +254,7 @@ fn bootstrap(queries: &[Cells], classes: usize, seed: u64) -> [f64; 2] {
             class_mean(&total(drawn, classes))
         })
         .collect();
-    means.sort_unstable_by(f64::total_cmp);
-    [2.5, 97.5].map(|per_cent| percentile(&means, per_cent))
+    [2.5, 97.5].map(|percent| percentile(&mut means, percent))
 }
 
 fn total<'a>(queries: impl IntoIterator<Item = &'a Cells>, classes: usize) -> Cells {

@@ -2,6 +2,7 @@
 //! left, anterior up, superior up; sagittal with anterior at the left).
 
 use super::canvas::{Canvas, Rgb, hue};
+use crate::percentile::percentile;
 use crate::volume::Image;
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,11 +247,11 @@ impl Window {
     /// The 1st and the 99.5th percentile of the finite intensities.
     fn of(voxels: ArrayView3<f32>) -> Self {
         let mut finite: Vec<f32> = voxels.iter().copied().filter(|v| v.is_finite()).collect();
-        let mut percentile = |p: f64| {
-            let rank = ((finite.len().saturating_sub(1)) as f64 * p).round() as usize;
-            if finite.is_empty() { 0.0 } else { *finite.select_nth_unstable_by(rank, f32::total_cmp).1 }
-        };
-        Self { low: percentile(0.01), high: percentile(0.995) }
+        if finite.is_empty() {
+            return Self { low: 0.0, high: 0.0 };
+        }
+        let [low, high] = [1.0, 99.5].map(|percent| percentile(&mut finite, percent) as f32);
+        Self { low, high }
     }
 
     fn grey(self, value: f32) -> u8 {

@@ -7,7 +7,8 @@ pub mod slic;
 mod tiles;
 
 use crate::error::{Error, Result};
-use crate::preprocessing::{body_mask, percentile};
+use crate::percentile::percentile;
+use crate::preprocessing::body_mask;
 use crate::volume::{Geometry, Image};
 use ndarray::{Array3, s};
 
@@ -134,7 +135,7 @@ pub fn to_unit_range(voxels: &Array3<f32>, clip_percentile: f64) -> Array3<f32> 
     }
     let (low, largest) = finite.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     let high = match clip_percentile < 100.0 {
-        true => percentile(&mut finite, clip_percentile),
+        true => percentile(&mut finite, clip_percentile) as f32,
         false => largest,
     };
     // Nearly all of the image may be air: then the percentile says nothing.

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::inference::config::check_range;
-use crate::preprocessing::percentile;
+use crate::percentile::percentile;
 use ndarray::{ArrayView3, Zip};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,7 @@ impl<'a> Intensities<'a> {
         let mut finite: Vec<f32> = seen.iter().copied().filter(|v| v.is_finite()).collect();
         let [low, high] = match finite.is_empty() {
             true => [0.0; 2],
-            false => config.percentiles.map(|percent| percentile(&mut finite, percent)),
+            false => config.percentiles.map(|percent| percentile(&mut finite, percent) as f32),
         };
         Self { image, low, range: (high - low).max(f32::MIN_POSITIVE), config }
     }
@@ -112,13 +112,13 @@ fn log_likelihoods(counts: &[f64], config: &Config) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::inference) mod tests {
     use super::*;
     use crate::rng;
     use ndarray::{Array3, s};
     use rand::RngExt;
 
-    const CONFIG: Config = Config {
+    pub(in crate::inference) const CONFIG: Config = Config {
         weight: 1.0,
         confidence: 0.95,
         min_voxels: 30.0,
