@@ -29,17 +29,19 @@ pub struct AnnotatedScan {
     pub id: String,
     /// As the network sees it.
     pub scan: PreparedScan,
-    /// As the files have them.
-    pub labels: LabelMap,
-    /// The same, without the voxels of `data.ignore`.
+    /// Its labels, where it is annotated.
     annotation: Annotation,
 }
 
 impl AnnotatedScan {
     /// Voxels of value `ignore` are not annotated.
     pub fn new(id: String, scan: PreparedScan, labels: LabelMap, ignore: Option<i32>) -> Self {
-        let annotation = Annotation::new(labels.clone(), ignore);
-        Self { id, scan, labels, annotation }
+        Self { id, scan, annotation: Annotation::new(labels, ignore) }
+    }
+
+    /// The label map of the truth; 0 where it is not annotated.
+    pub fn labels(&self) -> &LabelMap {
+        self.annotation.labels()
     }
 
     fn support(&self, annotation: Annotation) -> Support<'_> {
@@ -55,7 +57,7 @@ impl AnnotatedScan {
         if support_slices == 0 {
             return self.support(self.annotation.clone());
         }
-        let of_class = |&value: &i32| middle_slices(&self.labels.voxels, value, support_slices);
+        let of_class = |&value: &i32| middle_slices(&self.labels().voxels, value, support_slices);
         self.on_slices(&classes.values().iter().flat_map(of_class).collect::<Vec<_>>())
     }
 }
@@ -207,7 +209,7 @@ impl<'a> Supported<'a> {
             Protocol::Ep2 => each(&|class| self.by_middle_slice(segmenter, query, class)),
             Protocol::Ep1 if self.is_slice_wise() => each(&|class| self.by_thirds(segmenter, query, class)),
             Protocol::Ep1 if self.config.split.ep1_reveals_range => {
-                let shown = |class| z_range(query.labels.voxels.view(), self.classes.value(class));
+                let shown = |class| z_range(query.labels().voxels.view(), self.classes.value(class));
                 let range = |class| shown(class).map_or(SliceRanges::unknown(), |z| SliceRanges::only(class, z));
                 Found::Each(self.throughout(query, &self.classes.iter().map(range).collect::<Vec<_>>()))
             }
@@ -220,16 +222,16 @@ impl<'a> Supported<'a> {
     /// The whole query from the whole support, under each of these slice ranges.
     fn throughout(&self, query: &AnnotatedScan, ranges: &[SliceRanges]) -> Vec<Array3<i32>> {
         let fitted = self.dense.as_ref().expect("a network was fitted");
-        fitted.segment_each(&query.scan, ranges).into_iter().map(|found| found.labels).collect()
+        fitted.segment_each(&query.scan, ranges, |found| found.labels)
     }
 
     /// EP2: the middle slice of the class in the support is annotated, and the whole query is segmented.
     fn by_middle_slice(&self, segmenter: &'a Segmenter<'a>, query: &AnnotatedScan, class: Class) -> Array3<i32> {
         let only = self.classes.only(class);
-        let slices = middle_slices(&self.support.labels.voxels, self.classes.value(class), 1);
+        let slices = middle_slices(&self.support.labels().voxels, self.classes.value(class), 1);
         if self.is_slice_wise() {
             let Some(&slice) = slices.first() else { return nothing(query) };
-            let whole = [(slice, 0..query.labels.geometry.shape_vox[0])];
+            let whole = [(slice, 0..query.labels().geometry.shape_vox[0])];
             return segmenter.segment_sections(&self.whole(), &query.scan, &whole, &only).labels;
         }
         let fitted =
@@ -240,8 +242,8 @@ impl<'a> Supported<'a> {
     /// EP1 of slice-wise networks: each third of the query's range of slices is segmented from one slice of the support.
     fn by_thirds(&self, segmenter: &Segmenter, query: &AnnotatedScan, class: Class) -> Array3<i32> {
         let value = self.classes.value(class);
-        let slices = middle_slices(&self.support.labels.voxels, value, EP1_SLICES);
-        let Some(range) = z_range(query.labels.voxels.view(), value).filter(|_| !slices.is_empty()) else {
+        let slices = middle_slices(&self.support.labels().voxels, value, EP1_SLICES);
+        let Some(range) = z_range(query.labels().voxels.view(), value).filter(|_| !slices.is_empty()) else {
             return nothing(query);
         };
         let third = |(part, &slice): (usize, &usize)| {
@@ -270,7 +272,7 @@ pub fn score(
     protocol: Protocol,
     found: &Found,
 ) -> Vec<Row> {
-    let (truth, geometry) = (query.labels.voxels.view(), &query.scan.image.geometry);
+    let (truth, geometry) = (query.labels().voxels.view(), &query.scan.image.geometry);
     let row = |(class, name): (Class, &&str)| {
         let (found, value) = (found.of(class).view(), classes.value(class));
         let surface = protocol.surface(found, truth, value, geometry.spacing_mm());
@@ -313,7 +315,7 @@ pub fn evaluated_labels(truth: &LabelMap, classes: &ClassMap) -> Array3<i32> {
 }
 
 fn nothing(query: &AnnotatedScan) -> Array3<i32> {
-    Array3::zeros(query.labels.voxels.dim())
+    Array3::zeros(query.labels().voxels.dim())
 }
 
 /// The `part`-th of `parts` pieces of a range, as even as whole numbers allow.

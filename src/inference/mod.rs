@@ -145,20 +145,22 @@ impl<'a> Segmenter<'a> {
     {
         let (config, competition) = (self.config, self.network.config.similarity.competition);
         let scores = self.native_scores(query, scores);
-        let mut before = scores.labels(classes);
-        let labels = constrained(before.clone(), classes, single, ranges);
+        let labels = scores.labels(classes);
         let identity = config.random_walker.enabled.then(|| Calibration::identity(classes.len()));
-        let (mut labels, redrawn) = match calibration.or(identity.as_ref()) {
+        let (labels, redrawn) = match calibration.or(identity.as_ref()) {
             None => (labels, None),
             Some(calibration) => {
+                let labels = constrained(labels, classes, single, ranges);
                 let image = config.random_walker.enabled.then(|| (query.image.voxels.view(), &config.random_walker));
                 let (labels, probabilities) = with_prediction(&scores, competition, query, &labels, |prediction| {
                     calibration.apply(prediction, classes, &config.boundary_calibration, image)
                 });
-                before = labels;
-                (constrained(before.clone(), classes, single, ranges), Some(probabilities))
+                (labels, Some(probabilities))
             }
         };
+        let is_constrained = !single.is_empty() || *ranges != SliceRanges::unknown();
+        let before = is_constrained.then(|| labels.clone());
+        let mut labels = constrained(labels, classes, single, ranges);
         ranges.extend_into_range(&mut labels, classes, &config.slice_range);
         let probabilities = match redrawn {
             Some(redrawn) => Probabilities::Redrawn(redrawn),
@@ -233,14 +235,19 @@ pub struct Fitted<'a> {
 impl Fitted<'_> {
     /// Labels and probabilities of a query; each class that `ranges` knows lies in its slices.
     pub fn segment<'q>(&'q self, query: &'q PreparedScan, ranges: &SliceRanges) -> Segmentation<'q> {
-        self.segment_each(query, std::slice::from_ref(ranges)).pop().expect("one for each")
+        self.segment_each(query, std::slice::from_ref(ranges), |found| found).pop().expect("one for each")
     }
 
-    /// The same under several slice ranges; the query is encoded and compared once.
-    pub fn segment_each<'q>(&'q self, query: &'q PreparedScan, ranges: &[SliceRanges]) -> Vec<Segmentation<'q>> {
+    /// What `keep` keeps of the segmentation under each of several slice ranges; the query is encoded and compared once.
+    pub fn segment_each<'q, T>(
+        &'q self,
+        query: &'q PreparedScan,
+        ranges: &[SliceRanges],
+        keep: impl Fn(Segmentation<'q>) -> T,
+    ) -> Vec<T> {
         if query.is_blank() {
             let competition = self.segmenter.network.config.similarity.competition;
-            return ranges.iter().map(|_| Segmentation::nothing(query, &self.classes, competition)).collect();
+            return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
         self.segmenter.beside_supervoxels(query, || {
             let compared = self.scorer.compare(&query.volume());
@@ -248,7 +255,7 @@ impl Fitted<'_> {
                 let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
                 let (classes, calibration) = (&self.classes, self.calibration.as_ref());
                 let found = self.segmenter.finish(query, &scores, classes, &self.single, calibration, ranges);
-                Segmentation { missing, ..found }
+                keep(Segmentation { missing, ..found })
             };
             ranges.iter().map(under).collect()
         })

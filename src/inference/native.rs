@@ -57,7 +57,8 @@ impl<'a> GridScores<'a> {
     /// `scores` (1 + K, z, y, x) on the working grid.
     pub fn new(grid: &'a WorkingGrid, scores: Array4<f32>) -> Self {
         assert_eq!(scores.shape()[1..], grid.shape_vox, "scores lie on the working grid");
-        Self { grid, channels: scores.as_standard_layout().into_owned(), evidence: vec![] }
+        let channels = if scores.is_standard_layout() { scores } else { scores.as_standard_layout().into_owned() };
+        Self { grid, channels, evidence: vec![] }
     }
 
     fn classes(&self) -> usize {
@@ -326,15 +327,7 @@ mod tests {
         let plain = GridScores::new(&grid, scores.clone());
         let classes = ClassMap::new([1]).unwrap();
         assert!(plain.labels(&classes).iter().all(|&label| label == 1));
-        let config = intensity::Config {
-            weight: 2.0,
-            confidence: 0.95,
-            min_voxels: 30.0,
-            floor: 0.05,
-            bins: 64,
-            smoothing_bins: 2.5,
-            percentiles: [0.5, 99.5],
-        };
+        let config = intensity::Config { weight: 2.0, ..intensity::tests::CONFIG };
         let intensities = Intensities::new(image.view(), plain.seen(image.view()), &config);
         let informed = plain.with_intensities(intensities, Competition::OneVsRest, config.weight);
         assert!(informed.labels(&classes).indexed_iter().all(|((_, _, x), &label)| label == i32::from(x < 6)));

@@ -16,8 +16,9 @@ pub struct Segmentation<'a> {
     pub(super) classes: &'a ClassMap,
     pub(super) probabilities: Probabilities<'a>,
     pub(super) competition: Competition,
-    /// The labels before the constraints of slice ranges and single components: those of the highest probability.
-    pub(super) before: Array3<i32>,
+    /// The labels before the constraints of slice ranges and single components, which are those of the highest probability; None where
+    /// there are no constraints.
+    pub(super) before: Option<Array3<i32>>,
 }
 
 /// Where the probabilities come from.
@@ -34,8 +35,8 @@ impl<'a> Segmentation<'a> {
     /// Of a scan without contrast: no class is anywhere.
     pub(super) fn nothing(query: &PreparedScan, classes: &'a ClassMap, competition: Competition) -> Self {
         let labels = Array3::zeros(query.image.voxels.dim());
-        let before = labels.clone();
-        Self { labels, missing: vec![], classes, probabilities: Probabilities::Nothing, competition, before }
+        let probabilities = Probabilities::Nothing;
+        Self { labels, missing: vec![], classes, probabilities, competition, before: None }
     }
 
     /// Calls `f` for each class with its probability on the scan's own grid `[z, y, x]`, one class at a time: a volume may be large.
@@ -63,8 +64,9 @@ impl<'a> Segmentation<'a> {
 impl Segmentation<'_> {
     /// Where constraints have changed a label, the probability of a class agrees with the label.
     fn follow_labels(&self, value: i32, probability: &mut Array3<f32>) {
+        let Some(before) = &self.before else { return };
         let above_half = 0.5f32.next_up();
-        Zip::from(probability).and(&self.labels).and(&self.before).par_for_each(|p, &label, &before| {
+        Zip::from(probability).and(&self.labels).and(before).par_for_each(|p, &label, &before| {
             if label != before {
                 *p = match value {
                     value if value == label => p.max(above_half),

@@ -149,7 +149,7 @@ fn example(
 ) -> Example {
     let dice = evaluation::mean_dice(rows);
     let all: Vec<i32> = config.data.classes.values().copied().collect();
-    let truth = evaluation::evaluated_labels(&query.labels, classes);
+    let truth = evaluation::evaluated_labels(query.labels(), classes);
     let slices = overlay::best_slices(truth.view(), 2);
     let colours = overlay::class_colours(&all);
     let found = found.joined(classes);

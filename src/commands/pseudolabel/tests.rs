@@ -29,6 +29,18 @@ struct Place {
 }
 
 impl Place {
+    /// The scans without their labels.
+    fn unlabelled(&self) -> Dataset {
+        let patterns = dataset::Config {
+            image: "image_{id}.nii.gz".into(),
+            label: String::new(),
+            classes: [].into(),
+            ignore: None,
+            benchmark: String::new(),
+        };
+        dataset::open(self.folder.path(), &patterns).unwrap()
+    }
+
     fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().unwrap() };
         for id in ["1", "2", "10"] {
@@ -145,14 +157,7 @@ fn the_table_names_scans_without_labels() {
 fn a_faulty_file_is_named_and_the_others_are_kept() {
     let place = Place::new();
     std::fs::write(place.folder.path().join("image_2.nii.gz"), b"not a scan").unwrap();
-    let patterns = dataset::Config {
-        image: "image_{id}.nii.gz".into(),
-        label: String::new(),
-        classes: [].into(),
-        ignore: None,
-        benchmark: String::new(),
-    };
-    let data = dataset::open(place.folder.path(), &patterns).unwrap();
+    let data = place.unlabelled();
     let fault = compute(Task { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");
     assert!(read_entries(&place.out().join("summary.json")).contains_key("1"));
@@ -162,14 +167,7 @@ fn a_faulty_file_is_named_and_the_others_are_kept() {
 fn a_scan_of_more_voxels_than_the_method_divides_is_refused_by_name() {
     assert_eq!(Method::Felzenszwalb.most_vox(), 330_382_098, "13 edges a voxel in 32 bits");
     let place = Place::new(); // 8 x 16 x 16 voxels
-    let patterns = dataset::Config {
-        image: "image_{id}.nii.gz".into(),
-        label: String::new(),
-        classes: [].into(),
-        ignore: None,
-        benchmark: String::new(),
-    };
-    let data = dataset::open(place.folder.path(), &patterns).unwrap();
+    let data = place.unlabelled();
     let run = |most_vox| {
         let config = Config { method: Method::Felzenszwalb, ..config() };
         let task = Task { config, data: data.clone(), out: place.out(), score: false, preview: false };
