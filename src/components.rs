@@ -54,21 +54,25 @@ pub fn measured_components(labels: ArrayView3<i32>) -> (Array3<i32>, Vec<Compone
     (components, measured)
 }
 
-/// The largest component of a mask `[z, y, x]` by faces, of equal ones the first; empty if the mask is empty.
+/// The largest component of a mask `[z, y, x]` by faces, of equal ones the first; empty if the mask is empty. And the size of the next
+/// largest, as a fraction of it.
 ///
 /// ```
 /// let mask = ndarray::arr3(&[[[true, false, true, true]]]);
-/// let largest = ssl3d::components::largest(mask.view());
+/// let (largest, next_fraction) = ssl3d::components::largest(mask.view());
 /// assert_eq!(largest, ndarray::arr3(&[[[false, false, true, true]]]));
+/// assert_eq!(next_fraction, 0.5);
 /// ```
-pub fn largest(mask: ArrayView3<bool>) -> Array3<bool> {
+pub fn largest(mask: ArrayView3<bool>) -> (Array3<bool>, f64) {
     let regions = Regions::find(mask.mapv(i32::from).view(), Neighbourhood::Faces);
     let mut sizes_vox = vec![0usize; regions.count + 1];
     for (run, &number) in regions.runs.iter().zip(&regions.number) {
         sizes_vox[number as usize] += (run.end - run.start) as usize;
     }
     let largest = (1..=regions.count).max_by_key(|&region| (sizes_vox[region], std::cmp::Reverse(region)));
-    regions.draw(|region| i32::from(Some(region as usize) == largest)).mapv(|inside| inside == 1)
+    let next_vox = (1..=regions.count).filter(|&region| Some(region) != largest).map(|region| sizes_vox[region]).max();
+    let next_fraction = next_vox.unwrap_or(0) as f64 / largest.map_or(1, |largest| sizes_vox[largest]) as f64;
+    (regions.draw(|region| i32::from(Some(region as usize) == largest)).mapv(|inside| inside == 1), next_fraction)
 }
 
 /// The smallest box z y x around the voxels for which `is_inside` holds; `None` if it holds for none.

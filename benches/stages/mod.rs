@@ -116,7 +116,8 @@ impl Source {
         let config = configuration(name, sizes);
         let (image, _) = abdomen(sizes.training_vox, 0);
         let regions = supervoxels::generate(&image, &config.supervoxels);
-        let (working, grid) = preprocessing::prepare(&image, &config.preprocessing);
+        let preprocessing::Prepared { input: working, grid, .. } =
+            preprocessing::prepare(&image, &config.preprocessing);
         let regions = grid.labels(regions.view());
         let spacing_mm = grid.spacing_mm(&image.geometry);
         let scan = Scan { id: "1".to_owned(), image: working, regions, organs: None, spacing_mm };
@@ -238,10 +239,12 @@ impl OneShot {
     pub fn new(name: &str, sizes: &Sizes) -> Self {
         let config = configuration(name, sizes);
         let [(image, labels), (query, _)] = [0, 1].map(|index| abdomen(sizes.training_vox, index));
-        let (support, grid) = preprocessing::prepare(&image, &config.preprocessing);
+        let preprocessing::Prepared { input: support, grid, .. } =
+            preprocessing::prepare(&image, &config.preprocessing);
         let classes = grid.labels(labels.voxels.view()).mapv(|label| label as u8);
         let geometry = query.geometry.clone();
-        let (query, query_grid) = preprocessing::prepare(&query, &config.preprocessing);
+        let preprocessing::Prepared { input: query, grid: query_grid, .. } =
+            preprocessing::prepare(&query, &config.preprocessing);
         Self {
             model: Network::new(&config.network(), Device::Cpu, SEED),
             inference: config.inference.clone(),

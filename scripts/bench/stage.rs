@@ -201,7 +201,7 @@ fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
 fn template_scans(source: &Source, sizes: &Sizes) -> Vec<Scan> {
     let scan = |index: usize| {
         let (image, _) = stages::abdomen(sizes.training_vox, index);
-        let (image, _) = preprocessing::prepare(&image, &source.config.preprocessing);
+        let preprocessing::Prepared { input: image, .. } = preprocessing::prepare(&image, &source.config.preprocessing);
         Scan { id: index.to_string(), image, ..source.scan.clone() }
     };
     (2..).take(source.config.inference.templates).map(scan).collect()

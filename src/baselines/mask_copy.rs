@@ -7,7 +7,7 @@
 //! ```
 
 use super::AxisMap;
-use crate::preprocessing::{body_box, clip};
+use crate::preprocessing::{body, clipped};
 use crate::volume::{Image, LabelMap};
 use ndarray::Array3;
 use std::ops::Range;
@@ -37,9 +37,9 @@ impl MaskCopy {
 
 /// The box around the body, z y x; every slice.
 fn clipped_body(image: &Image, clip_percentile: f64) -> [Range<usize>; 3] {
-    let mut voxels = image.voxels.clone();
-    clip(&mut voxels, 0.0, clip_percentile);
-    body_box(voxels.view(), 0.0)
+    let (voxels, _) = clipped(image, 0.0, clip_percentile);
+    let [_, ys, xs] = body(voxels.view()).bounding_box(0.0);
+    [0..voxels.shape()[0], ys, xs]
 }
 
 #[cfg(test)]

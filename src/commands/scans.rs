@@ -81,7 +81,7 @@ pub fn scans(
                 return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
             }
         };
-        let spacing_mm = grid.spacing_mm(&file.scan.image.geometry);
+        let spacing_mm = file.scan.input_spacing_mm();
         let mut scan = Scan::new(case.id.clone(), file.scan.input, spacing_mm);
         scan.organs = organs;
         if let Some(regions) = regions {
@@ -104,6 +104,6 @@ pub fn annotated(case: &Case, classes: &ClassMap, config: &preprocessing::Config
     let file = ScanFile::read(&case.image, config)?;
     let labels = file.read_labels(&case.image, label)?;
     let classes = file.scan.grid.classes(labels.voxels.view(), classes);
-    let spacing_mm = file.scan.grid.spacing_mm(&file.scan.image.geometry);
+    let spacing_mm = file.scan.input_spacing_mm();
     Ok(Some(Annotated { image: file.scan.input, classes, spacing_mm }))
 }

@@ -14,7 +14,7 @@ use crate::commands::scans::ScanFile;
 use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::inference::{self, Fitted, PreparedScan, Segmentation, Segmenter, Support};
+use crate::inference::{self, Fitted, PreparedScan, Reference, Segmentation, Segmenter, Support};
 use crate::metrics::Measured;
 use crate::preprocessing::Annotation;
 use crate::pretrained::Weights;
@@ -69,6 +69,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
         segmenter.keep_largest_of_all();
     }
     let fitted = supports.fit(&segmenter, &network.config)?;
+    let reference = Reference::new(&supports.annotated(&network.config), &supports.map);
     if !args.force {
         summary::refuse_others(&supports.classes, &args.out)?;
     }
@@ -78,7 +79,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     let progress = Progress::new("segmenting", 0, queries.len() as u64);
     for query in &queries {
         stop::check()?;
-        match segment(query, &fitted, &supports, &outputs, &network.config, &origin) {
+        match segment(query, &fitted, &reference, &supports, &outputs, &network.config, &origin) {
             Ok(answer) => {
                 progress.note(&answer.line());
                 summary.queries.insert(query.name.clone(), answer);
@@ -129,15 +130,24 @@ impl Supports {
         Ok(Self { scans, maps, map: ClassMap::new(values)?, classes })
     }
 
-    /// # Errors
-    /// The network's grid shows nothing of a class, or no background.
-    fn fit<'s>(&self, segmenter: &'s Segmenter<'s>, config: &Config) -> Result<Fitted<'s>> {
-        let annotated = self.scans.iter().zip(&self.maps);
+    /// The supports as inference takes them.
+    fn annotated(&self, config: &Config) -> Vec<Support<'_>> {
         let support = |(scan, map): (_, &LabelMap)| Support {
             scan,
             annotation: Annotation::new(map.clone(), config.data.ignore),
         };
-        let fitted = segmenter.fit(&annotated.map(support).collect::<Vec<_>>(), &self.map);
+        self.scans.iter().zip(&self.maps).map(support).collect()
+    }
+
+    /// Label values with their names.
+    fn named(&self) -> Vec<(i32, &str)> {
+        self.classes.iter().map(|class| (class.value, class.name.as_str())).collect()
+    }
+
+    /// # Errors
+    /// The network's grid shows nothing of a class, or no background.
+    fn fit<'s>(&self, segmenter: &'s Segmenter<'s>, config: &Config) -> Result<Fitted<'s>> {
+        let fitted = segmenter.fit(&self.annotated(config), &self.map);
         if let Some(class) = fitted.classes_without_voxels().first() {
             let (value, size) = (self.map.value(*class), config.preprocessing.size_vox);
             let expected = format!("at least one voxel of label {value} at the network's {size:?}");
@@ -157,6 +167,7 @@ impl Supports {
 fn segment(
     query: &Query,
     fitted: &Fitted,
+    reference: &Reference,
     supports: &Supports,
     outputs: &Outputs,
     config: &Config,
@@ -178,6 +189,7 @@ fn segment(
     for class in &found.missing {
         say(summary::hardly_found(&classes[class.index()]));
     }
+    reference.doubts(&scan, found.labels.view(), &supports.named()).into_iter().for_each(&mut say);
     nifti::write_labels(&result, &found.labels, &native)?;
     let mut rows = Vec::new();
     found.for_each_probability(|class: Class, probability| {

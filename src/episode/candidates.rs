@@ -19,12 +19,12 @@ pub struct Scan {
     /// Class indices 1 ..= K in the order of `data.classes`, 0 elsewhere; present if [`Rules::need_organs`] requires
     /// them.
     pub organs: Option<Array3<u8>>,
-    /// Spacing along z, y, x.
+    /// Distance between voxels along z, y, x, in nominal millimetres: those of `[augment]`.
     pub spacing_mm: [f64; 3],
 }
 
 impl Scan {
-    /// A scan `[z, y, x]` of this spacing in mm, without regions and organs.
+    /// A scan `[z, y, x]` of this spacing in nominal millimetres, without regions and organs.
     pub fn new(id: String, image: Array3<f32>, spacing_mm: [f64; 3]) -> Self {
         Self { id, regions: Array3::zeros(image.dim()), image, organs: None, spacing_mm }
     }

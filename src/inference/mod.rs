@@ -53,7 +53,7 @@ mod supports;
 pub use config::Config;
 pub use constraints::slice_range::SliceRanges;
 pub use native::{GridProbabilities, GridScores};
-pub use plausibility::{label_doubts, query_doubts};
+pub use plausibility::{Reference, label_doubts, query_doubts};
 pub use scorer::Scorer;
 pub use segmentation::Segmentation;
 pub use supports::{NetworkVolume, PreparedScan, Shot, Support};
@@ -150,7 +150,7 @@ impl<'a> Segmenter<'a> {
         let (labels, redrawn) = match calibration.or(identity.as_ref()) {
             None => (labels, None),
             Some(calibration) => {
-                let labels = constrained(labels, classes, single, ranges);
+                let labels = constrained(labels, query, classes, single, ranges);
                 let image = config.random_walker.enabled.then(|| (query.image.voxels.view(), &config.random_walker));
                 let (labels, probabilities) = with_prediction(&scores, competition, query, &labels, |prediction| {
                     calibration.apply(prediction, classes, &config.boundary_calibration, image)
@@ -158,9 +158,9 @@ impl<'a> Segmenter<'a> {
                 (labels, Some(probabilities))
             }
         };
-        let is_constrained = !single.is_empty() || *ranges != SliceRanges::unknown();
+        let is_constrained = !single.is_empty() || *ranges != SliceRanges::unknown() || query.has_padding();
         let before = is_constrained.then(|| labels.clone());
-        let mut labels = constrained(labels, classes, single, ranges);
+        let mut labels = constrained(labels, query, classes, single, ranges);
         ranges.extend_into_range(&mut labels, classes, &config.slice_range);
         let probabilities = match redrawn {
             Some(redrawn) => Probabilities::Redrawn(redrawn),
@@ -278,7 +278,7 @@ impl Fitted<'_> {
         for Support { scan, annotation } in supports {
             let scores = self.scorer.scores_by_supports(&scan.volume().image)?;
             let scores = self.segmenter.native_scores(scan, &scores);
-            let labels = constrained(scores.labels(classes), classes, &self.single, &SliceRanges::unknown());
+            let labels = constrained(scores.labels(classes), scan, classes, &self.single, &SliceRanges::unknown());
             let competition = self.segmenter.network.config.similarity.competition;
             let of_support = with_prediction(&scores, competition, scan, &labels, |prediction| {
                 calibration::samples(prediction, annotation, classes, config)
@@ -303,13 +303,17 @@ fn single_components(
     single
 }
 
-/// Labels inside of their slice ranges, and of the classes that are one component the largest.
+/// Labels inside of their slice ranges and outside of padding, and of the classes that are one component the largest.
 fn constrained(
     mut labels: Array3<i32>,
+    scan: &PreparedScan,
     classes: &ClassMap,
     single: &BTreeSet<i32>,
     ranges: &SliceRanges,
 ) -> Array3<i32> {
+    if scan.has_padding() {
+        labels.zip_mut_with(&scan.image.voxels, |label, v| *label = if v.is_nan() { 0 } else { *label });
+    }
     ranges.clear_outside(&mut labels, classes);
     keep_largest(&mut labels, single);
     labels
@@ -325,6 +329,6 @@ fn with_prediction<T>(
 ) -> T {
     let probabilities = scores.probabilities(competition);
     let probability = |class: Class| probabilities.of(class);
-    let spacing_mm = scan.image.geometry.spacing_mm();
+    let spacing_mm = scan.nominal_spacing_mm();
     f(&Prediction { labels: labels.view(), probability: &probability, spacing_mm })
 }

@@ -1,7 +1,7 @@
 //! Scans and their annotations on the way into the network.
 
 use super::scorer::Scorer;
-use crate::preprocessing::{self, Annotation, WorkingGrid};
+use crate::preprocessing::{self, Annotation, Prepared, WorkingGrid};
 use crate::similarity;
 use crate::supervoxels;
 use crate::tensor::{from_classes, from_voxels, to_vec};
@@ -21,7 +21,8 @@ use tch::{Device, Kind, Tensor};
 /// assert_eq!(scan.input.dim(), (4, 8, 8));
 /// assert!(scan.input.mean().is_some_and(|mean| mean.abs() < 1e-5));
 /// assert_eq!(scan.volume().image.size(), [1, 1, 4, 8, 8]);
-/// assert_eq!(scan.volume().spacing_mm, [7.0, 4.0, 4.0]);
+/// let [z, y, x] = scan.volume().spacing_mm; // 7 x 4 x 4 mm, in nominal millimetres
+/// assert!(y == x && (z / y - 7.0 / 4.0).abs() < 1e-12);
 /// # Ok::<(), ssl3d::error::Error>(())
 /// ```
 #[derive(Debug)]
@@ -32,6 +33,11 @@ pub struct PreparedScan {
     pub input: Array3<f32>,
     /// Where the array lies in the scan.
     pub grid: WorkingGrid,
+    /// Which voxels of the array are padding of the scan.
+    padding: Option<Array3<bool>>,
+    /// The size of the next largest region beside the body, as a fraction of it.
+    pub(super) next_body_fraction: f64,
+    nominal_extent_mm: f64,
     supervoxels: OnceLock<Array3<i32>>,
     percentiles: OnceLock<Vec<f32>>,
 }
@@ -39,13 +45,26 @@ pub struct PreparedScan {
 impl PreparedScan {
     /// Prepares a scan as section `[preprocessing]` says.
     pub fn new(image: Image, config: &preprocessing::Config) -> Self {
-        let (input, grid) = preprocessing::prepare(&image, config);
-        Self { image, input, grid, supervoxels: OnceLock::new(), percentiles: OnceLock::new() }
+        let Prepared { input, grid, padding, next_body_fraction } = preprocessing::prepare(&image, config);
+        let (supervoxels, percentiles) = (OnceLock::new(), OnceLock::new());
+        let nominal_extent_mm = config.nominal_extent_mm;
+        Self { image, input, grid, padding, next_body_fraction, nominal_extent_mm, supervoxels, percentiles }
+    }
+
+    /// Distance between the scan's own voxels in nominal millimetres, those of the lengths in `[inference]`.
+    pub(super) fn nominal_spacing_mm(&self) -> [f64; 3] {
+        let nominal = self.grid.nominal_mm(&self.image.geometry, self.nominal_extent_mm);
+        self.image.geometry.spacing_mm().map(|mm| mm * nominal)
+    }
+
+    /// Distance between the voxels of the network's array along z, y, x, in nominal millimetres.
+    pub fn input_spacing_mm(&self) -> [f64; 3] {
+        self.grid.nominal_spacing_mm(&self.image.geometry, self.nominal_extent_mm)
     }
 
     /// The network's array.
     pub fn volume(&self) -> NetworkVolume {
-        let spacing_mm = self.grid.spacing_mm(&self.image.geometry);
+        let spacing_mm = self.input_spacing_mm();
         NetworkVolume { image: from_voxels(self.input.view()), spacing_mm }
     }
 
@@ -54,15 +73,26 @@ impl PreparedScan {
         self.input.iter().all(|value| *value == self.input[[0, 0, 0]])
     }
 
+    /// Whether some of the scan is padding.
+    pub(super) fn has_padding(&self) -> bool {
+        self.padding.is_some()
+    }
+
     /// Supervoxels on the scan's own grid; of more than `max_vox` voxels it is averaged in-plane first.
     pub(super) fn supervoxels(&self, config: &supervoxels::Config, max_vox: usize) -> &Array3<i32> {
         self.supervoxels.get_or_init(|| supervoxels::generate_within(&self.image, config, max_vox))
     }
 
-    /// Percentiles 1 to 99 of the network's array.
+    /// Percentiles 1 to 99 of the network's array, padding left out.
     pub(super) fn percentiles(&self) -> &[f32] {
         self.percentiles.get_or_init(|| {
-            let mut values: Vec<f32> = self.input.iter().copied().collect();
+            let mut values: Vec<f32> = match &self.padding {
+                None => self.input.iter().copied().collect(),
+                Some(padding) => self.input.iter().zip(padding).filter(|(_, p)| !**p).map(|(v, _)| *v).collect(),
+            };
+            if values.is_empty() {
+                values.push(0.0);
+            }
             values.sort_by(f32::total_cmp);
             (1..100).map(|percent| values[(values.len() - 1) * percent / 100]).collect()
         })
@@ -74,7 +104,7 @@ impl PreparedScan {
 pub struct NetworkVolume {
     /// (1, 1, D, H, W), z-scored.
     pub image: Tensor,
-    /// Distance between voxels along z, y, x.
+    /// Distance between voxels along z, y, x, in nominal millimetres ([`WorkingGrid::nominal_spacing_mm`]).
     pub spacing_mm: [f64; 3],
 }
 

@@ -1,12 +1,35 @@
 //! The body: what stands out from the air around it.
 
 use super::air;
-use crate::components::largest;
+use crate::components::{bounding_box, largest};
 use ndarray::{Array3, ArrayView2, ArrayView3, ArrayViewMut2, Axis};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Of the intensity range, as in the field's usual body masks (Hansen et al. 2022: 10 of 255).
 const THRESHOLD: f32 = 10.0 / 255.0;
+
+/// The body in an image.
+#[derive(Debug)]
+pub struct Body {
+    /// [`body_mask`]
+    pub mask: Array3<bool>,
+    /// The size of the next largest region that stands out from the air, as a fraction of the body.
+    pub next_fraction: f64,
+}
+
+impl Body {
+    /// The box around the body, z y x: the slices that show it, and in-plane `margin` of the image more on each side.
+    pub fn bounding_box(&self, margin: f64) -> [Range<usize>; 3] {
+        let found = bounding_box(self.mask.view(), |inside| *inside).expect("a body mask is never empty");
+        let in_plane = |axis: usize| {
+            let count = self.mask.shape()[axis];
+            let margin = (margin * count as f64).ceil() as usize;
+            found[axis].start.saturating_sub(margin)..(found[axis].end + margin).min(count)
+        };
+        [found[0].clone(), in_plane(1), in_plane(2)]
+    }
+}
 
 /// The mask `[z, y, x]` of the body: the largest 6-connected region brighter than 10/255 of the intensity range, with
 /// its holes filled in each axial slice. That fills 3D holes too: a voxel that reaches the border within its slice
@@ -19,6 +42,11 @@ const THRESHOLD: f32 = 10.0 / 255.0;
 /// Adding a constant to the intensities or multiplying them by a positive one changes nothing. Clip outliers first:
 /// they stretch the range. A constant image, or one where nothing is left, gives the whole volume.
 pub fn body_mask(image: ArrayView3<f32>) -> Array3<bool> {
+    body(image).mask
+}
+
+/// [`body_mask`], and whether there is another region of its size.
+pub fn body(image: ArrayView3<f32>) -> Body {
     let (low, high) = air::range(image);
     let level = low + THRESHOLD * (high - low);
     let smooth = air::median_in_plane(image);
@@ -30,13 +58,13 @@ pub fn body_mask(image: ArrayView3<f32>) -> Array3<bool> {
         }
         _ => image.as_standard_layout().mapv(|v| v > level),
     };
-    let mut mask = largest(above.view());
+    let (mut mask, next_fraction) = largest(above.view());
     if !mask.iter().any(|&inside| inside) {
         mask.fill(true);
-        return mask;
+        return Body { mask, next_fraction };
     }
     mask.axis_iter_mut(Axis(0)).into_par_iter().for_each(fill_holes);
-    mask
+    Body { mask, next_fraction }
 }
 
 /// Erodes, then dilates by 3 x 3; the slice goes on beyond its border as it ends.
@@ -309,7 +337,7 @@ mod tests {
             let image = Array3::from_shape_simple_fn([4, 6, 7], || rng.random::<f32>());
             let level = rng.random_range(0.3..0.8);
             let above = image.map(|&v| v > level);
-            assert_eq!(largest(above.view()), reference_largest(&above), "seed {seed}");
+            assert_eq!(largest(above.view()).0, reference_largest(&above), "seed {seed}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The grid of the network's array in a scan.
 
-use super::{Annotation, BODY_MARGIN, Config, Crop, Resample, body_box};
+use super::{Annotation, Config, Resample};
 use crate::volume::resample::{resize, resize_known_labels, resize_labels};
 use crate::volume::{ClassMap, Geometry};
 use ndarray::{Array3, ArrayView3, Zip, s};
@@ -27,15 +27,11 @@ pub struct WorkingGrid {
 }
 
 impl WorkingGrid {
-    pub(super) fn new(voxels: ArrayView3<f32>, spacing_mm: [f64; 3], config: &Config) -> Self {
-        let native_shape_vox = [0, 1, 2].map(|axis| voxels.shape()[axis]);
-        let (start_vox, end_vox) = match config.crop {
-            Crop::None => ([0; 3], native_shape_vox),
-            Crop::Body => {
-                let body = body_box(voxels, BODY_MARGIN);
-                ([0, 1, 2].map(|axis| body[axis].start), [0, 1, 2].map(|axis| body[axis].end))
-            }
-        };
+    /// For a scan of which only a box is looked at, all of it where that is None.
+    pub(super) fn new(native: &Geometry, seen: Option<[Range<usize>; 3]>, config: &Config) -> Self {
+        let (native_shape_vox, spacing_mm) = (native.shape_vox, native.spacing_mm());
+        let seen = seen.unwrap_or(native_shape_vox.map(|n| 0..n));
+        let (start_vox, end_vox) = (seen.each_ref().map(|range| range.start), seen.map(|range| range.end));
         let mut shape_vox = config.size_vox;
         let own_slices = shape_vox[0] == 0;
         if own_slices {
@@ -122,6 +118,20 @@ impl WorkingGrid {
         let spacing = native.spacing_mm();
         let crop = self.crop_shape_vox();
         [0, 1, 2].map(|axis| spacing[axis] * crop[axis] as f64 / self.resampled_vox[axis] as f64)
+    }
+
+    /// The same in nominal millimetres, those of a scan of which the network sees `nominal_extent_mm` in-plane. Lengths of the
+    /// configuration are nominal, so that neither the unit of length nor the size of the patient changes what they do.
+    pub fn nominal_spacing_mm(&self, native: &Geometry, nominal_extent_mm: f64) -> [f64; 3] {
+        let nominal = self.nominal_mm(native, nominal_extent_mm);
+        self.spacing_mm(native).map(|mm| mm * nominal)
+    }
+
+    /// How many nominal millimetres a millimetre of the scan is.
+    pub(crate) fn nominal_mm(&self, native: &Geometry, nominal_extent_mm: f64) -> f64 {
+        let spacing = self.spacing_mm(native);
+        let extent_mm = |axis: usize| spacing[axis] * self.shape_vox[axis] as f64;
+        nominal_extent_mm / (extent_mm(1) * extent_mm(2)).sqrt()
     }
 
     pub(crate) fn crop_shape_vox(&self) -> [usize; 3] {

@@ -8,18 +8,16 @@ mod intensity;
 mod steps;
 
 pub use annotation::Annotation;
-pub use body_mask::body_mask;
+pub use body_mask::{Body, body, body_mask};
 pub use grid::WorkingGrid;
-pub use intensity::clip;
+pub use intensity::{clip, clipped};
 pub use steps::Steps;
 
-use crate::components::bounding_box;
 use crate::error::{Error, Result};
 use crate::volume::Image;
 use crate::volume::resample::resize;
 use intensity::standardise;
-use ndarray::{Array3, ArrayView3};
-use std::ops::Range;
+use ndarray::Array3;
 
 /// Added to the body on each side in-plane, as a fraction of the image.
 const BODY_MARGIN: f64 = 0.02;
@@ -42,6 +40,9 @@ pub struct Config {
     pub clip_percentile: f64,
     /// Intensities below this percentile are set to it (0 keeps all).
     pub clip_lower_percentile: f64,
+    /// Lengths in mm of `[augment]` and `[inference]` are those of a scan of which the network sees so much in-plane (the root of height
+    /// times width), and scale with it: [`WorkingGrid::nominal_spacing_mm`].
+    pub nominal_extent_mm: f64,
 }
 
 /// What of a scan the network sees.
@@ -50,7 +51,7 @@ pub struct Config {
 pub enum Crop {
     /// All of it.
     None,
-    /// The box around the body and a margin of 2 % in-plane; every slice.
+    /// The box around the body and a margin of 2 % in-plane; the slices that show the body.
     Body,
 }
 
@@ -82,8 +83,8 @@ impl Config {
             let expected = "three sizes z y x from 1 to 4096 (z also 0: a scan's own)";
             return fault("size_vox", expected, format!("{:?}", self.size_vox));
         }
-        if self.spacing_mm.iter().any(|mm| !(0.1..=100.0).contains(mm)) {
-            return fault("spacing_mm", "three distances z y x from 0.1 to 100", format!("{:?}", self.spacing_mm));
+        if self.spacing_mm.iter().any(|mm| !(1e-4..=1e4).contains(mm)) {
+            return fault("spacing_mm", "three distances z y x from 0.0001 to 10000", format!("{:?}", self.spacing_mm));
         }
         if !(self.clip_percentile > 0.0 && self.clip_percentile <= 100.0) {
             return fault("clip_percentile", "more than 0 and at most 100", self.clip_percentile.to_string());
@@ -91,6 +92,9 @@ impl Config {
         if !(self.clip_lower_percentile >= 0.0 && self.clip_lower_percentile < self.clip_percentile) {
             let found = self.clip_lower_percentile.to_string();
             return fault("clip_lower_percentile", "at least 0 and less than clip_percentile", found);
+        }
+        if !(1e-6..=1e6).contains(&self.nominal_extent_mm) {
+            return fault("nominal_extent_mm", "a length from 1e-6 to 1e6", self.nominal_extent_mm.to_string());
         }
         Ok(())
     }
@@ -102,28 +106,36 @@ impl Config {
     }
 }
 
-/// Clips, crops, resamples, cuts or pads (with the image's minimum), and scales to mean 0 and standard deviation 1
-/// over the working volume. A constant image becomes zeros.
-pub fn prepare(image: &Image, config: &Config) -> (Array3<f32>, WorkingGrid) {
-    let mut voxels = image.voxels.clone();
-    clip(&mut voxels, config.clip_lower_percentile, config.clip_percentile);
-    let grid = WorkingGrid::new(voxels.view(), image.geometry.spacing_mm(), config);
-    let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-    let mut working = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
-    standardise(&mut working);
-    (working, grid)
+/// A scan as the network sees it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The network's array, mean 0 and standard deviation 1 over what is not padding.
+    pub input: Array3<f32>,
+    /// Where it lies in the scan.
+    pub grid: WorkingGrid,
+    /// The voxels of the network's array that are padding of the scan; None where none are.
+    pub padding: Option<Array3<bool>>,
+    /// The size of the next largest region beside the body that was cropped to, as a fraction of it: [`Body::next_fraction`]. 0 where
+    /// nothing was cropped.
+    pub next_body_fraction: f64,
 }
 
-/// The box around the body in an image whose outliers are clipped, z y x: every slice, and in-plane `margin` of the image more on
-/// each side.
-pub fn body_box(voxels: ArrayView3<f32>, margin: f64) -> [Range<usize>; 3] {
-    let found = bounding_box(body_mask(voxels).view(), |inside| *inside).expect("a body mask is never empty");
-    let in_plane = |axis: usize| {
-        let count = voxels.shape()[axis];
-        let margin = (margin * count as f64).ceil() as usize;
-        found[axis].start.saturating_sub(margin)..(found[axis].end + margin).min(count)
-    };
-    [0..voxels.shape()[0], in_plane(1), in_plane(2)]
+/// Clips, crops, resamples, cuts or pads (with the image's minimum), and scales to mean 0 and standard deviation 1
+/// over the working volume. A constant image becomes zeros. Padding of the scan is as dark as the image's minimum, and counts neither
+/// for percentiles nor for mean and standard deviation.
+pub fn prepare(image: &Image, config: &Config) -> Prepared {
+    let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
+    let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
+    let seen = body.as_ref().map(|body| body.bounding_box(BODY_MARGIN));
+    let grid = WorkingGrid::new(&image.geometry, seen, config);
+    let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
+    let mut input = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
+    let padding = padding.map(|padding| {
+        let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
+        grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
+    });
+    standardise(&mut input, padding.as_ref());
+    Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
 }
 
 #[cfg(test)]

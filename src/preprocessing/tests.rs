@@ -7,7 +7,8 @@ use rand::RngExt;
 
 fn config(size_vox: [usize; 3], crop: Crop) -> Config {
     let (resample, spacing_mm) = (Resample::Size, [7.7, 1.25, 1.25]);
-    Config { size_vox, crop, resample, spacing_mm, clip_percentile: 99.5, clip_lower_percentile: 0.0 }
+    let (clip_percentile, clip_lower_percentile, nominal_extent_mm) = (99.5, 0.0, 320.0);
+    Config { size_vox, crop, resample, spacing_mm, clip_percentile, clip_lower_percentile, nominal_extent_mm }
 }
 
 /// The greatest channel of each native voxel.
@@ -43,7 +44,7 @@ fn random4(shape: [usize; 4]) -> Array4<f32> {
 #[test]
 fn the_working_volume_has_mean_zero_and_deviation_one() {
     for crop in [Crop::None, Crop::Body] {
-        let (working, grid) = prepare(&phantom(), &config([6, 32, 40], crop));
+        let Prepared { input: working, grid, .. } = prepare(&phantom(), &config([6, 32, 40], crop));
         assert_eq!(working.shape(), [6, 32, 40]);
         assert_eq!(grid.shape_vox, [6, 32, 40]);
         assert!(working.mean().unwrap().abs() < 1e-4 && (working.std(0.0) - 1.0).abs() < 1e-4);
@@ -53,7 +54,7 @@ fn the_working_volume_has_mean_zero_and_deviation_one() {
 #[test]
 fn the_body_crop_keeps_every_slice_and_a_margin_and_changes_the_spacing() {
     let image = phantom();
-    let (_, grid) = prepare(&image, &config([6, 32, 40], Crop::Body));
+    let Prepared { grid, .. } = prepare(&image, &config([6, 32, 40], Crop::Body));
     // The body spans y 11..=39 and x 11..=49; 2 % of 50 and of 60, rounded up, are 1 and 2.
     assert_eq!((grid.start_vox, grid.end_vox), ([0, 10, 9], [12, 41, 52]));
     let spacing = grid.spacing_mm(&image.geometry);
@@ -64,10 +65,10 @@ fn the_body_crop_keeps_every_slice_and_a_margin_and_changes_the_spacing() {
 fn without_a_depth_a_scan_keeps_its_own_slices() {
     let image = phantom();
     for config in [config([0, 32, 40], Crop::Body), spaced([0, 32, 40], Crop::None, [2.0, 1.5, 1.25])] {
-        let (working, grid) = prepare(&image, &config);
+        let Prepared { input: working, grid, .. } = prepare(&image, &config);
         assert_eq!((working.shape(), grid.shape_vox), (&[12, 32, 40][..], [12, 32, 40]));
         assert_eq!(grid.spacing_mm(&image.geometry)[0], 8.0);
-        let (same, _) =
+        let Prepared { input: same, .. } =
             prepare(&image, &Config { size_vox: [12, 32, 40], spacing_mm: [8.0, 1.5, 1.25], ..config.clone() });
         assert_eq!(working, same);
         assert_eq!(config.typical_size_vox(), [40, 32, 40]);
@@ -86,7 +87,7 @@ fn a_constant_image_becomes_zeros() {
     for value in [0.0, 1.0, -3e4, 12345.678] {
         let voxels = Array3::from_elem([5, 9, 7], value);
         let image = Image { voxels, geometry: Geometry::with_spacing([5, 9, 7], [1.0; 3]) };
-        let (working, _) = prepare(&image, &config([3, 4, 11], Crop::Body));
+        let Prepared { input: working, .. } = prepare(&image, &config([3, 4, 11], Crop::Body));
         assert!(working.iter().all(|&v| v == 0.0), "{value}");
     }
 }
@@ -123,7 +124,7 @@ fn classes_come_back_as_the_greatest_of_the_resized_channels() {
 fn labels_go_to_the_working_grid_and_nearly_come_back() {
     let image = phantom();
     let labels = image.voxels.map(|&v| if v > 150.0 { 3 } else { i32::from(v > 50.0) });
-    let (_, grid) = prepare(&image, &config([12, 62, 86], Crop::Body));
+    let Prepared { grid, .. } = prepare(&image, &config([12, 62, 86], Crop::Body));
     let working = grid.labels(labels.view());
     let mut scores = Array4::zeros([4, 12, 62, 86]);
     for ((z, y, x), &label) in working.indexed_iter() {
@@ -153,7 +154,7 @@ fn the_config_names_the_key_that_is_wrong() {
     let text = |resample: &str| {
         format!(
             "size_vox = [24, 128, 128]\ncrop = \"body\"\nresample = \"{resample}\"\nspacing_mm = [7.7, 1.25, 1.25]\n\
-            clip_percentile = 99.5\nclip_lower_percentile = 0.0\n"
+            clip_percentile = 99.5\nclip_lower_percentile = 0.0\nnominal_extent_mm = 320.0\n"
         )
     };
     let read = |resample| toml::from_str::<Config>(&text(resample)).unwrap();
@@ -165,7 +166,7 @@ fn the_config_names_the_key_that_is_wrong() {
 fn seen_plainly(voxels: Array3<f32>, spacing_mm: [f64; 3], config: &Config) -> (WorkingGrid, Array3<f32>) {
     let shape = [0, 1, 2].map(|axis| voxels.shape()[axis]);
     let image = Image { voxels, geometry: Geometry::with_spacing(shape, spacing_mm) };
-    let (_, grid) = prepare(&image, config);
+    let Prepared { grid, .. } = prepare(&image, config);
     let working = grid.placed(resize(grid.cropped(image.voxels.view()), grid.resampled_vox), -1.0);
     (grid, working)
 }
@@ -174,24 +175,25 @@ fn seen_plainly(voxels: Array3<f32>, spacing_mm: [f64; 3], config: &Config) -> (
 fn size_mode_is_a_crop_and_a_resize_whatever_the_spacing_key_says() {
     let image = phantom();
     for crop in [Crop::None, Crop::Body] {
-        let (working, grid) = prepare(&image, &config([7, 31, 45], crop));
+        let Prepared { input: working, grid, .. } = prepare(&image, &config([7, 31, 45], crop));
         let mut clipped = image.voxels.clone();
         clip(&mut clipped, 0.0, 99.5);
         let mut twin = resize(grid.cropped(clipped.view()), [7, 31, 45]);
-        standardise(&mut twin);
+        standardise(&mut twin, None);
         assert_eq!(working, twin);
         assert_eq!((grid.resampled_vox, grid.offset_vox()), ([7, 31, 45], [0; 3]));
         let other = Config { spacing_mm: [3.0, 2.0, 1.0], ..config([7, 31, 45], crop) };
-        assert_eq!(prepare(&image, &other), (working, grid));
+        let with_other = prepare(&image, &other);
+        assert_eq!((with_other.input, with_other.grid), (working, grid));
     }
 }
 
 #[test]
 fn the_native_spacing_and_size_change_nothing() {
     let image = phantom();
-    let (working, grid) = prepare(&image, &spaced([12, 50, 60], Crop::None, [8.0, 1.5, 1.25]));
+    let Prepared { input: working, grid, .. } = prepare(&image, &spaced([12, 50, 60], Crop::None, [8.0, 1.5, 1.25]));
     let mut scaled = image.voxels.clone();
-    standardise(&mut scaled);
+    standardise(&mut scaled, None);
     assert_eq!(working, scaled);
     assert_eq!(grid.spacing_mm(&image.geometry), [8.0, 1.5, 1.25]);
     assert_eq!(to_native(&grid, &working, 9.0), scaled);
@@ -236,7 +238,7 @@ fn organs_survive_another_spacing_and_odd_sizes() {
     let image = phantom();
     let labels = image.voxels.map(|&v| if v > 150.0 { 3 } else { i32::from(v > 50.0) });
     // 96 mm of 5 mm: 19; 75 mm of 1.1 mm: 68, cut to 51; 75 mm of 1 mm: 75, padded to 81.
-    let (_, grid) = prepare(&image, &spaced([23, 51, 81], Crop::None, [5.0, 1.1, 1.0]));
+    let Prepared { grid, .. } = prepare(&image, &spaced([23, 51, 81], Crop::None, [5.0, 1.1, 1.0]));
     assert_eq!((grid.resampled_vox, grid.offset_vox()), ([19, 68, 75], [-2, 9, -3]));
     let working = grid.labels(labels.view());
     let scores =
@@ -298,7 +300,7 @@ fn a_landmark_lands_where_the_formula_says_within_the_body_box_too() {
     image.voxels[landmark] = 5000.0;
     // The body box is z 0..12, y 10..41, x 9..52; halving the spacing makes it 24 x 62 x 86.
     let config = spaced([30, 41, 101], Crop::Body, [4.0, 0.75, 0.625]);
-    let (working, grid) = prepare(&image, &config);
+    let Prepared { input: working, grid, .. } = prepare(&image, &config);
     assert_eq!((grid.start_vox, grid.end_vox, grid.resampled_vox), ([0, 10, 9], [12, 41, 52], [24, 62, 86]));
     assert_eq!(grid.spacing_mm(&image.geometry), [4.0, 0.75, 0.625]);
     // working = 2 (native - start) - offset and the next, with offset = resampled / 2 - size / 2.
@@ -326,7 +328,7 @@ fn the_known_fraction_is_the_resized_indicator_of_what_is_annotated() {
     let map = LabelMap { voxels: labels.clone(), geometry: image.geometry.clone() };
     let annotation = Annotation::new(map.clone(), Some(255));
     for crop in [Crop::None, Crop::Body] {
-        let (_, grid) = prepare(&image, &config([6, 32, 40], crop));
+        let Prepared { grid, .. } = prepare(&image, &config([6, 32, 40], crop));
         let (found, known) = grid.annotation(&annotation, &classes);
         let known = known.unwrap();
         assert_eq!(known.shape(), [6, 32, 40]);
@@ -352,7 +354,7 @@ fn padding_is_not_annotated() {
     let shape = [4, 10, 10];
     let geometry = Geometry::with_spacing(shape, [2.0, 1.0, 1.0]);
     let image = Image { voxels: Array3::zeros(shape), geometry: geometry.clone() };
-    let (_, grid) = prepare(&image, &spaced([4, 12, 14], Crop::None, [2.0, 1.0, 1.0]));
+    let Prepared { grid, .. } = prepare(&image, &spaced([4, 12, 14], Crop::None, [2.0, 1.0, 1.0]));
     let mut labels = Array3::zeros(shape);
     labels[[0, 0, 0]] = 255;
     let annotation = Annotation::new(LabelMap { voxels: labels, geometry }, Some(255));
@@ -385,5 +387,63 @@ fn native_slices_lie_where_their_labels_lie_on_the_networks_grid() {
                 "{grid:?}"
             );
         }
+    }
+}
+
+#[test]
+fn padding_is_outside_of_body_percentiles_and_z_scores() {
+    let image = phantom();
+    let config = config([12, 32, 40], Crop::Body);
+    let plain = prepare(&image, &config);
+    assert!(plain.padding.is_none());
+    let mut padded = image.clone();
+    padded.voxels.slice_mut(s![.., ..6, ..]).fill(f32::NAN);
+    padded.voxels.slice_mut(s![.., .., ..2]).fill(f32::NAN);
+    let found = prepare(&padded, &config);
+    assert_eq!((found.grid.start_vox, found.grid.end_vox), (plain.grid.start_vox, plain.grid.end_vox));
+    assert!(found.input.iter().all(|v| v.is_finite()));
+    // Inside of the body's box: mean and spread are those of what is known.
+    padded.voxels.slice_mut(s![.., ..14, ..]).fill(f32::NAN);
+    let found = prepare(&padded, &config);
+    let padding = found.padding.expect("a part of the box");
+    let known: Vec<f64> = found.input.iter().zip(&padding).filter(|(_, p)| !**p).map(|(v, _)| f64::from(*v)).collect();
+    assert!(known.len() < found.input.len());
+    let mean = known.iter().sum::<f64>() / known.len() as f64;
+    let variance = known.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / known.len() as f64;
+    assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+    padded.voxels.fill(f32::NAN);
+    assert!(prepare(&padded, &config).input.iter().all(|v| *v == 0.0));
+}
+
+#[test]
+fn empty_slices_at_the_ends_are_cropped() {
+    let image = phantom();
+    let [nz, ny, nx] = image.geometry.shape_vox;
+    let mut voxels = Array3::zeros([nz + 7, ny, nx]);
+    voxels.slice_mut(s![3..3 + nz, .., ..]).assign(&image.voxels);
+    let longer = Image { voxels, geometry: Geometry::with_spacing([nz + 7, ny, nx], image.geometry.spacing_mm()) };
+    let config = config([12, 32, 40], Crop::Body);
+    let (plain, found) = (prepare(&image, &config), prepare(&longer, &config));
+    assert_eq!((found.grid.start_vox[0], found.grid.end_vox[0]), (3, 3 + nz));
+    let distance = plain.input.iter().zip(&found.input).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance < 0.05, "{distance}");
+}
+
+#[test]
+fn lengths_are_nominal_whatever_the_unit() {
+    let image = phantom();
+    let config = config([12, 32, 40], Crop::Body);
+    let spacing = |unit: f64| {
+        let spacing_mm = image.geometry.spacing_mm().map(|mm| mm * unit);
+        let geometry = Geometry::with_spacing(image.geometry.shape_vox, spacing_mm);
+        prepare(&Image { voxels: image.voxels.clone(), geometry: geometry.clone() }, &config)
+            .grid
+            .nominal_spacing_mm(&geometry, config.nominal_extent_mm)
+    };
+    let plain = spacing(1.0);
+    let extent_mm = (plain[1] * 32.0 * plain[2] * 40.0).sqrt();
+    assert!((extent_mm - 320.0).abs() < 1e-9, "{extent_mm}");
+    for unit in [0.025, 0.1, 10.0] {
+        assert!(spacing(unit).iter().zip(plain).all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{unit}");
     }
 }

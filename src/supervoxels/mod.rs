@@ -9,7 +9,7 @@ mod tiles;
 use crate::error::{Error, Result};
 use crate::percentile::percentile;
 use crate::preprocessing::body_mask;
-use crate::volume::{Geometry, Image};
+use crate::volume::{Geometry, Image, padding};
 use ndarray::{Array3, s};
 
 /// The algorithm that cuts a volume into regions.
@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// Cuts an image into regions: contiguous labels 1..=n `[z, y, x]`, each region connected; 0 is outside of the body
+/// Cuts an image into regions: contiguous labels 1..=n `[z, y, x]`, each region connected; 0 is padding, and outside of the body
 /// where that is left out. Adding a constant to the intensities, or multiplying them by a positive one, does not change
 /// the result.
 ///
@@ -91,7 +91,11 @@ impl Config {
 pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     let unit = to_unit_range(&image.voxels, config.clip_percentile);
     let spacing_mm = image.geometry.spacing_mm();
-    let body = config.body_mask.then(|| body_mask(unit.view()));
+    let mut body = config.body_mask.then(|| body_mask(unit.view()));
+    if let Some(padding) = padding::mask(&image.voxels) {
+        let body = body.get_or_insert_with(|| Array3::from_elem(padding.dim(), true));
+        body.zip_mut_with(&padding, |is_body, is_padding| *is_body &= !is_padding);
+    }
     let body = body.as_ref().map(|mask| mask.view());
     match config.method {
         Method::Slic => slic::segment(unit.view(), spacing_mm, body, &config.slic),
@@ -111,7 +115,14 @@ pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array
     let (coarse_y, coarse_x) = (ny.div_ceil(side), nx.div_ceil(side));
     let mean = |(z, y, x): (usize, usize, usize)| {
         let square = s![z, y * side..((y + 1) * side).min(ny), x * side..((x + 1) * side).min(nx)];
-        image.voxels.slice(square).mean().expect("a square is never empty")
+        let square = image.voxels.slice(square);
+        let mean = square.mean().expect("a square is never empty");
+        if !mean.is_nan() {
+            return mean;
+        }
+        let known = square.into_iter().filter(|v| !v.is_nan());
+        let (sum, count) = known.fold((0.0, 0.0f32), |(sum, count), v| (sum + v, count + 1.0));
+        sum / count // NaN where all is padding
     };
     let voxels = Array3::from_shape_fn((nz, coarse_y, coarse_x), mean);
     let [dz, dy, dx] = image.geometry.spacing_mm();

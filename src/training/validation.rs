@@ -18,7 +18,7 @@ use tch::{Tensor, no_grad};
 /// An annotated scan on the working grid, `[z, y, x]`.
 #[derive(Debug)]
 pub struct Annotated {
-    /// Distance between voxels along z, y, x.
+    /// Distance between voxels along z, y, x, in nominal millimetres.
     pub spacing_mm: [f64; 3],
     /// Intensities.
     pub image: Array3<f32>,

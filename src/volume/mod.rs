@@ -11,6 +11,7 @@ pub mod dicom;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;
+pub mod padding;
 pub mod resample;
 
 pub use classes::{Class, ClassMap};
@@ -60,13 +61,13 @@ impl Geometry {
 /// Voxels `[z, y, x]` in the canonical frame, with their geometry.
 #[derive(Debug, Clone)]
 pub struct Volume<T> {
-    /// Values, indexed `[z, y, x]`.
+    /// Values, indexed `[z, y, x]`. In an image NaN is padding.
     pub voxels: Array3<T>,
     /// Position of the voxels in the patient.
     pub geometry: Geometry,
 }
 
-/// A volume of intensities.
+/// A volume of intensities; NaN where there is none ([`padding`]).
 pub type Image = Volume<f32>;
 /// A volume of label values as they are in the file, any 32-bit integers; 0 is background.
 pub type LabelMap = Volume<i32>;

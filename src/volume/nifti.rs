@@ -35,8 +35,6 @@ pub struct NativeGrid {
     geometry: Geometry,
     /// Peculiarities of the file that the user should know, one sentence each.
     pub warnings: Vec<String>,
-    /// Number of voxels that were NaN or infinite and were read as 0.
-    pub non_finite_vox: usize,
 }
 
 impl NativeGrid {
@@ -48,7 +46,6 @@ impl NativeGrid {
             orientation: Orientation::CANONICAL,
             geometry: geometry.clone(),
             warnings: Vec::new(),
-            non_finite_vox: 0,
         }
     }
 

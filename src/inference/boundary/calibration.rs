@@ -64,7 +64,7 @@ pub struct Prediction<'a> {
     pub labels: ArrayView3<'a, i32>,
     /// The probability of a class. One class at a time: a volume may be large.
     pub probability: &'a dyn Fn(Class) -> Array3<f32>,
-    /// z y x
+    /// z y x, in nominal millimetres.
     pub spacing_mm: [f64; 3],
 }
 

@@ -109,7 +109,8 @@ fn noise(probability: &Array3<f32>, image: ArrayView3<f32>, axis: usize, config:
         let lanes = probability.lanes(axis).into_iter().zip(image.lanes(axis));
         let of_lane = |(p, image): (ndarray::ArrayView1<f32>, ndarray::ArrayView1<f32>)| -> Vec<f32> {
             let inside = |i: &usize| p[i - 1] > least && p[*i] > least;
-            (1..p.len()).filter(inside).map(|i| (image[i] - image[i - 1]).abs()).collect()
+            let differences = (1..p.len()).filter(inside).map(|i| (image[i] - image[i - 1]).abs());
+            differences.filter(|difference| !difference.is_nan()).collect()
         };
         lanes.flat_map(of_lane).collect()
     };
@@ -150,7 +151,8 @@ impl Graph {
                     return 0.0;
                 }
                 let difference = (image[at + stride] - image[at]) / scale;
-                near * (-difference * difference).exp() + LEAST
+                // Nothing is known of padding.
+                if difference.is_nan() { LEAST } else { near * (-difference * difference).exp() + LEAST }
             };
             (0..image.len()).into_par_iter().map(tie).collect()
         });

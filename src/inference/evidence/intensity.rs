@@ -84,7 +84,7 @@ impl<'a> Intensities<'a> {
     pub fn evidence(&self, probability: ArrayView3<f32>) -> Vec<f32> {
         let mut counts = vec![0.0f64; self.config.bins];
         Zip::from(&self.image).and(probability).for_each(|&intensity, &p| {
-            if p > self.config.confidence {
+            if p > self.config.confidence && !intensity.is_nan() {
                 counts[self.bin(intensity)] += 1.0;
             }
         });

@@ -5,7 +5,7 @@ use super::header::{Header, Layout};
 use super::{NativeGrid, times};
 use crate::error::{Error, Result};
 use crate::volume::orientation::Orientation;
-use crate::volume::{Geometry, Image, LabelMap, Volume};
+use crate::volume::{Geometry, Image, LabelMap, Volume, padding};
 use flate2::bufread::MultiGzDecoder;
 use ndarray::Array3;
 use nifti::NiftiType;
@@ -22,28 +22,19 @@ const TRAILING_BYTES: u64 = 64 << 20;
 const INTEGER_TOLERANCE: f64 = 1e-3;
 const DECODED_AT_ONCE_VOX: usize = 1 << 16;
 
-/// Reads the intensities of a file, and its grid. NaN and infinite voxels become 0; the grid has their number and a
-/// warning.
+/// Reads the intensities of a file, and its grid. Padding becomes NaN ([`padding::mark`]); the grid has a warning of it.
 ///
 /// # Errors
 /// The file is missing, damaged, cut off, not one 3D volume of plain numbers, or larger than the memory limit.
 pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
-    let mut voxels = match header.scaling {
+    let voxels = match header.scaling {
         None => decode(&header, &bytes, |value| value as f32),
         Some((slope, intercept)) => decode(&header, &bytes, |value| (value * slope + intercept) as f32),
     };
     drop(bytes);
-    let mut non_finite_vox = 0;
-    for voxel in voxels.iter_mut().filter(|voxel| !voxel.is_finite()) {
-        *voxel = 0.0;
-        non_finite_vox += 1;
-    }
-    let (volume, mut grid) = canonical(header, voxels);
-    grid.non_finite_vox = non_finite_vox;
-    if non_finite_vox > 0 {
-        grid.warnings.push(format!("{non_finite_vox} voxels are NaN or infinite; read as 0"));
-    }
+    let (mut volume, mut grid) = canonical(header, voxels);
+    grid.warnings.extend(padding::mark(&mut volume.voxels));
     Ok((volume, grid))
 }
 
@@ -91,7 +82,6 @@ fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid
         orientation,
         geometry: geometry.clone(),
         warnings: header.warnings,
-        non_finite_vox: 0,
     };
     (Volume { voxels: orientation.to_canonical(native), geometry }, grid)
 }
