@@ -245,8 +245,7 @@ fn the_unit_of_length_changes_nothing() {
         labels.geometry.affine_mm.iter_mut().take(3).flatten().for_each(|mm| *mm *= unit);
         write_new(&at("label_1.nii.gz"), &labels).unwrap();
         let [image, label, query] = ["image_1.nii.gz", "label_1.nii.gz", "image_2.nii.gz"].map(at);
-        let steps = "boundary_calibration.enabled=true random_walker.enabled=true single_component.enabled=true \
-                     supervoxels.network_weight=0.3 supervoxels.native_weight=0.5 spatial_prior.weight=0.5 intensity.weight=2.0";
+        let steps = "boundary_calibration.enabled=true random_walker.enabled=true supervoxels.native_weight=0.5";
         let set: String = steps.split_whitespace().map(|step| format!(" --set inference.{step}")).collect();
         let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu";
         let said = succeed(&format!("{call}{set}"), &[&bench.weights, &image, &label, &query, &at("out")]);
@@ -423,7 +422,10 @@ fn labels_and_queries_that_do_not_belong_are_pointed_out_with_numbers() {
     };
     let query = bench.data.join("image_2.nii.gz");
     let said = bench.segment(&bench.data.join("label_1.nii.gz"), &query, "plain", "");
-    assert!(!said.contains("warning"), "{said}");
+    // What an untrained network finds is doubted, but neither the label nor the scan.
+    let of_inputs =
+        ["outside of the body", "fills", "its spacing", "its intensities", "another part of the body", "two regions"];
+    assert!(of_inputs.iter().all(|text| !said.contains(text)), "{said}");
     // A liver in the upper left corner of every slice, most of it in the air.
     let corner = write("corner.nii.gz", &|labels| {
         labels.voxels.fill(0);

@@ -38,8 +38,7 @@ impl MaskCopy {
 /// The box around the body, z y x; every slice.
 fn clipped_body(image: &Image, clip_percentile: f64) -> [Range<usize>; 3] {
     let (voxels, _) = clipped(image, 0.0, clip_percentile);
-    let [_, ys, xs] = body(voxels.view()).bounding_box(0.0);
-    [0..voxels.shape()[0], ys, xs]
+    body(voxels.view()).bounding_box(0.0)
 }
 
 #[cfg(test)]

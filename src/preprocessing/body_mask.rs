@@ -19,7 +19,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// The box around the body, z y x: the slices that show it, and in-plane `margin` of the image more on each side.
+    /// The box around the body, z y x: every slice, and in-plane `margin` of the image more on each side.
     pub fn bounding_box(&self, margin: f64) -> [Range<usize>; 3] {
         let found = bounding_box(self.mask.view(), |inside| *inside).expect("a body mask is never empty");
         let in_plane = |axis: usize| {
@@ -27,7 +27,7 @@ impl Body {
             let margin = (margin * count as f64).ceil() as usize;
             found[axis].start.saturating_sub(margin)..(found[axis].end + margin).min(count)
         };
-        [found[0].clone(), in_plane(1), in_plane(2)]
+        [0..self.mask.shape()[0], in_plane(1), in_plane(2)]
     }
 }
 

@@ -17,10 +17,13 @@ use crate::error::{Error, Result};
 use crate::volume::Image;
 use crate::volume::resample::resize;
 use intensity::standardise;
-use ndarray::Array3;
+use ndarray::{Array3, ArrayView3, s};
+use std::ops::Range;
 
 /// Added to the body on each side in-plane, as a fraction of the image.
 const BODY_MARGIN: f64 = 0.02;
+/// A slice is empty if its intensities differ by less than this fraction of those of the image.
+const EMPTY: f32 = 0.01;
 /// Between the 31 and 46 of CHAOS T2.
 const TYPICAL_SLICES: usize = 40;
 
@@ -51,7 +54,7 @@ pub struct Config {
 pub enum Crop {
     /// All of it.
     None,
-    /// The box around the body and a margin of 2 % in-plane; the slices that show the body.
+    /// The box around the body and a margin of 2 % in-plane; every slice but empty ones at the ends.
     Body,
 }
 
@@ -126,7 +129,10 @@ pub struct Prepared {
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
     let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
     let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
-    let seen = body.as_ref().map(|body| body.bounding_box(BODY_MARGIN));
+    let seen = body.as_ref().map(|body| {
+        let [_, ys, xs] = body.bounding_box(BODY_MARGIN);
+        [slices_with_contrast(voxels.view()), ys, xs]
+    });
     let grid = WorkingGrid::new(&image.geometry, seen, config);
     let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
     let mut input = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
@@ -136,6 +142,23 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
     });
     standardise(&mut input, padding.as_ref());
     Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
+}
+
+/// All slices but those at the ends that are the same everywhere; all of a volume that is.
+fn slices_with_contrast(voxels: ArrayView3<f32>) -> Range<usize> {
+    let range = |slice: ArrayView3<f32>| {
+        slice.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)])
+    };
+    let [low, high] = range(voxels);
+    let has_contrast = |z: &usize| {
+        let [least, most] = range(voxels.slice(s![*z..*z + 1, .., ..]));
+        most - least > EMPTY * (high - low)
+    };
+    let slices = 0..voxels.dim().0;
+    match (slices.clone().find(has_contrast), slices.clone().rfind(has_contrast)) {
+        (Some(first), Some(last)) => first..last + 1,
+        _ => slices,
+    }
 }
 
 #[cfg(test)]
