@@ -30,7 +30,7 @@ pub struct Resources {
 /// Does what was asked for.
 ///
 /// # Errors
-/// The memory limit or the device is faulty; the command fails.
+/// The memory limit or the device is faulty; the command fails; its results cannot be printed.
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
     device::threads::share(cli.threads);
@@ -47,7 +47,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Segment(args) => segment::run(&args, resources(args.device)?),
         Command::Demo(args) => demo::run(&args, choose_device(args.device)?),
         Command::Info(args) => info::run(&args),
-    }
+    }?;
+    progress::output_outcome()
 }
 
 /// No volume may take more to be read than the user allows, or else than is free; those bytes, where they are known.

@@ -102,7 +102,7 @@ fn compute_within(task: Task, most_vox: usize) -> Result<()> {
     let text = format!("supervoxels in {}: {} scans computed", task.out.display(), total - skipped);
     progress::note(&if skipped > 0 { format!("{text}, {skipped} up to date and skipped") } else { text });
     if task.score {
-        print!("{}", table(&summary, &task.data).to_text());
+        progress::print(&table(&summary, &task.data).to_text());
     }
     Ok(())
 }
