@@ -125,6 +125,7 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
         out: files.supervoxels.clone(),
         score: true,
         preview: true,
+        memory_limit: None,
     })?;
 
     note("3/5 training without labels");

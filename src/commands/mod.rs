@@ -41,7 +41,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Prepare(Prepare::Chaos(args)) => prepare::chaos::run(&args),
         Command::Prepare(Prepare::Dicom(args)) => prepare::dicom::run(&args),
         Command::Prepare(Prepare::Nifti(args)) => prepare::nifti::run(&args),
-        Command::Pseudolabel(args) => pseudolabel::run(args),
+        Command::Pseudolabel(args) => pseudolabel::run(args, memory_limit),
         Command::Train(args) => train::run(&args, resources(args.device)?),
         Command::Eval(args) => eval::run(&args, resources(args.device)?),
         Command::Segment(args) => segment::run(&args, resources(args.device)?),
