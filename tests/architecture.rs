@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("loss", &["error", "tensor", "prototypes", "similarity"]),
     ("baselines", &["error", "rng", "volume", "preprocessing", "tensor", "features", "similarity"]),
     // Where the halves meet.
-    ("device", &["error", "units"]),
+    ("device", &["error", "artifact", "units"]),
     ("weights", &["error", "artifact", "tensor"]),
     ("network", &["error", "rng", "tensor", "weights", "features", "prototypes", "similarity", "baselines"]),
     (

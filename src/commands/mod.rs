@@ -30,10 +30,13 @@ pub struct Resources {
 /// Does what was asked for.
 ///
 /// # Errors
-/// The memory limit or the device is faulty; the command fails; its results cannot be printed.
+/// The threads, the memory limit or the device are faulty; the command fails; its results cannot be printed.
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
-    device::threads::share(cli.threads);
+    let threads = device::threads::share(cli.threads)?;
+    if let Some(asked_for) = cli.threads.filter(|&asked_for| asked_for > threads) {
+        progress::note(&format!("--threads {asked_for}: {threads} are used, one for each processor that there is"));
+    }
     stop::name_full_files()?;
     let memory_limit = limit_memory(cli.memory_limit)?;
     let resources = |request| Ok(Resources { device: choose_device(request)?, memory_limit });

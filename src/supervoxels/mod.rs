@@ -41,9 +41,9 @@ impl Method {
     /// Bytes a voxel takes in [`generate`], its image and its region included.
     pub const fn bytes_per_vox(self) -> u64 {
         match self {
-            Self::Slic => 56,
+            Self::Slic => 48,
             Self::Felzenszwalb => 64,
-            Self::Felzenszwalb2d => 48,
+            Self::Felzenszwalb2d => 40,
         }
     }
 }
