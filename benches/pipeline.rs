@@ -71,7 +71,7 @@ fn slow<'c>(c: &'c mut Criterion, name: &str) -> criterion::BenchmarkGroup<'c, c
 }
 
 fn threads(_: &mut Criterion) {
-    device::threads::share(None);
+    device::threads::share(None).expect("threads start");
 }
 
 criterion_group!(benches, threads, supervoxels, data, network);

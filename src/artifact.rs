@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What the names of unfinished files begin and end with.
 const UNFINISHED: [&str; 2] = [".ssl3d-", ".part"];
@@ -49,6 +50,7 @@ where
         .suffix(UNFINISHED[1])
         .tempfile_in(folder)
         .map_err(io("create a file beside"))?;
+    let _under_way = UnderWay::new(beside.path());
     {
         let mut writer = BufWriter::with_capacity(1 << 20, beside.as_file_mut());
         fill(&mut writer).map_err(io("write"))?;
@@ -64,6 +66,33 @@ where
         let _ = folder.sync_all(); // the rename itself; not every file system offers it
     }
     Ok(())
+}
+
+/// The files that are being written.
+static UNDER_WAY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+struct UnderWay(PathBuf);
+
+impl UnderWay {
+    fn new(path: &Path) -> Self {
+        UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+    }
+}
+
+/// Removes the files that are being written, for a process that has to end at once.
+pub fn abandon() {
+    // A thread that is in between does not go on either: then the file stays.
+    let Ok(files) = UNDER_WAY.try_lock() else { return };
+    for path in files.iter() {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 /// Removes the unfinished files that killed processes have left in `folder`. No other process may write there

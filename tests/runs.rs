@@ -420,3 +420,93 @@ fn equal_calls_give_equal_bytes() {
     assert_eq!(results("ab").len(), 2);
     assert!(results("ab") == results("ba"));
 }
+
+/// Where nobody reads any more, where there is no room, and no place at all.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sink {
+    ClosedPipe,
+    FullDisk,
+    Closed,
+}
+
+const SINKS: [Sink; 3] = [Sink::ClosedPipe, Sink::FullDisk, Sink::Closed];
+
+/// The command with its standard output (1) or standard error (2) led there.
+fn into_sink(mut command: Command, stream: u8, sink: Sink) -> Output {
+    if sink == Sink::Closed {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("exec \"$0\" \"$@\" {stream}>&-")]).arg(command.get_program());
+        shell.args(command.get_args()).stdin(Stdio::null());
+        return shell.output().unwrap();
+    }
+    let stdio = match sink {
+        Sink::FullDisk => Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap()),
+        _ => Stdio::from(std::io::pipe().unwrap().1), // its other end is dropped
+    };
+    match stream {
+        1 => command.stdout(stdio),
+        _ => command.stderr(stdio),
+    };
+    command.output().unwrap()
+}
+
+#[test]
+fn results_that_nobody_reads_end_quietly_and_those_without_room_are_named() {
+    const NO_ROOM: &str = "ssl3d: standard output: cannot write: No space left on device (os error 28); make room or \
+                           choose another place\n";
+    let (folder, Data { config, scans, straight, .. }) = (tempdir().unwrap(), &*DATA);
+    let check = |arguments: &str, paths: &[&Path], sink: Sink| {
+        let expected = if sink == Sink::FullDisk { (Some(1), NO_ROOM) } else { (Some(0), "") };
+        let (code, said) = ended(&into_sink(command(arguments, paths), 1, sink));
+        assert_eq!((code, said.as_str()), expected, "{arguments} into {sink:?}");
+    };
+    for sink in SINKS {
+        for arguments in ["info", "info --json", "--help", "segment --help", "--version"] {
+            check(arguments, &[], sink);
+        }
+        check("info --config {}", &[config], sink);
+    }
+    for sink in [Sink::ClosedPipe, Sink::FullDisk] {
+        let scored = folder.path().join(format!("scored {sink:?}"));
+        check("pseudolabel --score --config {} --data {} --out {} -q", &[config, scans, &scored], sink);
+        assert!(fs::read_to_string(scored.join("summary.json")).unwrap().contains("\"boundary_recall\""));
+    }
+    let evaluated = folder.path().join("evaluated");
+    check("eval --run {} --data {} --out {} --device cpu -q", &[straight, scans, &evaluated], Sink::FullDisk);
+    exists_in(&evaluated, &["scores.csv", "summary.json", "report.html"]);
+}
+
+#[test]
+fn messages_that_nobody_reads_stop_no_work() {
+    let (folder, Data { config, scans, supervoxels, straight }) = (tempdir().unwrap(), &*DATA);
+    let bad = folder.path().join("bad.nii.gz");
+    fs::write(&bad, "no scan").unwrap();
+    let [image, label, query] = ["image_1.nii.gz", "label_1.nii.gz", "image_2.nii.gz"].map(|name| scans.join(name));
+    let weights = straight.join(WEIGHTS);
+    let check = |arguments: &str, paths: &[&Path], sink: Sink, code: i32| {
+        let output = into_sink(command(arguments, paths), 2, sink);
+        assert_eq!(output.status.code(), Some(code), "{arguments} with messages into {sink:?}");
+    };
+    for sink in SINKS {
+        let [out, copied] = ["out", "copied"].map(|name| folder.path().join(format!("{name} {sink:?}")));
+        check("segment --weights", &[], sink, 2);
+        check("info --config {}", &[&bad], sink, 1);
+        check("prepare nifti {} --out {}", &[scans, &copied], sink, 0);
+        exists_in(&copied, &["image_1.nii.gz", "label_5.nii.gz"]);
+        let segment = "segment --weights {} --support {} --support-label {} --query {} {} --out {} --device cpu -v";
+        check(segment, &[&weights, &image, &label, &bad, &query, &out], sink, 1); // for the bad one
+        exists_in(&out, &["image_2_seg.nii.gz", "volumes.csv", "summary.json"]);
+    }
+    let [run, made] = ["run", "made"].map(|name| folder.path().join(name));
+    check("pseudolabel --config {} --data {} --out {}", &[config, scans, &made], Sink::FullDisk, 0);
+    exists_in(&made, &["summary.json"]);
+    check(TRAIN, &[config, scans, supervoxels, &run], Sink::ClosedPipe, 0);
+    assert!(fs::read(run.join(WEIGHTS)).unwrap() == fs::read(straight.join(WEIGHTS)).unwrap());
+}
+
+#[track_caller]
+fn exists_in(folder: &Path, names: &[&str]) {
+    for name in names {
+        assert!(folder.join(name).exists(), "{name} is not in {}", folder.display());
+    }
+}

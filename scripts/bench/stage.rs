@@ -73,7 +73,7 @@ fn main() {
 }
 
 fn run(Order { threads, inputs, smallest, stage }: Order) -> Result<()> {
-    device::threads::share(Some(threads));
+    device::threads::share(Some(threads)).expect("threads start");
     let sizes = if smallest { Sizes::SMALLEST } else { Sizes::FULL };
     match stage {
         Stage::Inputs => write_inputs(&inputs, &sizes),

@@ -3,7 +3,7 @@
 use crate::artifact;
 use crate::baselines::AxisMap;
 use crate::cli::{self, Classes, Folds, Held};
-use crate::commands::progress::note;
+use crate::commands::progress::{note, print};
 use crate::commands::{Resources, eval, pseudolabel, scans, segment, train};
 use crate::config::{self, Config};
 use crate::episode::split;
@@ -125,6 +125,7 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
         out: files.supervoxels.clone(),
         score: true,
         preview: true,
+        memory_limit: None,
     })?;
 
     note("3/5 training without labels");
@@ -146,8 +147,8 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     let page = scored.page(args, &files, &data, &parts)?;
     artifact::write_bytes(&files.report, render(&page).as_bytes())?;
     let ours = evaluation.mean(Protocol::Full);
-    println!("learned {}, copying the support's mask {} (mean Dice)", per_cent(ours), per_cent(Some(copied)));
-    println!("{}", files.report.display());
+    let (ours, copied) = (per_cent(ours), per_cent(Some(copied)));
+    print(&format!("learned {ours}, copying the support's mask {copied} (mean Dice)\n{}\n", files.report.display()));
     Ok(())
 }
 

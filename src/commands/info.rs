@@ -1,7 +1,7 @@
 //! `ssl3d info`: what runs here, on what, and how much memory a config would take.
 
 use crate::cli;
-use crate::commands::memory;
+use crate::commands::{memory, progress};
 use crate::config;
 use crate::device::{self, CudaStatus, Libtorch, memory::Memory};
 use crate::error::Result;
@@ -20,7 +20,7 @@ pub fn run(args: &cli::Info) -> Result<()> {
     let estimate = config.as_ref().map(memory::estimate);
     let machine = Machine::look();
     let text = if args.json { machine.json(estimate.as_ref()) } else { machine.text(estimate.as_ref()) };
-    print!("{text}");
+    progress::print(&text);
     Ok(())
 }
 

@@ -30,10 +30,13 @@ pub struct Resources {
 /// Does what was asked for.
 ///
 /// # Errors
-/// The memory limit or the device is faulty; the command fails.
+/// The threads, the memory limit or the device are faulty; the command fails; its results cannot be printed.
 pub fn run(cli: Cli) -> Result<()> {
     progress::set_quiet(cli.quiet);
-    device::threads::share(cli.threads);
+    let threads = device::threads::share(cli.threads)?;
+    if let Some(asked_for) = cli.threads.filter(|&asked_for| asked_for > threads) {
+        progress::note(&format!("--threads {asked_for}: {threads} are used, one for each processor that there is"));
+    }
     stop::name_full_files()?;
     let memory_limit = limit_memory(cli.memory_limit)?;
     let resources = |request| Ok(Resources { device: choose_device(request)?, memory_limit });
@@ -41,13 +44,14 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Prepare(Prepare::Chaos(args)) => prepare::chaos::run(&args),
         Command::Prepare(Prepare::Dicom(args)) => prepare::dicom::run(&args),
         Command::Prepare(Prepare::Nifti(args)) => prepare::nifti::run(&args),
-        Command::Pseudolabel(args) => pseudolabel::run(args),
+        Command::Pseudolabel(args) => pseudolabel::run(args, memory_limit),
         Command::Train(args) => train::run(&args, resources(args.device)?),
         Command::Eval(args) => eval::run(&args, resources(args.device)?),
         Command::Segment(args) => segment::run(&args, resources(args.device)?),
         Command::Demo(args) => demo::run(&args, choose_device(args.device)?),
         Command::Info(args) => info::run(&args),
-    }
+    }?;
+    progress::output_outcome()
 }
 
 /// No volume may take more to be read than the user allows, or else than is free; those bytes, where they are known.

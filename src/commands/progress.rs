@@ -1,7 +1,10 @@
-//! Progress with a rate and a time left: a bar on a terminal, a plain line now and then elsewhere.
+//! All that is printed: results to standard output; notes, warnings, faults and progress (a bar on a terminal, a plain line now
+//! and then elsewhere) to standard error. Neither stops the work where nobody reads, or where the disk is full.
 
+use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +14,49 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 /// `--quiet`: no bars, no notes; warnings, errors and results are still printed.
 pub fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Why standard output could not be written to, the first time.
+static OUTPUT_FAULT: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Prints a result on standard output. Work goes on where that fails: [`output_outcome`] says so at its end.
+pub fn print(text: &str) {
+    if cfg!(test) {
+        return print!("{text}");
+    }
+    let mut stdout = io::stdout().lock();
+    printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+}
+
+/// Takes notice of what became of printing on standard output.
+pub fn printed(outcome: io::Result<()>) {
+    let outcome = outcome.and_then(|()| io::stdout().flush());
+    let Ok(mut fault) = OUTPUT_FAULT.lock() else { return };
+    // Whoever closes a pipe has read enough.
+    if let Err(found) = outcome
+        && found.kind() != ErrorKind::BrokenPipe
+        && fault.is_none()
+    {
+        *fault = Some(found);
+    }
+}
+
+/// Whether everything could be printed that somebody waits for.
+///
+/// # Errors
+/// Standard output could not be written to, as on a full disk; a closed pipe is no fault.
+pub fn output_outcome() -> Result<()> {
+    let fault = OUTPUT_FAULT.lock().ok().and_then(|mut fault| fault.take());
+    fault.map_or(Ok(()), |fault| Err(Error::io("write", Path::new("standard output"))(fault)))
+}
+
+/// A line on standard error; lost where nobody can read it.
+fn say(line: &str) {
+    if cfg!(test) {
+        return eprintln!("{line}"); // which the test harness holds back
+    }
+    // In one piece, so that lines of several threads do not mix.
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// One long operation of `total` steps. May be shared between threads.
@@ -67,7 +113,7 @@ impl Progress {
         let rate = (done - plain.first) as f64 / plain.started.elapsed().as_secs_f64();
         let left = Duration::from_secs_f64((self.total.saturating_sub(done)) as f64 / rate.max(1e-9));
         let per = if rate >= 1.0 { format!("{rate:.1}/s") } else { format!("{:.1} s each", 1.0 / rate.max(1e-9)) };
-        eprintln!("{}: {done}/{} ({per}, {} left) {message}", self.label, self.total, brief(left));
+        say(&format!("{}: {done}/{} ({per}, {} left) {message}", self.label, self.total, brief(left)));
     }
 
     /// A line that stays, above the bar where there is one.
@@ -76,7 +122,7 @@ impl Progress {
             return;
         }
         let line = one_line(line);
-        if self.plain.is_some() { eprintln!("{line}") } else { self.bar.suspend(|| eprintln!("{line}")) }
+        if self.plain.is_some() { say(&line) } else { self.bar.suspend(|| say(&line)) }
     }
 
     /// Takes the bar away.
@@ -88,13 +134,23 @@ impl Progress {
 /// A line of information, unless `--quiet`.
 pub fn note(line: &str) {
     if !QUIET.load(Ordering::Relaxed) {
-        eprintln!("{}", one_line(line));
+        say(&one_line(line));
     }
 }
 
 /// A line that is shown always: the result may not be what the user expects.
 pub fn warn(line: &str) {
-    eprintln!("warning: {}", one_line(line));
+    say(&format!("warning: {}", one_line(line)));
+}
+
+/// The line with which a command ends that has failed; with `verbose` a line for each cause behind it.
+pub fn fault(error: &Error, verbose: bool) {
+    say(&format!("ssl3d: {}", one_line(&error.to_string())));
+    let mut cause = std::error::Error::source(error);
+    while let (true, Some(deeper)) = (verbose, cause) {
+        say(&format!("  because: {deeper}"));
+        cause = deeper.source();
+    }
 }
 
 /// Line breaks and other control characters, which names of files may hold, as `\n` and the like.

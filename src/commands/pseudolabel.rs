@@ -1,5 +1,6 @@
 //! `ssl3d pseudolabel`: supervoxels for every scan of a dataset, computed once.
 
+mod room;
 mod summary;
 
 use crate::artifact;
@@ -12,9 +13,10 @@ use crate::error::{Error, Result};
 use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
-use crate::units;
 use crate::volume::dataset::{self, Case, Dataset};
-use crate::volume::nifti;
+use crate::volume::{Geometry, nifti};
+use room::{Plan, Room};
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -33,16 +35,19 @@ pub struct Task {
     pub score: bool,
     /// Write `<id>_preview.png`.
     pub preview: bool,
+    /// Bytes; a scan that takes more is divided on blocks of voxels. None to try in any case.
+    pub memory_limit: Option<u64>,
 }
 
 /// Computes the supervoxels of a dataset.
 ///
 /// # Errors
 /// As [`compute`], and where the configuration or the dataset is faulty.
-pub fn run(args: cli::Pseudolabel) -> Result<()> {
+pub fn run(args: cli::Pseudolabel, memory_limit: Option<u64>) -> Result<()> {
     let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
     let data = dataset::open(&args.data, &config.data)?;
-    compute(Task { config: config.supervoxels, data, out: args.out, score: args.score, preview: args.preview })
+    let (config, out) = (config.supervoxels, args.out);
+    compute(Task { config, data, out, score: args.score, preview: args.preview, memory_limit })
 }
 
 /// Writes the supervoxels of each scan on the scan's own grid, unless they are there from the same file and the
@@ -65,7 +70,7 @@ fn compute_within(task: Task, most_vox: usize) -> Result<()> {
     let config_digest = digest_of_config(&task.config);
     let mut scans = read_entries(&path);
     scans.retain(|id, _| task.data.cases.iter().any(|case| case.id == *id));
-    let job = Job { task: &task, config_digest: &config_digest, most_vox };
+    let job = Job { task: &task, config_digest: &config_digest, most_vox, room: Room::new(task.memory_limit) };
     let total = task.data.cases.len();
     let progress = Progress::new("pseudolabel", 0, total as u64);
     let saved = Mutex::new(Summary { config: task.config.clone(), scans, mean_quality: None });
@@ -102,7 +107,7 @@ fn compute_within(task: Task, most_vox: usize) -> Result<()> {
     let text = format!("supervoxels in {}: {} scans computed", task.out.display(), total - skipped);
     progress::note(&if skipped > 0 { format!("{text}, {skipped} up to date and skipped") } else { text });
     if task.score {
-        print!("{}", table(&summary, &task.data).to_text());
+        progress::print(&table(&summary, &task.data).to_text());
     }
     Ok(())
 }
@@ -111,6 +116,7 @@ struct Job<'a> {
     task: &'a Task,
     config_digest: &'a str,
     most_vox: usize,
+    room: Room,
 }
 
 impl Job<'_> {
@@ -129,53 +135,56 @@ impl Job<'_> {
         if was_up_to_date && !self.task.score && (!self.task.preview || preview.exists()) {
             return Ok((current.expect("it is up to date"), true));
         }
+        let method = self.task.config.method;
+        let plan = |geometry: &Geometry| self.room.plan(&case.image, geometry, method, self.most_vox);
+        // A file that is not read by its header alone gets all the room.
+        let expected = nifti::read_geometry(&case.image).ok().map(|geometry| plan(&geometry)).transpose()?;
+        let _share = self.room.take(expected.map_or(u64::MAX, |plan| plan.bytes));
         let (image, grid) = nifti::read_image(&case.image)?;
         for warning in &grid.warnings {
             progress::warn(&format!("{}: {warning}", case.image.display()));
         }
-        let (regions, mut entry) = match current {
-            Some(entry) => (nifti::read_labels(&output)?.0.voxels, entry),
+        let geometry = grid.geometry();
+        let (regions, mut entry, image) = match current {
+            Some(entry) => (nifti::read_labels(&output)?.0.voxels, entry, Some(image)),
             None => {
-                self.refuse_larger(&case.image, image.voxels.len())?;
-                let regions = supervoxels::generate(&image, &self.task.config);
+                let Plan { blocks, reason, .. } = plan(geometry)?;
+                if let Some(reason) = reason {
+                    progress::warn(&format!("{}: {reason}", case.image.display()));
+                }
+                let (regions, image) = supervoxels::divide(image, &blocks, &self.task.config);
                 remove(&preview)?; // it shows the regions that are gone
                 nifti::write_labels(&output, &regions, &grid)?;
                 let sizes_vox = quality::sizes_vox(regions.view());
                 let entry = Entry {
                     regions: sizes_vox.len(),
                     sizes_vox,
+                    block_vox: (!blocks.are_voxels()).then_some(blocks.size_vox),
                     config_digest: self.config_digest.to_owned(),
                     input_digest,
                     output_digest: digest_of_file(&output)?,
                     quality: None,
                 };
-                (regions, entry)
+                (regions, entry, image)
             }
         };
         if self.task.preview && !preview.exists() {
+            let again = || nifti::read_image(&case.image).map(|(image, _)| image);
+            let image = image.as_ref().map_or_else(|| again().map(Cow::Owned), |image| Ok(Cow::Borrowed(image)))?;
             artifact::write_bytes(&preview, &overlay::preview_png(&image, regions.view()))?;
         }
+        drop(image);
         if self.task.score {
             entry.quality = match &case.label {
                 None => None,
                 Some(label) => {
                     let (organs, _) = nifti::read_labels(label)?;
-                    nifti::check_same_geometry(&case.image, &image.geometry, label, &organs.geometry)?;
+                    nifti::check_same_geometry(&case.image, geometry, label, &organs.geometry)?;
                     quality::measure(regions.view(), &organs, &self.task.data.classes)
                 }
             };
         }
         Ok((entry, was_up_to_date))
-    }
-
-    /// A coarser image would have other regions than the configuration describes, so none is made.
-    fn refuse_larger(&self, image: &Path, voxels: usize) -> Result<()> {
-        if voxels <= self.most_vox {
-            return Ok(());
-        }
-        let expected = format!("at most {} voxels for supervoxels", units::thousands(self.most_vox as u64));
-        let remedy = "resample it first, for instance with ssl3d prepare nifti --spacing";
-        Err(Error::file(image, expected, units::thousands(voxels as u64), remedy))
     }
 }
 

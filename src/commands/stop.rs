@@ -1,7 +1,8 @@
-//! SIGINT, SIGTERM and SIGUSR1 ask for a stop after the step under way; a second SIGINT stops at once.
+//! SIGINT, SIGTERM, SIGUSR1 and SIGHUP ask for a stop after the step under way; a second SIGINT stops at once. SIGHUP does
+//! nothing where it is ignored already, as under nohup.
 
 use crate::error::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,8 +48,16 @@ fn failed(fault: std::io::Error) -> Error {
 fn register(stop: &Arc<AtomicBool>) -> Result<()> {
     // Registered first: the flag is still down at the first SIGINT and up at the second.
     flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(stop)).map_err(failed)?;
-    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+    let hang_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM, SIGUSR1].into_iter().chain(hang_up) {
         flag::register(signal, Arc::clone(stop)).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Whether the process was started with the signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -79,7 +79,15 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
         Some(folder) => Some(folder.clone()),
         None if config.supervision.source == Source::Supervoxels => {
             let (config, data, out) = (config.supervoxels.clone(), data.clone(), run.join("supervoxels"));
-            pseudolabel::compute(pseudolabel::Task { config, data, out: out.clone(), score: false, preview: false })?;
+            let task = pseudolabel::Task {
+                config,
+                data,
+                out: out.clone(),
+                score: false,
+                preview: false,
+                memory_limit: resources.memory_limit,
+            };
+            pseudolabel::compute(task)?;
             Some(out)
         }
         None => None, // and then no validation on supervoxels

@@ -1,4 +1,5 @@
-//! Memory that the process can still use: what the kernel has free, or less under the limit of a control group.
+//! Memory that the process can still use: what the kernel has free, or less under the limit of a control group or of the
+//! process.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,8 @@ pub struct Memory {
     pub available_bytes: u64,
 }
 
-/// The host's memory within the limits of the process's control groups (v1 and v2); `None` without `/proc`.
+/// The host's memory within the limits of the process's control groups (v1 and v2) and of the process itself (`ulimit -v`, `ulimit
+/// -d`); `None` without `/proc`.
 pub fn host() -> Option<Memory> {
     under(Path::new("/"))
 }
@@ -35,7 +37,23 @@ fn under(root: &Path) -> Option<Memory> {
             version.limit(&root.join(version.mount).join(group), &mut memory);
         }
     }
+    let limits = fs::read_to_string(root.join("proc/self/limits")).unwrap_or_default();
+    let status = fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+    for (name, held) in [("Max address space", "VmSize:"), ("Max data size", "VmData:")] {
+        let limit = limits.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+        let held = field(&status, held).unwrap_or(0) * 1024;
+        if let Some(limit) = limit {
+            memory.narrow(limit, held);
+        }
+    }
     Some(memory)
+}
+
+impl Memory {
+    fn narrow(&mut self, limit: u64, held: u64) {
+        self.total_bytes = self.total_bytes.min(limit);
+        self.available_bytes = self.available_bytes.min(limit.saturating_sub(held));
+    }
 }
 
 struct Version {
@@ -61,8 +79,7 @@ impl Version {
         let Some(limit) = number(self.limit) else { return };
         let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
         let held = number(self.usage).unwrap_or(0).saturating_sub(field(&stat, self.reclaimable).unwrap_or(0));
-        memory.total_bytes = memory.total_bytes.min(limit);
-        memory.available_bytes = memory.available_bytes.min(limit.saturating_sub(held));
+        memory.narrow(limit, held);
     }
 }
 
@@ -102,6 +119,11 @@ mod tests {
         let v1 = "5:cpu:/x\n4:memory:/x\n";
         check(v1, &[("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "9223372036854771712\n")], 1_024_000, 819_200);
         check(v1, &[("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "1000\n")], 1000, 1000);
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax data size  unlimited  unlimited  bytes\n\
+                      Max address space         700000               unlimited            bytes     \n";
+        let limits = ("proc/self/limits", limits);
+        check("", &[limits], 700_000, 700_000);
+        check("", &[limits, ("proc/self/status", "Name: x\nVmSize:\t     600 kB\nVmData: 9 kB\n")], 700_000, 85_600);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! The device of the tensors, chosen by `--device`, and the host's threads and memory.
+//! The device of the tensors, chosen by `--device`, and the host's threads and memory, and the end where they do not suffice.
 //!
 //! One binary serves machines with and without a GPU. The linker drops `libtorch_cuda.so`, since no symbol of it is
 //! used, so [`cuda_status`] opens it at run time. libtorch looks for its CUDA library once and keeps the result,
 //! therefore [`resolve`] has to run before any other use of CUDA: random seeds, `tch::Cuda`, the first tensor on a GPU.
 
 mod cuda;
+pub mod exhaustion;
 pub mod memory;
 pub mod threads;
 
@@ -145,11 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn both_pools_get_the_threads_that_were_asked_for() {
-        threads::share(Some(1));
-        assert_eq!(tch::get_num_threads(), 1);
-        threads::share(None);
-        assert_eq!(tch::get_num_threads() as usize, threads::usable());
+    fn both_pools_get_the_threads_that_were_asked_for_and_no_more_than_there_are() {
+        for (asked_for, given) in [(Some(1), 1), (None, threads::usable()), (Some(3000), threads::usable())] {
+            assert_eq!(threads::share(asked_for).unwrap(), given);
+            assert_eq!(tch::get_num_threads() as usize, given);
+        }
     }
 
     #[test]

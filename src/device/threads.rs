@@ -1,5 +1,8 @@
 //! Number of threads for libtorch and rayon.
 
+use crate::error::{Error, Result};
+use std::error::Error as _;
+
 /// Gives `threads` threads (all that the process may use when `None`) to both pools: libtorch's OpenMP one and rayon's.
 ///
 /// They share the cores by taking turns: a stage computes either in tensors or in arrays, and the pool that waits leaves
@@ -7,11 +10,23 @@
 /// That costs little here, and makes a training step some percent faster than threads that sleep at once; beside other
 /// busy programs sleeping ones (`OMP_WAIT_POLICY=PASSIVE`, read before `main`) are faster by a third. Rayon's pool is
 /// built once in a process: a second call only changes libtorch's. Results do not depend on rayon's width.
-pub fn share(threads: Option<usize>) {
-    let threads = threads.unwrap_or_else(usable).max(1);
+///
+/// More threads than [`usable`] would only wait for each other, so no more are started. Returns their number.
+///
+/// # Errors
+/// The threads cannot be started.
+pub fn share(threads: Option<usize>) -> Result<usize> {
+    let threads = threads.unwrap_or(usize::MAX).clamp(1, usable());
     tch::set_num_threads(threads as i32);
-    // An error means that the pool stands already, as documented above.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    // Without a cause the pool stands already, as documented above.
+    match built.as_ref().err().and_then(|fault| fault.source()) {
+        None => Ok(threads),
+        Some(fault) => {
+            let remedy = "raise the limits on memory and processes (ulimit -v, ulimit -u), or lower --threads";
+            Err(Error::invalid("threads", format!("to start {threads} of them"), fault.to_string(), remedy))
+        }
+    }
 }
 
 /// Number of cores that the process may use, within its affinity and cgroup quota.

@@ -5,12 +5,14 @@
 //!
 //! A volume has many edges (31 million at 37 x 256 x 256), and few of them unite regions. The edges are therefore never
 //! all in memory: they are processed in bands of rising cost, and of each band only the edges whose ends can still be
-//! united are kept and sorted. The result equals that of sorting all edges.
+//! united are kept and sorted. Edges of one cost need no sorting, so those of padding are taken a few slices at a time. The
+//! result equals that of sorting all edges.
 
 use crate::components::Forest;
 use crate::error::{Error, Result};
 use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Section `[supervoxels.felzenszwalb]` of the configuration.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -128,29 +130,33 @@ fn unite(
         if f32::from_bits(band[0]) >= largest_inner + scale {
             break;
         }
-        let useful = |a: u32, b: u32| forest.peek_root(a) != forest.peek_root(b);
-        for edge in graph.sorted_edges([band[0], band[1]], useful) {
-            let (a, b) = graph.ends(edge);
-            let (a, b, cost) = (forest.root(a), forest.root(b), f32::from_bits(edge.key));
-            let threshold = |root: u32| inner[root as usize] + scale / forest.size(root) as f32;
-            if a != b && cost < threshold(a).min(threshold(b)) {
-                let root = forest.unite_roots(a, b);
-                inner[root as usize] = cost;
-                largest_inner = cost;
+        for part in graph.parts([band[0], band[1]]) {
+            let useful = |a: u32, b: u32| forest.peek_root(a) != forest.peek_root(b);
+            for edge in graph.sorted_edges([band[0], band[1]], part, useful) {
+                let (a, b) = graph.ends(edge);
+                let (a, b, cost) = (forest.root(a), forest.root(b), f32::from_bits(edge.key));
+                let threshold = |root: u32| inner[root as usize] + scale / forest.size(root) as f32;
+                if a != b && cost < threshold(a).min(threshold(b)) {
+                    let root = forest.unite_roots(a, b);
+                    inner[root as usize] = cost;
+                    largest_inner = cost;
+                }
             }
         }
     }
     drop(inner);
     for band in bands.windows(2) {
-        let useful = |a: u32, b: u32| {
-            let (a, b) = (forest.peek_root(a), forest.peek_root(b));
-            a != b && forest.size(a).min(forest.size(b)) < min_size_vox
-        };
-        for edge in graph.sorted_edges([band[0], band[1]], useful) {
-            let (a, b) = graph.ends(edge);
-            let (a, b) = (forest.root(a), forest.root(b));
-            if a != b && forest.size(a).min(forest.size(b)) < min_size_vox {
-                forest.unite_roots(a, b);
+        for part in graph.parts([band[0], band[1]]) {
+            let useful = |a: u32, b: u32| {
+                let (a, b) = (forest.peek_root(a), forest.peek_root(b));
+                a != b && forest.size(a).min(forest.size(b)) < min_size_vox
+            };
+            for edge in graph.sorted_edges([band[0], band[1]], part, useful) {
+                let (a, b) = graph.ends(edge);
+                let (a, b) = (forest.root(a), forest.root(b));
+                if a != b && forest.size(a).min(forest.size(b)) < min_size_vox {
+                    forest.unite_roots(a, b);
+                }
             }
         }
     }
@@ -202,7 +208,7 @@ impl Graph<'_> {
     }
 
     /// Limits of bands of cost, from 0 to beyond the largest, with roughly equal numbers of edges; estimated
-    /// on every eighth row.
+    /// on every eighth row. A cost that many edges share, as those of padding do, has a band of its own.
     fn bands(&self) -> Vec<Key> {
         let [depth, height, _] = self.shape;
         let sampled = (0..depth * height).into_par_iter().step_by(8).fold(Vec::new, |mut keys: Vec<Key>, row| {
@@ -216,15 +222,34 @@ impl Graph<'_> {
         keys.par_sort_unstable();
         let inner = (1..BANDS).filter_map(|band| keys.get(band * keys.len() / BANDS).copied());
         let mut limits: Vec<Key> = std::iter::once(0).chain(inner).chain([Key::MAX]).collect();
+        let is_frequent = |key: Key| {
+            let count = keys.partition_point(|&other| other <= key) - keys.partition_point(|&other| other < key);
+            count > keys.len() / (4 * BANDS)
+        };
+        let alone: Vec<Key> = limits.iter().filter(|&&key| is_frequent(key)).map(|key| key + 1).collect();
+        limits.extend(alone);
+        limits.sort_unstable();
         limits.dedup();
         limits
     }
 
-    /// The edges inside the mask with keys in low..high for which `useful` holds, sorted by cost; equal ones are in the
-    /// order row, step, x.
-    fn sorted_edges(&self, [low, high]: [Key; 2], useful: impl Fn(u32, u32) -> bool + Sync) -> Vec<Edge> {
+    /// The slices whose edges of a band are in memory together: all, where they have to be sorted.
+    fn parts(&self, [low, high]: [Key; 2]) -> Vec<Range<usize>> {
         let [depth, height, width] = self.shape;
-        let slices = (0..depth).into_par_iter().map(|z| {
+        let at_once = if high - low > 1 { depth } else { (VOXELS_AT_ONCE / (height * width).max(1)).max(1) };
+        (0..depth).step_by(at_once.max(1)).map(|first| first..(first + at_once).min(depth)).collect()
+    }
+
+    /// The edges from these slices inside the mask with keys in low..high for which `useful` holds, sorted by cost; equal
+    /// ones are in the order row, step, x.
+    fn sorted_edges(
+        &self,
+        [low, high]: [Key; 2],
+        slices: Range<usize>,
+        useful: impl Fn(u32, u32) -> bool + Sync,
+    ) -> Vec<Edge> {
+        let [_, height, width] = self.shape;
+        let slices = slices.into_par_iter().map(|z| {
             let mut edges = Vec::new();
             let mut costs = Vec::with_capacity(width);
             for y in 0..height {
@@ -245,7 +270,9 @@ impl Graph<'_> {
         let slices: Vec<Vec<Edge>> = slices.collect();
         let mut edges = Vec::with_capacity(slices.iter().map(Vec::len).sum());
         slices.into_iter().for_each(|slice| edges.extend(slice));
-        sort_by_key(&mut edges, low);
+        if high - low > 1 {
+            sort_by_key(&mut edges, low);
+        }
         edges
     }
 
@@ -260,6 +287,8 @@ impl Graph<'_> {
 }
 
 const BANDS: usize = 8;
+/// Voxels whose edges of one cost are in memory together.
+const VOXELS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// `id` is voxel index x number of steps + step.
 #[derive(Debug, Clone, Copy, Default)]

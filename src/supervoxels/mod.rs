@@ -1,16 +1,19 @@
 //! Supervoxels: the regions of a volume that serve as pseudo-labels in place of annotated organs (paper, section 3.1).
 
+mod coarse;
 pub mod felzenszwalb;
 pub mod quality;
 mod seeds;
 pub mod slic;
 mod tiles;
 
+pub use coarse::Blocks;
+
 use crate::error::{Error, Result};
 use crate::percentile::percentile;
 use crate::preprocessing::body_mask;
-use crate::volume::{Geometry, Image, padding};
-use ndarray::{Array3, s};
+use crate::volume::{Image, padding};
+use ndarray::Array3;
 
 /// The algorithm that cuts a volume into regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +35,15 @@ impl Method {
             Self::Slic => u32::MAX as usize,
             Self::Felzenszwalb => felzenszwalb::most_vox(13),
             Self::Felzenszwalb2d => felzenszwalb::most_vox(4),
+        }
+    }
+
+    /// Bytes a voxel takes in [`generate`], its image and its region included.
+    pub const fn bytes_per_vox(self) -> u64 {
+        match self {
+            Self::Slic => 48,
+            Self::Felzenszwalb => 64,
+            Self::Felzenszwalb2d => 40,
         }
     }
 }
@@ -104,37 +116,27 @@ pub fn generate(image: &Image, config: &Config) -> Array3<i32> {
     }
 }
 
+/// Cuts an image into regions as [`generate`], or its blocks where these are larger than voxels; then image and regions are
+/// never in memory together, and no image is given back.
+pub fn divide(image: Image, blocks: &Blocks, config: &Config) -> (Array3<i32>, Option<Image>) {
+    if blocks.are_voxels() {
+        return (generate(&image, config), Some(image));
+    }
+    let means = blocks.means(&image);
+    drop(image);
+    let regions = blocks.regions(&means, config);
+    drop(means);
+    (blocks.spread(&regions), None)
+}
+
 /// Does the same as [`generate`] on no more than about `most_vox` voxels. A larger image is first averaged over
 /// in-plane squares, sizes in voxels are scaled accordingly, and every voxel of a square gets the region of the square.
 pub fn generate_within(image: &Image, config: &Config, most_vox: usize) -> Array3<i32> {
-    let side = (image.voxels.len() as f64 / most_vox as f64).sqrt().ceil().max(1.0) as usize;
-    if side == 1 {
+    let squares = Blocks::squares(most_vox, image.geometry.shape_vox);
+    if squares.are_voxels() {
         return generate(image, config);
     }
-    let [nz, ny, nx] = image.geometry.shape_vox;
-    let (coarse_y, coarse_x) = (ny.div_ceil(side), nx.div_ceil(side));
-    let mean = |(z, y, x): (usize, usize, usize)| {
-        let square = s![z, y * side..((y + 1) * side).min(ny), x * side..((x + 1) * side).min(nx)];
-        let square = image.voxels.slice(square);
-        let mean = square.mean().expect("a square is never empty");
-        if !mean.is_nan() {
-            return mean;
-        }
-        let known = square.into_iter().filter(|v| !v.is_nan());
-        let (sum, count) = known.fold((0.0, 0.0f32), |(sum, count), v| (sum + v, count + 1.0));
-        sum / count // NaN where all is padding
-    };
-    let voxels = Array3::from_shape_fn((nz, coarse_y, coarse_x), mean);
-    let [dz, dy, dx] = image.geometry.spacing_mm();
-    let spacing_mm = [dz, dy * side as f64, dx * side as f64];
-    let mut config = config.clone();
-    let graph = &mut config.felzenszwalb;
-    for size in [&mut graph.min_size_vox, &mut graph.min_size_2d_vox] {
-        *size = (*size / (side * side)).max(1);
-    }
-    let geometry = Geometry::with_spacing([nz, coarse_y, coarse_x], spacing_mm);
-    let coarse = generate(&Image { geometry, voxels }, &config);
-    Array3::from_shape_fn((nz, ny, nx), |(z, y, x)| coarse[[z, y / side, x / side]])
+    squares.spread(&squares.regions(&squares.means(image), config))
 }
 
 /// Scales intensities linearly so that the smallest is 0 and the given percentile 1, and clips higher ones. A constant
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
     use crate::components::{Neighbourhood, components};
     use crate::rng;
-    use crate::volume::{Volume, dataset, nifti};
+    use crate::volume::{Geometry, Volume, dataset, nifti};
     use rand::RngExt;
 
     fn config(method: Method) -> Config {

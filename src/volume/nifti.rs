@@ -12,7 +12,7 @@ mod reader;
 mod writer;
 
 pub use files::{name_of, stem};
-pub use reader::{read_image, read_labels};
+pub use reader::{read_geometry, read_image, read_labels};
 pub use writer::{Voxel, write_image, write_labels, write_new};
 
 use super::Geometry;

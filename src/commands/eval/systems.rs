@@ -6,7 +6,7 @@ use super::{Evaluation, Task, evaluate, refuse_existing, summarise};
 use crate::artifact;
 use crate::cli::{self, Folds};
 use crate::commands::Resources;
-use crate::commands::progress::note;
+use crate::commands::progress::{note, print};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::metrics::Protocol;
@@ -59,10 +59,10 @@ pub fn run(args: &cli::Eval, resources: Resources) -> Result<()> {
     name_apart(&mut systems);
     let lines = lines(&systems);
     let overview = table::systems(&lines);
-    println!("{}", overview.to_text());
+    print(&format!("{}\n", overview.to_text()));
     let comparisons = comparisons(&systems)?;
     if let [comparison] = comparisons.as_slice() {
-        println!("{}\n{}", comparison.note(), comparison.table().to_text());
+        print(&format!("{}\n{}\n", comparison.note(), comparison.table().to_text()));
     }
     write(args, &systems, &comparisons, overview)?;
     note(&format!("scores.csv, summary.json and report.html are in {}", args.out.display()));
@@ -84,10 +84,10 @@ fn run_one(task: &Task) -> Result<()> {
     let evaluation = evaluate(task)?;
     evaluation.write(task)?;
     for protocol in &evaluation.summary {
-        println!("{}\n{}", protocol.signature, table::by_class(protocol).to_text());
+        print(&format!("{}\n{}\n", protocol.signature, table::by_class(protocol).to_text()));
     }
     if let Some((_, table)) = evaluation.beside_published() {
-        println!("{}", table.to_text());
+        print(&format!("{}\n", table.to_text()));
     }
     note(&format!("scores.csv, summary.json and report.html are in {}", task.flags.out.display()));
     Ok(())

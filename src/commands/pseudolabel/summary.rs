@@ -41,6 +41,9 @@ pub struct Entry {
     pub regions: usize,
     /// Voxels of the regions 1..=n.
     pub sizes_vox: Vec<usize>,
+    /// Voxels along z, y, x of the blocks that were divided where the scan itself is too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_vox: Option<[usize; 3]>,
     /// BLAKE3 of the configuration.
     pub config_digest: String,
     /// BLAKE3 of the scan's file.

@@ -63,7 +63,7 @@ impl Place {
             benchmark: String::new(),
         };
         let data = dataset::open(self.folder.path(), &patterns).unwrap();
-        compute(Task { config, data, out: self.out(), score, preview }).unwrap();
+        compute(Task { config, data, out: self.out(), score, preview, memory_limit: None }).unwrap();
         serde_json::from_str(&std::fs::read_to_string(self.out().join("summary.json")).unwrap()).unwrap()
     }
 
@@ -158,24 +158,41 @@ fn a_faulty_file_is_named_and_the_others_are_kept() {
     let place = Place::new();
     std::fs::write(place.folder.path().join("image_2.nii.gz"), b"not a scan").unwrap();
     let data = place.unlabelled();
-    let fault = compute(Task { config: config(), data, out: place.out(), score: false, preview: false }).unwrap_err();
+    let fault =
+        compute(Task { config: config(), data, out: place.out(), score: false, preview: false, memory_limit: None })
+            .unwrap_err();
     assert!(fault.to_string().contains("image_2.nii.gz"), "{fault}");
     assert!(read_entries(&place.out().join("summary.json")).contains_key("1"));
 }
 
 #[test]
-fn a_scan_of_more_voxels_than_the_method_divides_is_refused_by_name() {
+fn a_scan_that_is_too_large_is_divided_on_blocks_which_the_summary_names() {
     assert_eq!(Method::Felzenszwalb.most_vox(), 330_382_098, "13 edges a voxel in 32 bits");
-    let place = Place::new(); // 8 x 16 x 16 voxels
-    let data = place.unlabelled();
-    let run = |most_vox| {
+    let place = Place::new(); // 8 x 16 x 16 voxels of 2 x 1 x 1 mm
+    let run = |name: &str, most_vox, memory_limit, preview| {
         let config = Config { method: Method::Felzenszwalb, ..config() };
-        let task = Task { config, data: data.clone(), out: place.out(), score: false, preview: false };
-        compute_within(task, most_vox).map_err(|fault| fault.to_string())
+        let out = place.folder.path().join(name);
+        let task = Task { config, data: place.unlabelled(), out: out.clone(), score: false, preview, memory_limit };
+        compute_within(task, most_vox).map_err(|fault| fault.to_string())?;
+        let regions = nifti::read_labels(&scans::supervoxel_path(&out, "1")).unwrap().0.voxels;
+        Ok((regions, read_entries(&out.join("summary.json"))))
     };
-    let fault = run(2047).unwrap_err();
-    let words = [".nii.gz: expected at most 2,047 voxels for supervoxels, found 2,048; resample", "--spacing"];
-    assert!(words.iter().all(|word| fault.contains(word)), "{fault}");
-    assert!(!place.regions("1").exists());
-    run(2048).unwrap();
+    let (whole, entries) = run("whole", 2048, None, false).unwrap();
+    assert!(entries.values().all(|entry| entry.block_vox.is_none()));
+    let summary = std::fs::read_to_string(place.folder.path().join("whole/summary.json")).unwrap();
+    assert!(!summary.contains("block_vox"), "{summary}");
+    let exact = run("exact", 2048, Some(2048 * Method::Felzenszwalb.bytes_per_vox()), false).unwrap();
+    assert_eq!(exact, (whole.clone(), entries), "what fits is left as it is");
+
+    for (name, most_vox, limit) in
+        [("many", 2047, None), ("heavy", 2048, Some(2047 * Method::Felzenszwalb.bytes_per_vox()))]
+    {
+        let (regions, entries) = run(name, most_vox, limit, true).unwrap();
+        assert!(entries.values().all(|entry| entry.block_vox == Some([1, 1, 2]) && entry.regions == 8), "{name}");
+        assert_eq!(regions, whole, "octants are made of such blocks");
+        assert!(place.folder.path().join(name).join("1_preview.png").exists());
+    }
+    let fault: String = run("none", 2048, Some(2048 * 12 - 1), false).unwrap_err();
+    assert!(fault.contains(".nii.gz: expected a volume whose supervoxels can be written within"), "{fault}");
+    assert!(!scans::supervoxel_path(&place.folder.path().join("none"), "1").exists());
 }

@@ -69,13 +69,27 @@ pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     Ok(canonical(header, voxels))
 }
 
-fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid) {
-    let orientation = Orientation::nearest(&header.affine_mm);
-    let native = Array3::from_shape_vec(header.shape_vox, voxels).expect("one value per voxel was decoded");
-    let geometry = Geometry {
+/// Reads shape and affine of a file, in the canonical frame, and none of its voxels.
+///
+/// # Errors
+/// As [`read_image`], as far as the header tells.
+pub fn read_geometry(path: &Path) -> Result<Geometry> {
+    let path = &files::header_of(path)?;
+    let header = read_header(path, &mut open(path)?)?;
+    Ok(canonical_geometry(&header, Orientation::nearest(&header.affine_mm)))
+}
+
+fn canonical_geometry(header: &Header, orientation: Orientation) -> Geometry {
+    Geometry {
         shape_vox: orientation.canonical_shape(header.shape_vox),
         affine_mm: orientation.canonical_affine(&header.affine_mm, header.shape_vox),
-    };
+    }
+}
+
+fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid) {
+    let orientation = Orientation::nearest(&header.affine_mm);
+    let geometry = canonical_geometry(&header, orientation);
+    let native = Array3::from_shape_vec(header.shape_vox, voxels).expect("one value per voxel was decoded");
     let grid = NativeGrid {
         big_endian: header.is_raw_big_endian(),
         raw: header.raw,
