@@ -14,7 +14,7 @@ use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
 use crate::units;
 use crate::volume::dataset::{self, Case, Dataset};
-use crate::volume::nifti;
+use crate::volume::{formats, nifti};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -129,7 +129,7 @@ impl Job<'_> {
         if was_up_to_date && !self.task.score && (!self.task.preview || preview.exists()) {
             return Ok((current.expect("it is up to date"), true));
         }
-        let (image, grid) = nifti::read_image(&case.image)?;
+        let (image, grid) = formats::read_image(&case.image)?;
         for warning in &grid.warnings {
             progress::warn(&format!("{}: {warning}", case.image.display()));
         }
@@ -159,7 +159,7 @@ impl Job<'_> {
             entry.quality = match &case.label {
                 None => None,
                 Some(label) => {
-                    let (organs, _) = nifti::read_labels(label)?;
+                    let (organs, _) = formats::read_labels(label)?;
                     nifti::check_same_geometry(&case.image, &image.geometry, label, &organs.geometry)?;
                     quality::measure(regions.view(), &organs, &self.task.data.classes)
                 }

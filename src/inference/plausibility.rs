@@ -2,6 +2,7 @@
 
 use super::supports::PreparedScan;
 use crate::preprocessing::{body_mask, clip};
+use crate::units;
 use crate::volume::{Image, LabelMap};
 
 /// A label is pointed out if more than this fraction of it lies in the air, ...
@@ -48,8 +49,8 @@ pub fn query_doubts(query: &PreparedScan, supports: &[PreparedScan]) -> Vec<Stri
         (0..3).any(|axis| f64::max(ours[axis] / spacing[axis], spacing[axis] / ours[axis]) > SPACING_FACTOR)
     };
     if supports.iter().all(is_far) {
-        let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
-        doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
+        let [ours, theirs] = [ours, theirs].map(units::spacing);
+        doubts.push(format!("its spacing (z y x) is {ours}, that of the support {theirs}"));
     }
     if query.is_blank() {
         doubts.push("it has no contrast: nothing is looked for in it".to_owned());

@@ -29,6 +29,14 @@ const DECODED_AT_ONCE_VOX: usize = 1 << 16;
 /// The file is missing, damaged, cut off, not one 3D volume of plain numbers, or larger than the memory limit.
 pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
+    image(header, bytes)
+}
+
+/// The intensities that `bytes` hold, and their grid.
+///
+/// # Errors
+/// None; as [`read_image`] wants it.
+pub fn image(header: Header, bytes: Vec<u8>) -> Result<(Image, NativeGrid)> {
     let mut voxels = match header.scaling {
         None => decode(&header, &bytes, |value| value as f32),
         Some((slope, intercept)) => decode(&header, &bytes, |value| (value * slope + intercept) as f32),
@@ -53,6 +61,14 @@ pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
 /// As [`read_image`]; or a voxel is not an integer after scaling, or exceeds 32 bits.
 pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
+    labels(path, header, bytes)
+}
+
+/// The labels that `bytes` hold, and their grid.
+///
+/// # Errors
+/// A voxel is not an integer after scaling, or exceeds 32 bits.
+pub fn labels(path: &Path, header: Header, bytes: Vec<u8>) -> Result<(LabelMap, NativeGrid)> {
     let (slope, intercept) = header.scaling.unwrap_or((1.0, 0.0));
     let is_label =
         |value: f64| (value - value.round()).abs() <= INTEGER_TOLERANCE && value.abs() <= f64::from(i32::MAX);
@@ -86,7 +102,7 @@ fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid
         affine_mm: orientation.canonical_affine(&header.affine_mm, header.shape_vox),
     };
     let grid = NativeGrid {
-        big_endian: header.is_raw_big_endian(),
+        big_endian: header.is_raw_big_endian,
         raw: header.raw,
         orientation,
         geometry: geometry.clone(),
