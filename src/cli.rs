@@ -26,7 +26,7 @@ pub struct Cli {
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Processor threads to use [default: all].
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = values::threads)]
     pub threads: Option<usize>,
     /// Refuse work that takes more memory than this, and volumes that take more to be read, whatever their headers claim
     /// [default: what is free].

@@ -48,7 +48,7 @@ pub fn read(path: &Path) -> Result<Stored> {
     let is_placed = i16::from_be_bytes([raw[28], raw[29]]) > 0;
     let (columns, centre) = if is_placed {
         let direction = |axis: usize| [0, 1, 2].map(|row| float(42 + 4 * (3 * axis + row)) * float(30 + 4 * axis));
-        ([0, 1, 2].map(direction), [132, 136, 140].map(&float))
+        ([0, 1, 2].map(direction), [78, 82, 86].map(&float))
     } else {
         warnings.push(
             "it does not say how the patient lies; taken as coronal with voxels of 1 mm, as FreeSurfer does".to_owned(),
