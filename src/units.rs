@@ -8,25 +8,25 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A volume as `1524.3 ml`, and one below 10 ml with three digits: `3.05 ml`, `0.0123 ml`.
+/// A volume as `1524.3 ml`, and one below 1 ml with three digits that count: `0.0123 ml`.
 pub fn ml(volume_ml: f64) -> String {
     format!("{} ml", digits(volume_ml, 1))
 }
 
-/// Distances of voxels as `8.00 x 3.60 x 3.60 mm`, and each below 1 mm with three digits: `0.0900 mm`.
+/// Distances of voxels as `8.00 x 3.60 x 3.60 mm`, and each below 1 mm with three digits that count: `0.0900 mm`.
 pub fn spacing(spacing_mm: [f64; 3]) -> String {
     let [z, y, x] = spacing_mm.map(|mm| digits(mm, 2));
     format!("{z} x {y} x {x} mm")
 }
 
-/// A number with so many decimals, and with more where it would show less than three digits that count; with a power of ten where
-/// that makes it too long.
+/// A number with so many decimals; below 1 with as many as make three digits that count, and with a power of ten where that makes it
+/// too long.
 pub fn digits(value: f64, decimals: usize) -> String {
     let size = value.abs();
     if !(1e-4..1e9).contains(&size) && size != 0.0 && size.is_finite() {
         return format!("{value:.2e}");
     }
-    let needed = if size > 0.0 && size.is_finite() { 2 - size.log10().floor() as i32 } else { 0 };
+    let needed = if size > 0.0 && size < 1.0 { 2 - size.log10().floor() as i32 } else { 0 };
     format!("{value:.*}", decimals.max(usize::try_from(needed).unwrap_or(0)))
 }
 
@@ -65,7 +65,7 @@ mod tests {
         for (value, decimals, text) in [
             (1524.26, 1, "1524.3"),
             (10.04, 1, "10.0"),
-            (3.047, 1, "3.05"),
+            (3.047, 1, "3.0"),
             (0.0234567, 1, "0.0235"),
             (0.000123456, 1, "0.000123"),
             (1.234e-7, 1, "1.23e-7"),
