@@ -5,6 +5,7 @@ mod fields;
 use super::super::{Geometry, limit, orientation::determinant};
 use super::largest_corner_distance_mm;
 use crate::error::{Error, Result};
+use crate::units;
 use fields::Fields;
 pub use fields::Layout;
 use nifti::{NiftiHeader, NiftiType};
@@ -188,7 +189,8 @@ fn affine_mm(fields: &Fields, shape_vox: [usize; 3], warnings: &mut Vec<String>)
             // A float32 quaternion loses half of its digits near a half turn: a small difference is rounding.
             let apart = largest_corner_distance_mm(shape_vox, &sform, &qform);
             if apart > 0.1 * size.into_iter().fold(f64::INFINITY, f64::min) {
-                warnings.push(format!("sform and qform place the grid up to {apart:.2} apart; the sform is used"));
+                let apart = units::digits(apart, 2);
+                warnings.push(format!("sform and qform place the grid up to {apart} apart; the sform is used"));
             }
             sform
         }
