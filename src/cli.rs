@@ -26,7 +26,7 @@ pub struct Cli {
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Processor threads to use [default: all].
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = values::threads)]
     pub threads: Option<usize>,
     /// Refuse work that takes more memory than this, and volumes that take more to be read, whatever their headers claim
     /// [default: what is free].
@@ -64,7 +64,7 @@ pub enum Prepare {
     Chaos(PrepareChaos),
     /// DICOM series in any folders below the source, without labels.
     Dicom(PrepareDicom),
-    /// NIfTI files in any layout, or an nnU-Net v2 or Decathlon dataset.
+    /// NIfTI files (or NRRD, MetaImage, MGH) in any layout, or an nnU-Net v2 or Decathlon dataset.
     Nifti(PrepareNifti),
 }
 
@@ -269,11 +269,11 @@ pub struct Segment {
     /// weights.safetensors of a run, or one of its checkpoints.
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
-    /// A volume that has been labelled; repeat for more shots.
-    #[arg(long, value_name = "NIFTI", required = true)]
+    /// A volume that has been labelled: NIfTI, NRRD, MetaImage or MGH; repeat for more shots.
+    #[arg(long, value_name = "FILE", required = true)]
     pub support: Vec<PathBuf>,
     /// Its labels, in the order of --support.
-    #[arg(long, value_name = "NIFTI", required = true)]
+    #[arg(long, value_name = "FILE", required = true)]
     pub support_label: Vec<PathBuf>,
     /// What to segment: label values, or names from a dataset.json beside the labels; for instance 1,3 or liver,spleen.
     #[arg(long, value_name = "LIST", default_value = "all")]

@@ -91,9 +91,9 @@ pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
     };
     let config = resolve(table).map_err(|(key, message)| {
         let remedy = remedy(&message);
-        Error::invalid(place(&key), "a known key with a fitting value", message, remedy)
+        of_flag(Error::invalid(place(&key), "a known key with a fitting value", message, remedy))
     })?;
-    config.check().map_err(|fault| fault.placed(place))?;
+    config.check().map_err(|fault| of_flag(fault.placed(place)))?;
     Ok(config)
 }
 
@@ -108,10 +108,10 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     }
     let config = resolve(table).map_err(|(key, message)| {
         let remedy = remedy(&message);
-        Error::invalid(format!("--set {key}"), "a known key with a fitting value", message, remedy)
+        Error::flag(format!("--set {key}"), "a known key with a fitting value", message, remedy)
     })?;
     let place = |key: &str| overridden(key, overrides).unwrap_or_else(|| format!("{at}: {key}"));
-    config.check().map_err(|fault| fault.placed(place))?;
+    config.check().map_err(|fault| of_flag(fault.placed(place)))?;
     Ok(config)
 }
 
@@ -129,6 +129,14 @@ fn overridden(key: &str, overrides: &[String]) -> Option<String> {
         is_below(set, key) || is_below(key, set)
     };
     overrides.iter().rfind(sets).map(|text| format!("--set {text}"))
+}
+
+/// The fault of a key, or of the flag where `--set` gave the key its value.
+fn of_flag(fault: Error) -> Error {
+    match &fault {
+        Error::Invalid { at, .. } if at.starts_with("--set ") => fault.wrong_use(),
+        _ => fault,
+    }
 }
 
 /// Names the known key or choice that comes nearest to an unknown one, if any comes near.
@@ -270,7 +278,7 @@ fn parse_override(text: &str) -> Result<Table> {
     let plain = !key.is_empty() && key.split('.').all(|part| !part.is_empty() && is_bare(part));
     if !plain || value.is_empty() {
         let example = "for instance --set training.epochs=100";
-        return Err(Error::invalid(format!("--set {text}"), "section.key=value", "something else", example));
+        return Err(Error::flag(format!("--set {text}"), "section.key=value", "something else", example));
     }
     let quoted = || format!("{key} = {}", Value::String(value.to_owned()));
     Ok(format!("{key} = {value}").parse().or_else(|_| quoted().parse()).expect("a quoted value is TOML"))

@@ -28,6 +28,9 @@ pub enum Error {
         /// The error of the standard library.
         source: std::io::Error,
     },
+    /// A flag has a value that does not fit: the program is used wrongly (exit code 2).
+    #[error(transparent)]
+    Use(Box<Error>),
     /// SIGINT or SIGTERM arrived and all work up to here is on disk (exit code 75).
     #[error("stopped on request; everything up to {saved} is saved, run the same command again to go on")]
     Stopped {
@@ -63,6 +66,30 @@ impl Error {
         Self::invalid(path.display().to_string(), expected, found, remedy)
     }
 
+    /// An [`Error::Use`] about a flag; the other three as for [`Error::invalid`].
+    ///
+    /// ```
+    /// let error = ssl3d::error::Error::flag("--clip", "a percentage from 0 to below 50", "70", "0.5 is usual");
+    /// assert_eq!(error.to_string(), "--clip: expected a percentage from 0 to below 50, found 70; 0.5 is usual");
+    /// assert_eq!(error.exit_code(), 2);
+    /// ```
+    pub fn flag(
+        at: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::invalid(at, expected, found, remedy).wrong_use()
+    }
+
+    /// The same error as the fault of a flag.
+    pub fn wrong_use(self) -> Self {
+        match self {
+            Self::Use(_) => self,
+            other => Self::Use(Box::new(other)),
+        }
+    }
+
     /// A constructor of [`Error::Io`] for `map_err`: `fs::read(path).map_err(Error::io("read", path))`.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
@@ -73,6 +100,7 @@ impl Error {
     pub fn placed(self, place: impl FnOnce(&str) -> String) -> Self {
         match self {
             Self::Invalid { at, expected, found, remedy } => Self::Invalid { at: place(&at), expected, found, remedy },
+            Self::Use(fault) => fault.placed(place).wrong_use(),
             other => other,
         }
     }
@@ -90,14 +118,16 @@ impl Error {
                 let path = path.strip_prefix(folder).map_or(path.clone(), |below| archive.join(below));
                 Self::Io { path, action, source }
             }
+            Self::Use(fault) => fault.unpacked(folder, archive).wrong_use(),
             other => other,
         }
     }
 
-    /// The exit code of the process: 75 for [`Error::Stopped`], 1 otherwise.
+    /// The exit code of the process: 75 for [`Error::Stopped`], 2 for [`Error::Use`], 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped { .. } => 75,
+            Self::Use(_) => 2,
             _ => 1,
         }
     }

@@ -8,6 +8,28 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// A volume as `1524.3 ml`, and one below 1 ml with three digits that count: `0.0123 ml`.
+pub fn ml(volume_ml: f64) -> String {
+    format!("{} ml", digits(volume_ml, 1))
+}
+
+/// Distances of voxels as `8.00 x 3.60 x 3.60 mm`, and each below 1 mm with three digits that count: `0.0900 mm`.
+pub fn spacing(spacing_mm: [f64; 3]) -> String {
+    let [z, y, x] = spacing_mm.map(|mm| digits(mm, 2));
+    format!("{z} x {y} x {x} mm")
+}
+
+/// A number with so many decimals; below 1 with as many as make three digits that count, and with a power of ten where that makes it
+/// too long.
+pub fn digits(value: f64, decimals: usize) -> String {
+    let size = value.abs();
+    if !(1e-4..1e9).contains(&size) && size != 0.0 && size.is_finite() {
+        return format!("{value:.2e}");
+    }
+    let needed = if size > 0.0 && size < 1.0 { 2 - size.log10().floor() as i32 } else { 0 };
+    format!("{value:.*}", decimals.max(usize::try_from(needed).unwrap_or(0)))
+}
+
 /// A count as `4,081,904`.
 pub fn thousands(count: u64) -> String {
     let digits = count.to_string();
@@ -36,6 +58,27 @@ mod tests {
         ] {
             assert_eq!(bytes(amount), text);
         }
+    }
+
+    #[test]
+    fn amounts_show_three_digits_that_count_however_small_they_are() {
+        for (value, decimals, text) in [
+            (1524.26, 1, "1524.3"),
+            (10.04, 1, "10.0"),
+            (3.047, 1, "3.0"),
+            (0.0234567, 1, "0.0235"),
+            (0.000123456, 1, "0.000123"),
+            (1.234e-7, 1, "1.23e-7"),
+            (-0.5, 1, "-0.500"),
+            (0.0, 1, "0.0"),
+            (6.8e40, 1, "6.80e40"),
+            (f64::NAN, 1, "NaN"),
+            (133.2, 3, "133.200"),
+        ] {
+            assert_eq!(digits(value, decimals), text);
+        }
+        assert_eq!(ml(0.0234567), "0.0235 ml");
+        assert_eq!(spacing([8.0, 0.09, 1.25]), "8.00 x 0.0900 x 1.25 mm");
     }
 
     #[test]

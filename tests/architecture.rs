@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("augment", &["error", "rng", "volume"]),
     ("episode", &["error", "rng", "volume", "preprocessing", "supervoxels", "augment"]),
     ("metrics", &["error", "percentile", "components", "volume"]),
-    ("report", &["error", "rng", "artifact", "percentile", "volume", "metrics"]),
+    ("report", &["error", "rng", "artifact", "units", "percentile", "volume", "metrics"]),
     ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),
@@ -37,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "inference",
         &[
             "error",
+            "units",
             "percentile",
             "volume",
             "components",

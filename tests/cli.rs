@@ -316,7 +316,7 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
     refuse(SEGMENT, &paths, &["query.v2_seg.nii.gz: expected no result yet", "--force"]);
     succeed(&format!("{SEGMENT} --force --classes 500,200"), &paths);
     assert!(values(&read_labels(&result).unwrap().0.voxels).is_subset(&[0, 200, 500].into()));
-    refuse(
+    misuse(
         &format!("{SEGMENT} --force --classes 9"),
         &paths,
         &["a_label.nii: expected label 9, found 7, 200, 500, 600"],
@@ -445,21 +445,32 @@ fn segment_looks_at_the_annotated_slices_alone() {
     assert!(liver > 0.2, "three slices of the liver will do: {liver}");
 
     let words = ["expected label 255, found 200 beside 255, which is not annotated (data.ignore); name"];
-    refuse(&format!("{call} --classes 255"), &paths, &words);
+    misuse(&format!("{call} --classes 255"), &paths, &words);
     write(&|label| if label == 255 { 255 } else { 0 });
     refuse(&call, &paths, &["expected a labelled structure, found nothing but 0 beside 255, which is not annotated"]);
     write(&|label| if label == 200 { 200 } else { 255 });
     refuse(&call, &paths, &["--support-label: expected at least one annotated voxel of background, found none"]);
     let ignore = format!("{SEGMENT} --force --set data.ignore=0");
-    refuse(&ignore, &paths, &["--set data.ignore=0: expected a value of its own, found 0, which is background"]);
+    misuse(&ignore, &paths, &["--set data.ignore=0: expected a value of its own, found 0, which is background"]);
 }
 
 /// Runs with `--quiet`: one line on stderr with all `words`, nothing on stdout, exit code 1.
 #[track_caller]
 fn refuse(arguments: &str, paths: &[&Path], words: &[&str]) {
+    end_with(1, arguments, paths, words);
+}
+
+/// The same where a flag is at fault: exit code 2.
+#[track_caller]
+fn misuse(arguments: &str, paths: &[&Path], words: &[&str]) {
+    end_with(2, arguments, paths, words);
+}
+
+#[track_caller]
+fn end_with(code: i32, arguments: &str, paths: &[&Path], words: &[&str]) {
     let output = command(&format!("{arguments} --quiet"), paths).output().unwrap();
     let [stdout, stderr] = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{arguments}: {stdout}{stderr}");
+    assert_eq!(output.status.code(), Some(code), "{arguments}: {stdout}{stderr}");
     assert!(stderr.starts_with("ssl3d: ") && stderr.lines().count() == 1 && stdout.is_empty(), "{stdout}{stderr}");
     assert!(words.iter().all(|word| stderr.contains(word)), "{stderr:?} is without one of {words:?}");
 }
@@ -482,9 +493,9 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     refuse(train, &[config, &empty, &out], &["expected files like image_{id}.nii.gz, found an empty folder; set"]);
     refuse(train, &[&none, data, &out], &["none: cannot read the configuration"]);
     let set = format!("{train} --set training.epoch=3");
-    refuse(&set, &[config, data, &out], &["--set training.epoch=3: expected a known key", "unknown field `epoch`"]);
-    refuse(&format!("{train} --set features.f_maps=0"), &[config, data, &out], &["features.f_maps", "found 0"]);
-    refuse(&format!("{train} --fold 3"), &[config, data, &out], &["--fold: expected 0 to 2, all or none", "found 3"]);
+    misuse(&set, &[config, data, &out], &["--set training.epoch=3: expected a known key", "unknown field `epoch`"]);
+    misuse(&format!("{train} --set features.f_maps=0"), &[config, data, &out], &["features.f_maps", "found 0"]);
+    misuse(&format!("{train} --fold 3"), &[config, data, &out], &["--fold: expected 0 to 2, all or none", "found 3"]);
     let supervoxels = "train --config {} --data {} --supervoxels {} --run {} --device cpu";
     refuse(supervoxels, &[config, data, &empty, &out], &["_supervoxels.nii.gz: expected the supervoxels of scan"]);
     let other = format!("{supervoxels} --fold 1 --set training.learning_rate=0.5");
@@ -496,7 +507,7 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     let words =
         ["image_1.nii.gz: expected a volume that can be read within 0.1 MB, found 12 x 48 x 48 voxels", "0.3 MB"];
     refuse(&format!("{prepare} 0.0001"), &[data, &out], &words);
-    refuse(&format!("{prepare} 0"), &[data, &out], &["--memory-limit: expected gigabytes, more than 0, found 0"]);
+    misuse(&format!("{prepare} 0"), &[data, &out], &["--memory-limit: expected gigabytes, more than 0, found 0"]);
 
     let eval = "eval --run {} --data {} --out {} --device cpu";
     refuse(eval, &[&none, data, &out], &["none/config.toml: expected the configuration of a run, found no such file"]);
@@ -509,8 +520,8 @@ fn faults_of_the_user_are_one_line_that_names_them() {
     refuse(SEGMENT, &[weights, query, label, query, &out], &words);
     refuse(SEGMENT, &[weights, image, &at("blank.nii.gz"), query, &out], &["expected a labelled structure", "but 0"]);
     let words = ["a_label.nii: expected label x, found 7, 200, 500, 600; name one of these"];
-    refuse(&format!("{SEGMENT} --classes x"), &[weights, image, label, query, &out], &words);
-    refuse(&format!("{SEGMENT} --support {{}}"), &[weights, image, label, query, &out, image], &["expected 2 of them"]);
+    misuse(&format!("{SEGMENT} --classes x"), &[weights, image, label, query, &out], &words);
+    misuse(&format!("{SEGMENT} --support {{}}"), &[weights, image, label, query, &out, image], &["expected 2 of them"]);
     assert!(!out.join("query.v2_seg.nii.gz").exists());
 
     let machine = json(&succeed("info --json", &[])[0]);
@@ -518,7 +529,7 @@ fn faults_of_the_user_are_one_line_that_names_them() {
         println!("skipped: there is a GPU, so asking for one is no fault");
     } else {
         let words = ["--device cuda:0: expected a usable GPU, found that", "or use --device cpu"];
-        refuse("train --config {} --data {} --run {} --device cuda", &[config, data, &out], &words);
+        misuse("train --config {} --data {} --run {} --device cuda", &[config, data, &out], &words);
     }
 }
 
@@ -554,6 +565,12 @@ fn wrong_flags_exit_with_2_and_help_and_version_with_0() {
             "'--slices <CLASS=FIRST-LAST>': expected a class and its first and last",
         ),
         (&format!("{segment} --slices liver=5-4"), 2, "counted from 0, like liver=9-33"),
+        ("info --threads 0", 2, "'--threads <N>': expected a number of threads, 1 or more"),
+        ("info --threads x", 2, "expected a number of threads, 1 or more"),
+        ("info --memory-limit 0", 2, "--memory-limit: expected gigabytes, more than 0"),
+        ("prepare nifti a --out b --spacing 1,2", 2, "3 numbers with commas between them"),
+        ("prepare nifti a --out b --size x,2", 2, "2 numbers with commas between them"),
+        ("prepare nifti a --out b --clip most", 2, "--clip"),
         ("trian", 2, "train"),
         ("", 2, "Usage"),
         ("--version", 0, env!("CARGO_PKG_VERSION")),

@@ -23,7 +23,7 @@ use ssl3d::tensor::from_floats;
 use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::training::log;
 use ssl3d::volume::chaos_mask::{self, Greys};
-use ssl3d::volume::{Geometry, Volume, dataset, limit, nifti};
+use ssl3d::volume::{Geometry, Volume, dataset, formats, limit, nifti};
 use ssl3d::{rng, weights};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ fn fuzz(parser: &str, make: impl Fn(&Path, &mut ChaCha8Rng), read: impl Fn(&Path
                 let said = match fault {
                     Error::Invalid { .. } => text.contains("expected ") && text.contains("found "),
                     Error::Io { .. } => text.contains("cannot "),
-                    Error::Stopped { .. } => false,
+                    Error::Use(_) | Error::Stopped { .. } => false,
                 };
                 assert!(said, "{}: {text:?}", named());
             }
@@ -148,6 +148,60 @@ fn read_volume(path: &Path) -> Result<()> {
     let image = nifti::read_image(path).map(drop);
     let labels = nifti::read_labels(path).map(drop);
     image.and(labels)
+}
+
+/// A volume of 6 x 5 x 4 voxels in each of the other formats, and where its header ends.
+fn other_formats() -> Vec<(&'static str, usize, Vec<u8>)> {
+    let voxels: Vec<u8> = (0..120u16).flat_map(u16::to_be_bytes).collect();
+    let nrrd = "NRRD0005\ntype: ushort\ndimension: 3\nspace: LPS\nsizes: 6 5 4\nspace directions: (1,0,0) (0,1,0) (0,0,3)\n\
+                kinds: domain domain domain\nendian: big\nspace origin: (1,2,3)\n";
+    let meta = "ObjectType = Image\nNDims = 3\nDimSize = 6 5 4\nElementType = MET_USHORT\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n\
+                Offset = 1 2 3\nElementSpacing = 1 1 3\nBinaryDataByteOrderMSB = True\n";
+    let text = |header: String, voxels: &[u8]| (header.len(), [header.as_bytes(), voxels].concat());
+    let mut mgh = vec![0; 284];
+    for (at, value) in [1, 6, 5, 4, 1, 10].into_iter().enumerate() {
+        mgh[4 * at..4 * at + 4].copy_from_slice(&i32::to_be_bytes(value));
+    }
+    mgh[29] = 1;
+    for (at, value) in [1.0, 1.0, 3.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0].into_iter().enumerate() {
+        mgh[30 + 4 * at..34 + 4 * at].copy_from_slice(&f32::to_be_bytes(value));
+    }
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast());
+    zlib.write_all(&voxels).unwrap();
+    [
+        ("a.nrrd", text(format!("{nrrd}encoding: raw\n\n"), &voxels)),
+        ("a.nrrd", text(format!("{nrrd}encoding: gzip\n\n"), &packed(&voxels))),
+        ("a.nrrd", text(format!("{nrrd}encoding: ascii\n\n"), "7 ".repeat(120).as_bytes())),
+        ("a.mha", text(format!("{meta}ElementDataFile = LOCAL\n"), &voxels)),
+        ("a.mha", text(format!("{meta}CompressedData = True\nElementDataFile = LOCAL\n"), &zlib.finish().unwrap())),
+        ("a.mgz", (284, [mgh, voxels].concat())),
+    ]
+    .map(|(name, (header, bytes))| (name, header, bytes))
+    .into()
+}
+
+#[test]
+fn nrrd_metaimage_and_mgh_files() {
+    let seeds = other_formats();
+    let make = |folder: &Path, rng: &mut ChaCha8Rng| {
+        let (name, header, mut bytes) = pick(&seeds, rng).clone();
+        let (_, end, other) = pick(&seeds, rng);
+        match (std::str::from_utf8(&bytes[..header]), std::str::from_utf8(&other[..*end])) {
+            (Ok(text), Ok(other)) if name != "a.mgz" && rng.random_range(0..2) == 0 => {
+                let text = damage_text(text, other, rng);
+                bytes.splice(..header, text);
+            }
+            _ => damage(&mut bytes, header, other, rng),
+        }
+        let is_packed = name == "a.mgz" && rng.random_range(0..2) == 0;
+        fs::write(folder.join(name), if is_packed { packed(&bytes) } else { bytes }).unwrap();
+        fs::write(folder.join("name"), name).unwrap();
+    };
+    fuzz("other formats", make, |folder| {
+        let path = folder.join(fs::read_to_string(folder.join("name")).unwrap());
+        let image = formats::read_image(&path).map(drop);
+        image.and(formats::read_labels(&path).map(drop))
+    });
 }
 
 #[test]

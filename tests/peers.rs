@@ -93,6 +93,11 @@ fn results_lie_on_the_grids_of_their_queries_in_all_48_orientations() {
 }
 
 #[test]
+fn simpleitk_pynrrd_and_nibabel_read_the_same_volumes_in_other_formats() {
+    check("formats.py", &[]);
+}
+
+#[test]
 fn pydicom_and_simpleitk_read_the_same_slices() {
     check("dicom.py", &[]);
 }

@@ -62,7 +62,7 @@ pub fn sound<T>(outcome: Result<T>) -> Option<T> {
     let said = match fault {
         Error::Invalid { .. } => text.contains("expected ") && text.contains("found "),
         Error::Io { .. } => text.contains("cannot "),
-        Error::Stopped { .. } => false,
+        Error::Use(_) | Error::Stopped { .. } => false,
     };
     assert!(said, "{text:?}");
     None

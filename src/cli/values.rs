@@ -5,6 +5,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+/// `--threads`: one at least.
+pub fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&threads| threads > 0).ok_or_else(|| "expected a number of threads, 1 or more".to_owned())
+}
+
 /// `ssl3d train --fold`: what to hold out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
@@ -149,6 +154,12 @@ mod tests {
         );
         assert_eq!("3, 1,3".parse(), Ok(Folds::These([1, 3].into())));
         assert_eq!(" 4 = 7".parse(), Ok(SliceRange { class: "4".to_owned(), slices: 7..=7 }));
+    }
+
+    #[test]
+    fn there_is_one_thread_at_least() {
+        assert_eq!(threads("1"), Ok(1));
+        assert!(["0", "-1", "", "two", "1.5"].iter().all(|text| threads(text).is_err()));
     }
 
     #[test]

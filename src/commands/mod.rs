@@ -57,7 +57,7 @@ pub fn run(cli: Cli) -> Result<()> {
 /// No volume may take more to be read than the user allows, or else than is free; those bytes, where they are known.
 fn limit_memory(gigabytes: Option<f64>) -> Result<Option<u64>> {
     if let Some(odd) = gigabytes.filter(|&gb| !(gb > 0.0 && gb.is_finite())) {
-        return Err(Error::invalid("--memory-limit", "gigabytes, more than 0", odd.to_string(), "like 16"));
+        return Err(Error::flag("--memory-limit", "gigabytes, more than 0", odd.to_string(), "like 16"));
     }
     let bytes = gigabytes.map(|gb| (gb * 1e9) as u64);
     let bytes = bytes.or_else(|| device::memory::host().map(|memory| memory.available_bytes));

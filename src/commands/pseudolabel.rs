@@ -14,7 +14,7 @@ use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
 use crate::volume::dataset::{self, Case, Dataset};
-use crate::volume::{Geometry, nifti};
+use crate::volume::{Geometry, formats, nifti};
 use room::{Plan, Room};
 use std::borrow::Cow;
 use std::fs::File;
@@ -140,7 +140,7 @@ impl Job<'_> {
         // A file that is not read by its header alone gets all the room.
         let expected = nifti::read_geometry(&case.image).ok().map(|geometry| plan(&geometry)).transpose()?;
         let _share = self.room.take(expected.map_or(u64::MAX, |plan| plan.bytes));
-        let (image, grid) = nifti::read_image(&case.image)?;
+        let (image, grid) = formats::read_image(&case.image)?;
         for warning in &grid.warnings {
             progress::warn(&format!("{}: {warning}", case.image.display()));
         }
@@ -169,7 +169,7 @@ impl Job<'_> {
             }
         };
         if self.task.preview && !preview.exists() {
-            let again = || nifti::read_image(&case.image).map(|(image, _)| image);
+            let again = || formats::read_image(&case.image).map(|(image, _)| image);
             let image = image.as_ref().map_or_else(|| again().map(Cow::Owned), |image| Ok(Cow::Borrowed(image)))?;
             artifact::write_bytes(&preview, &overlay::preview_png(&image, regions.view()))?;
         }
@@ -178,7 +178,7 @@ impl Job<'_> {
             entry.quality = match &case.label {
                 None => None,
                 Some(label) => {
-                    let (organs, _) = nifti::read_labels(label)?;
+                    let (organs, _) = formats::read_labels(label)?;
                     nifti::check_same_geometry(&case.image, geometry, label, &organs.geometry)?;
                     quality::measure(regions.view(), &organs, &self.task.data.classes)
                 }

@@ -7,6 +7,7 @@ use crate::inference::PreparedScan;
 use crate::preprocessing;
 use crate::training::validation::Annotated;
 use crate::volume::dataset::Case;
+use crate::volume::formats;
 use crate::volume::nifti::{self, NativeGrid};
 use crate::volume::{ClassMap, LabelMap};
 use rayon::prelude::*;
@@ -24,9 +25,9 @@ impl ScanFile {
     /// Reads a scan and prepares it as section `[preprocessing]` says.
     ///
     /// # Errors
-    /// As [`nifti::read_image`].
+    /// As [`formats::read_image`].
     pub fn read(path: &Path, config: &preprocessing::Config) -> Result<Self> {
-        let (image, native) = nifti::read_image(path)?;
+        let (image, native) = formats::read_image(path)?;
         for warning in &native.warnings {
             warn(&format!("{}: {warning}", path.display()));
         }
@@ -36,9 +37,9 @@ impl ScanFile {
     /// Labels of this scan on its own grid.
     ///
     /// # Errors
-    /// As [`nifti::read_labels`], and where the geometry is another than the scan's (`path`).
+    /// As [`formats::read_labels`], and where the geometry is another than the scan's (`path`).
     pub fn read_labels(&self, path: &Path, label: &Path) -> Result<LabelMap> {
-        let (labels, native) = nifti::read_labels(label)?;
+        let (labels, native) = formats::read_labels(label)?;
         nifti::check_same_geometry(path, self.native.geometry(), label, native.geometry())?;
         Ok(labels)
     }

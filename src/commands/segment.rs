@@ -38,7 +38,7 @@ fn check_pairs(args: &Segment) -> Result<()> {
         return Ok(());
     }
     let expected = format!("{images} of them, one for each --support");
-    Err(Error::invalid("--support-label", expected, labels.to_string(), "repeat both flags in the same order"))
+    Err(Error::flag("--support-label", expected, labels.to_string(), "repeat both flags in the same order"))
 }
 
 /// Slices in a preview.
@@ -55,7 +55,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     let queries = queries::find(&args.query, &config.data)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
-        return Err(Error::invalid("--slices", "one query, whose slices they are", found, "use a call for each query"));
+        return Err(Error::flag("--slices", "one query, whose slices they are", found, "use a call for each query"));
     }
     let outputs = Outputs { args };
     outputs.refuse_existing(&queries)?;

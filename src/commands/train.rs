@@ -29,7 +29,7 @@ fn folds(held: Held, split: &split::Config) -> Result<Vec<Option<usize>>> {
         Held::Fold(fold) if fold < split.folds => Ok(vec![Some(fold)]),
         Held::Fold(fold) => {
             let expected = format!("0 to {}, all or none (split.folds = {})", split.folds - 1, split.folds);
-            Err(Error::invalid("--fold", expected, fold.to_string(), "name one of them"))
+            Err(Error::flag("--fold", expected, fold.to_string(), "name one of them"))
         }
     }
 }

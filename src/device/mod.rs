@@ -86,14 +86,14 @@ fn choose(request: Request, status: &CudaStatus) -> Result<Chosen> {
         }
         (Request::Cuda(index), CudaStatus::Available { devices }) => match devices.get(index) {
             Some(gpu) => Ok(on_gpu(index, gpu)),
-            None => Err(Error::invalid(
+            None => Err(Error::flag(
                 format!("--device {request}"),
                 format!("a number below {}, counted from 0", devices.len()),
                 index.to_string(),
                 "see `ssl3d info` for the devices",
             )),
         },
-        (Request::Cuda(_), CudaStatus::Absent { reason, remedy }) => Err(Error::invalid(
+        (Request::Cuda(_), CudaStatus::Absent { reason, remedy }) => Err(Error::flag(
             format!("--device {request}"),
             "a usable GPU",
             format!("that {reason}"),

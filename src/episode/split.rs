@@ -128,7 +128,7 @@ pub fn fold(n: usize, k: usize, config: &Config) -> Result<Fold> {
     config.check()?;
     let folds = config.folds;
     if k >= folds {
-        return Err(Error::invalid(
+        return Err(Error::flag(
             "--fold",
             format!("0 to {} with split.folds = {folds}", folds - 1),
             k.to_string(),

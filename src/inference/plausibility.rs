@@ -5,6 +5,7 @@ use super::supports::{PreparedScan, Support};
 use crate::augment::intensity::Blur;
 use crate::components::bounding_box;
 use crate::preprocessing::{body_mask, clipped};
+use crate::units;
 use crate::volume::{ClassMap, Image, LabelMap};
 use ndarray::{Array3, ArrayView3, Zip, s};
 
@@ -73,8 +74,8 @@ pub fn query_doubts(query: &PreparedScan, supports: &[PreparedScan]) -> Vec<Stri
         (0..3).any(|axis| apart(ours[axis], spacing[axis]) > SPACING_FACTOR)
     };
     if supports.iter().all(is_far) {
-        let text = |[z, y, x]: [f64; 3]| format!("{z:.2} x {y:.2} x {x:.2} mm");
-        doubts.push(format!("its spacing (z y x) is {}, that of the support {}", text(ours), text(theirs)));
+        let [ours, theirs] = [ours, theirs].map(units::spacing);
+        doubts.push(format!("its spacing (z y x) is {ours}, that of the support {theirs}"));
     }
     if query.is_blank() {
         doubts.push("it has no contrast: nothing is looked for in it".to_owned());

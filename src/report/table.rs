@@ -4,6 +4,7 @@ use super::scores::{ProtocolScores, Setup, unique};
 use crate::metrics::{Protocol, Summary};
 use crate::report::Setting;
 use crate::report::published::{Benchmark, Published};
+use crate::units;
 
 /// A header and its rows; each row has as many cells as the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,9 +186,9 @@ pub fn per_cent(dice: Option<f64>) -> String {
     dice.map_or_else(|| "-".to_owned(), |d| format!("{:.1}", 100.0 * d))
 }
 
-/// `12.34` as `12.3`; `None` as `-`.
+/// `12.34` as `12.3`, `0.1234` as `0.123`; `None` as `-`.
 fn tenths(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"))
+    value.map_or_else(|| "-".to_owned(), |v| units::digits(v, 1))
 }
 
 /// Whether the column holds numbers, apart from blank cells.

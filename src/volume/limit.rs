@@ -1,5 +1,6 @@
-//! Memory limit for reading one volume: a few bytes of a header can claim any size.
+//! Limits for reading one volume: a few bytes of a header can claim any size, in bytes and in millimetres.
 
+use super::Geometry;
 use crate::error::{Error, Result};
 use crate::units;
 use std::path::Path;
@@ -8,6 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Bytes a voxel takes while its volume is read: its value as float32 or int32, once in the file's order and once in
 /// the canonical order.
 const DECODED_BYTES: u64 = 8;
+
+/// No body and no room that is imaged is longer than 100 m, ...
+const LONGEST_MM: f64 = 1e5;
+/// ... and an atom is wider than 0.01 nm.
+const FINEST_MM: f64 = 1e-8;
 
 static MOST_BYTES: AtomicU64 = AtomicU64::new(u64::MAX);
 
@@ -39,9 +45,38 @@ fn against(most: u64, path: &Path, shape_vox: [usize; 3], stored_bytes: usize) -
     Err(Error::file(path, expected, found, remedy))
 }
 
+/// Checks that a grid has lengths that can be.
+///
+/// # Errors
+/// The spacing along some axis is less than 0.01 nm, or the grid longer than 100 m.
+pub fn check_lengths(path: &Path, geometry: &Geometry) -> Result<()> {
+    let spacing_mm = geometry.spacing_mm();
+    let is_possible =
+        |axis: usize| spacing_mm[axis] >= FINEST_MM && spacing_mm[axis] * geometry.shape_vox[axis] as f64 <= LONGEST_MM;
+    if (0..3).all(is_possible) {
+        return Ok(());
+    }
+    let remedy = "correct the spacing in its header, or the unit of length there";
+    let expected = "voxels of at least 0.01 nm and a grid of at most 100 m";
+    Err(Error::file(path, expected, format!("a spacing (z y x) of {}", units::spacing(spacing_mm)), remedy))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_that_cannot_be_are_refused() {
+        let of = |spacing_mm| check_lengths(Path::new("a.nii"), &Geometry::with_spacing([30, 256, 256], spacing_mm));
+        for possible in [[8.0, 3.6, 3.6], [0.2, 0.09, 0.09], [1e-5; 3], [300.0; 3]] {
+            assert!(of(possible).is_ok(), "{possible:?}");
+        }
+        for impossible in [[1e13, 3.6, 3.6], [8.0, 400.0, 400.0], [8.0, 3.6, 1e-20], [f64::NAN; 3]] {
+            assert!(of(impossible).is_err(), "{impossible:?}");
+        }
+        let text = of([1e13, 3.6, 3.6]).unwrap_err().to_string();
+        assert!(text.contains("a spacing (z y x) of 1.00e13 x 3.60 x 3.60 mm; correct"), "{text}");
+    }
 
     #[test]
     fn what_a_volume_claims_is_held_against_the_limit_without_overflow() {

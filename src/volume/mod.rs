@@ -1,13 +1,14 @@
 //! Volumes: voxels with the geometry that places them in the patient.
 //!
 //! Arrays are indexed `[z, y, x]` in the canonical frame: x grows towards the patient's **R**ight, y towards
-//! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Only [`nifti`], [`dicom`] and
-//! [`orientation`] handle the axis order of files.
+//! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Only [`nifti`], [`formats`],
+//! [`dicom`] and [`orientation`] handle the axis order of files.
 
 pub mod chaos_mask;
 mod classes;
 pub mod dataset;
 pub mod dicom;
+pub mod formats;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;

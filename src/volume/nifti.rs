@@ -11,7 +11,11 @@ mod header;
 mod reader;
 mod writer;
 
+pub(super) use files::without;
 pub use files::{name_of, stem};
+pub(super) use header::Header;
+pub(super) use nifti::NiftiType as VoxelType;
+pub(super) use reader::{image, labels};
 pub use reader::{read_geometry, read_image, read_labels};
 pub use writer::{Voxel, write_image, write_labels, write_new};
 
@@ -24,6 +28,14 @@ use std::path::Path;
 
 /// Two grids are the same if no voxel is further apart than this.
 const SAME_GRID_MM: f64 = 1e-3;
+
+/// Whether a file with these first bytes is NIfTI or ANALYZE, whose headers start with their own length.
+pub(super) fn is_header(start: &[u8]) -> bool {
+    let Some(&[a, b, c, d]) = start.first_chunk() else { return false };
+    let nifti1 = Layout::Nifti1.header_bytes() as i32;
+    Layout::is_nifti2([a, b, c, d])
+        || [i32::from_le_bytes([a, b, c, d]), i32::from_be_bytes([a, b, c, d])].contains(&nifti1)
+}
 
 /// The voxel grid of one file, with all that a result needs to be written onto exactly that grid.
 #[derive(Debug, Clone)]

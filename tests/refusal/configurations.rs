@@ -101,7 +101,7 @@ fn configurations_that_say_what_nobody_means_are_refused_with_their_place() {
 #[test]
 fn what_set_and_other_flags_say_is_held_to_the_same_rules() {
     let paper = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper.toml");
-    let flags = |flags, place, words| row(flags, place, words, pair).with(flags);
+    let flags = |flags, place, words| row(flags, place, words, pair).used_wrongly(flags);
     let rows = [
         flags("--set training.epoch=3", "--set training.epoch=3", &["did you mean epochs?"]),
         flags("--set training.epochs=x", "--set training.epochs=x", &["invalid type"]),

@@ -93,7 +93,7 @@ fn datasets_that_hold_together_badly_are_refused() {
             "images of another kind",
             JSON,
             &["file_ending", "convert"],
-            described(r#"{"labels": {"a": 1}, "file_ending": ".mha"}"#),
+            described(r#"{"labels": {"a": 1}, "file_ending": ".png"}"#),
         ),
         row(
             "two channels",

@@ -27,6 +27,8 @@ pub struct Row {
     words: &'static [&'static str],
     /// Behind the arguments of the table.
     flags: &'static str,
+    /// The exit code: 2 where a flag is at fault.
+    code: u8,
     make: Box<dyn Fn(&Path)>,
 }
 
@@ -36,10 +38,15 @@ pub fn row(
     words: &'static [&'static str],
     make: impl Fn(&Path) + 'static,
 ) -> Row {
-    Row { name, place: place.into(), words, flags: "", make: Box::new(make) }
+    Row { name, place: place.into(), words, flags: "", code: 1, make: Box::new(make) }
 }
 
 impl Row {
+    /// With a flag that is at fault.
+    pub fn used_wrongly(self, flags: &'static str) -> Self {
+        Self { flags, code: 2, ..self }
+    }
+
     pub fn with(self, flags: &'static str) -> Self {
         Self { flags, ..self }
     }
@@ -49,13 +56,13 @@ impl Row {
 /// `out` in the folder.
 pub fn check(table: &str, arguments: &str, rows: &[Row]) {
     let mut failures = Vec::new();
-    for (index, Row { name, place, words, flags, make }) in rows.iter().enumerate() {
+    for (index, Row { name, place, words, flags, code: expected, make }) in rows.iter().enumerate() {
         let folder = tempdir().unwrap();
         make(folder.path());
         let arguments = &format!("{arguments} {flags}");
         let mut complain = |what: &str, text: &str| failures.push(format!("{table}, {name}: {what}: {text}"));
         let fault = match catch_unwind(AssertUnwindSafe(|| call(arguments, folder.path()))) {
-            Ok(Err((1, fault))) => fault,
+            Ok(Err((code, fault))) if code == *expected => fault,
             Ok(Err((code, fault))) => {
                 complain(&format!("exit code {code}"), &fault);
                 continue;
@@ -79,7 +86,10 @@ pub fn check(table: &str, arguments: &str, rows: &[Row]) {
             let output = command(&format!("{arguments} --quiet"), &paths).output().unwrap();
             let [stdout, stderr] = said(&output);
             let faults: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
-            if output.status.code() != Some(1) || !stdout.is_empty() || faults != [format!("ssl3d: {fault}")] {
+            if output.status.code() != Some(i32::from(*expected))
+                || !stdout.is_empty()
+                || faults != [format!("ssl3d: {fault}")]
+            {
                 complain("the binary says something else", &format!("{} {stdout}{stderr}", output.status));
             }
         }

@@ -78,13 +78,19 @@ fn nifti_files_that_are_no_volume_are_refused() {
         image("an empty file", &["header of 348 bytes", "found only 0", "cut off"], |b| b.clear()),
         image("a hundred bytes", &["found only 100", "cut off"], |b| b.truncate(100)),
         image("a header but for a byte", &["found only 347"], |b| b.truncate(347)),
-        image("a text", &["NIfTI file", "something else", "dcm2niix"], |b| *b = b"no scan\n".repeat(90)),
-        image("a web page", &["something else"], |b| *b = b"<!DOCTYPE html><title>404</title>".repeat(20)),
-        image("a PNG", &["something else"], |b| *b = [b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 600]].concat()),
-        image("a DICOM slice", &["something else", "dcm2niix"], |b| {
+        image("a text", &["NIfTI file", "something else", "convert the image to NIfTI"], |b| {
+            *b = b"no scan\n".repeat(90)
+        }),
+        image("a web page", &["found a web page", "download the file again"], |b| {
+            *b = b"<!DOCTYPE html><title>404</title>".repeat(20)
+        }),
+        image("a PNG", &["found a PNG picture", "stack the slices"], |b| {
+            *b = [b"\x89PNG\r\n\x1a\n".as_slice(), &[0; 600]].concat()
+        }),
+        image("a DICOM slice", &["found a single DICOM file", "name the folder", "ssl3d prepare dicom"], |b| {
             *b = [[0; 128].as_slice(), b"DICM", &[2; 600]].concat();
         }),
-        image("a zip", &["something else"], |b| *b = [b"PK\x03\x04".as_slice(), &[9; 600]].concat()),
+        image("a zip", &["found a zip archive", "unpack it"], |b| *b = [b"PK\x03\x04".as_slice(), &[9; 600]].concat()),
         image("zeros", &["something else"], |b| *b = vec![0; 600]),
         image("a header length of 349", &["something else"], |b| set(b, 0, 349i32.to_le_bytes())),
         image("no dimension", &["at least one voxel", "damaged"], |b| set(b, 40, 0i16.to_le_bytes())),
@@ -100,6 +106,17 @@ fn nifti_files_that_are_no_volume_are_refused() {
         image("a vector in every voxel", &["one 3D volume", "5 x 4 x 3 x 1 x 3"], |b| {
             set(b, 40, 5i16.to_le_bytes());
             set(b, 50, 3i16.to_le_bytes());
+        }),
+        image("a spacing that cannot be", &["at most 100 m", "1.00e13 x", "unit of length"], |b| {
+            set(b, 320, 1e13f32.to_le_bytes());
+        }),
+        image("a volume that cannot be", &["at most 100 m", "0.0130 mm"], |b| {
+            set(b, 280, 0.013f32.to_le_bytes());
+            set(b, 300, 3e12f32.to_le_bytes());
+        }),
+        image("a fourth dimension below 0", &["4 dimensions of 5 x 4 x 3 x -1"], |b| {
+            set(b, 40, 4i16.to_le_bytes());
+            set(b, 48, (-1i16).to_le_bytes());
         }),
         image("more voxels than any memory holds", &["32767 x 32767 x 32767", "--memory-limit"], |b| {
             [42, 44, 46].iter().for_each(|&at| set(b, at, i16::MAX.to_le_bytes()));
@@ -133,7 +150,7 @@ fn nifti_files_that_are_no_volume_are_refused() {
         }),
         image("64 MiB behind the voxels", &["the end of the file", "64 MiB more"], |b| b.resize(592 + (64 << 20), 0)),
         row("gzip of a text", "image_1.nii.gz", &["header of 348 bytes"], packed(|_| gzip(b"no scan"))),
-        row("gzip twice", "image_1.nii.gz", &["header of 348", "found only"], packed(|b| gzip(&gzip(&b)))),
+        row("gzip twice", "image_1.nii.gz", &["a gzip file in a gzip file", "gunzip"], packed(|b| gzip(&gzip(&b)))),
         row("gzip cut in the header", "image_1.nii.gz", &["intact gzip"], packed(|b| cut::<60>(gzip(&b)))),
         row("gzip cut to its mark", "image_1.nii.gz", &["intact gzip", "again"], packed(|b| cut::<2>(gzip(&b)))),
         row(
@@ -205,6 +222,96 @@ fn nifti_files_that_are_no_volume_are_refused() {
         ),
     ];
     check("NIfTI", PREPARE, &rows);
+}
+
+/// The pair, and a scan beside it, for which `data.image` names a pattern.
+fn named(name: &'static str, bytes: impl AsRef<[u8]> + 'static) -> impl Fn(&Path) {
+    instead(name, move |path, _| fs::write(path, &bytes).unwrap())
+}
+
+#[test]
+fn files_in_other_formats_are_named_by_what_they_are_with_what_converts_them() {
+    fn other(name: &'static str, words: &'static [&'static str], bytes: impl AsRef<[u8]> + 'static) -> super::Row {
+        let flags = format!("--set data.image=image_{{id}}{}", name.strip_prefix("image_1").unwrap());
+        row(name, format!("/data/{name}"), words, named(name, bytes)).with(flags.leak())
+    }
+    let long = |start: &[u8]| [start, &[7; 600]].concat();
+    const NRRD: &str = "NRRD0005\ntype: short\ndimension: 3\nsizes: 2 3 4\nspace: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n\
+                        endian: little\n";
+    const META: &str = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementType = MET_SHORT\n";
+    let nrrd = |from: &str, to: &str, end: &str| NRRD.replace(from, to) + end;
+    let meta = |from: &str, to: &str, end: &str| META.replace(from, to) + end;
+    let raw = "encoding: raw\n\n";
+    let local = "ElementDataFile = LOCAL\n";
+    let mut mgh = vec![0; 400];
+    for (at, value) in [1, 2, 3, 4, 2, 4].into_iter().enumerate() {
+        mgh[4 * at..4 * at + 4].copy_from_slice(&i32::to_be_bytes(value));
+    }
+    let several_layers = nrrd("dimension: 3\nsizes: 2", "dimension: 4\nsizes: 2 2", "");
+    let several_layers = several_layers.replace("directions: ", "directions: none ");
+    let segments = format!("{several_layers}Segment0_ID:=Segment_1\nSegment1_ID:=Segment_2\n{raw}");
+    let rows = [
+        other("image_1.tif", &["a TIFF picture", "Fiji"], long(b"II*\0")),
+        other("image_1.npy", &["a NumPy array", "nibabel.Nifti1Image(array, affine)"], long(b"\x93NUMPY")),
+        other("image_1.npz", &["NumPy arrays", "nibabel"], long(b"PK\x03\x04")),
+        other("image_1.mnc", &["a MINC volume", "mnc2nii"], long(b"\x89HDF\r\n\x1a\n")),
+        other("image_1.minc", &["a MINC volume", "mnc2nii"], long(b"CDF\x01")),
+        other("image_1.h5", &["an HDF5 file"], long(b"\x89HDF\r\n\x1a\n")),
+        other("image_1.mat", &["a MATLAB file", "niftiwrite"], long(b"MATLAB 5.0 MAT-file")),
+        other("image_1.dcm", &["a single DICOM file", "name the folder"], [[0; 128].as_slice(), b"DICM"].concat()),
+        other("image_1", &["a single DICOM file", "name the folder"], *b"\x08\0\x05\0CS\x0a\0ISO_IR 100"),
+        other("image_1.png", &["a PNG picture"], *b"\x89PNG\r\n\x1a\n"),
+        other("image_1.jpg", &["a JPEG picture"], *b"\xff\xd8\xff\xe0"),
+        other("image_1.HEAD", &["an AFNI dataset", "3dAFNItoNIFTI"], "type = integer-attribute\n"),
+        other("image_1.mif", &["an MRtrix image", "mrconvert"], "mrtrix image\ndim: 2,3,4\n"),
+        other("image_1.raw", &["voxels without a header", ".mhd"], [1; 48]),
+        other("image_1.vtk", &["a VTK file", "3D Slicer"], "# vtk DataFile Version 3.0\n"),
+        other("image_1.img", &["image_1.hdr beside it"], [1; 48]),
+        other("image_1.txt", &["a file of another kind", "convert it to NIfTI"], "1 2 3"),
+        other("image_1.nrrd", &["without the first bytes of one"], [7; 700]),
+        other("image_1.mha", &["without the first bytes of one"], ""),
+        other("image_1.mgz", &["without the first bytes of one"], [7; 700]),
+        // What is read, damaged or of a kind that is not.
+        other("image_1.seg.nrrd", &["2 segments in 2 layers, since they overlap", "Labelmap"], segments),
+        other("image_1.4d.nrrd", &["one 3D volume", "2 numbers in each voxel"], several_layers.clone() + raw),
+        other("image_1.2d.nrrd", &["one 3D volume", "2 axes of 2 x 3"], {
+            nrrd("dimension: 3\nsizes: 2 3 4", "dimension: 2\nsizes: 2 3", raw).replace(" (0,0,1)", "")
+        }),
+        other("image_1.short.nrrd", &["48 bytes of voxels", "found only 3", "cut off"], nrrd("", "", raw) + "abc"),
+        other("image_1.bz.nrrd", &["raw, gzip or ascii, found bzip2"], nrrd("", "", "encoding: bzip2\n\n")),
+        other("image_1.gz.nrrd", &["that can be unpacked"], nrrd("", "", "encoding: gzip\n\nno gzip")),
+        other("image_1.block.nrrd", &["a type of one number", "found block"], nrrd("short", "block", raw)),
+        other("image_1.end.nrrd", &["endian: little or big"], nrrd("endian: little\n", "", raw)),
+        other("image_1.sizes.nrrd", &["as many sizes as dimensions"], nrrd("2 3 4", "2 3", raw)),
+        other("image_1.flat.nrrd", &["axes that span space"], nrrd("(0,0,1)", "(0,1,0)", raw)),
+        other("image_1.long.nrrd", &["at most 100 m"], nrrd("(0,0,1)", "(0,0,1e9)", raw)),
+        other("image_1.vector.nrrd", &["(1,0,0) (0,1,0) (0,0,1), found"], nrrd("(0,0,1)", "(0,0,", raw)),
+        other("image_1.huge.nrrd", &["--memory-limit"], nrrd("2 3 4", "4000000000 4000000000 4000000000", raw)),
+        other("image_1.words.nrrd", &["decimal numbers", "\"abc\""], nrrd("", "", "encoding: text\n\n1 2 abc")),
+        other("image_1.list.nhdr", &["data file: one file"], nrrd("", "", "encoding: raw\ndata file: LIST\na.raw\n")),
+        other("image_1.short.mha", &["48 bytes of voxels", "found only 0"], meta("", "", local)),
+        other(
+            "image_1.zlib.mha",
+            &["that can be unpacked"],
+            meta("", "", "CompressedData = True\nElementDataFile = LOCAL\nno"),
+        ),
+        other(
+            "image_1.array.mha",
+            &["one channel, found 3"],
+            meta("", "", "ElementNumberOfChannels = 3\nElementDataFile = LOCAL\n"),
+        ),
+        other("image_1.type.mha", &["ElementType of one number"], meta("MET_SHORT", "MET_STRING", local)),
+        other("image_1.four.mha", &["one 3D volume", "4 axes of 2 x 3 x 4 x 5"], meta("2 3 4", "2 3 4 5", local)),
+        other("image_1.none.mhd", &["one file, found \"LIST\""], meta("", "", "ElementDataFile = LIST\na.raw\n")),
+        other("image_1.mgh", &["one 3D volume", "4 axes of 2 x 3 x 4 x 2"], mgh.clone()),
+        other("image_1.mgh.gz", &["284 bytes", "found only 100"], gzip(&mgh[..100])),
+    ];
+    check("other formats", PREPARE, &rows);
+    let rows = [row("voxels that are not there", "/data/a.raw", &["cannot open the voxels", "check the path"], {
+        named("image_1.mhd", meta("", "", "ElementDataFile = a.raw\n"))
+    })
+    .with("--set data.image=image_{id}.mhd")];
+    check("voxels beside a header", PREPARE, &rows);
 }
 
 /// The pair with another label map.

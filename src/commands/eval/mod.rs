@@ -153,7 +153,7 @@ fn folds(task: &Task, config: &Config) -> Result<Vec<usize>> {
             None => folds.iter().copied().collect(),
             Some(fold) => {
                 let expected = format!("0 to {}, several with commas, or all", config.split.folds - 1);
-                return Err(Error::invalid("--fold", expected, fold.to_string(), "name those to score"));
+                return Err(Error::flag("--fold", expected, fold.to_string(), "name those to score"));
             }
         },
     };

@@ -5,7 +5,8 @@ use crate::cli::PrepareNifti;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::volume::dataset::{self, Case};
-use crate::volume::nifti::{check_same_geometry, read_image, read_labels};
+use crate::volume::formats::{read_image, read_labels};
+use crate::volume::nifti::check_same_geometry;
 
 /// Images with the label maps that go with them; a label map on another grid than its image is refused.
 ///

@@ -25,18 +25,18 @@ pub fn check(steps: &Steps) -> Result<()> {
         && !(0.0..50.0).contains(&percent)
     {
         let expected = "a percentage from 0 to below 50";
-        return Err(Error::invalid("--clip", expected, percent.to_string(), "0.5 is usual"));
+        return Err(Error::flag("--clip", expected, percent.to_string(), "0.5 is usual"));
     }
     if let Some(spacing) = steps.spacing_xyz_mm
         && !spacing.iter().all(|mm| (0.01..=100.0).contains(mm))
     {
         let found = format!("{spacing:?}");
-        return Err(Error::invalid("--spacing", "three lengths from 0.01 to 100 mm", found, "like 1.25,1.25,7.7"));
+        return Err(Error::flag("--spacing", "three lengths from 0.01 to 100 mm", found, "like 1.25,1.25,7.7"));
     }
     match steps.size_xy_vox {
         Some(size) if !size.iter().all(|n| (1..=4096).contains(n)) => {
             let found = format!("{size:?}");
-            Err(Error::invalid("--size", "two sizes from 1 to 4096 voxels", found, "like 256,256"))
+            Err(Error::flag("--size", "two sizes from 1 to 4096 voxels", found, "like 256,256"))
         }
         _ => Ok(()),
     }

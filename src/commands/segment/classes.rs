@@ -92,12 +92,15 @@ pub fn values(
         let named = || names.iter().find(|(_, name)| name.eq_ignore_ascii_case(part)).map(|(&value, _)| value);
         match part.parse().ok().or_else(named) {
             Some(value) if present.contains(&value) => values.insert(value),
-            _ => return refuse(format!("label {part}"), "name one of these with --classes"),
+            _ => {
+                let fault = refuse(format!("label {part}"), "name one of these with --classes");
+                return fault.map_err(Error::wrong_use);
+            }
         };
     }
     if values.len() > MOST {
         let found = values.len().to_string();
-        return Err(Error::invalid("--classes", format!("at most {MOST} values"), found, "use several calls"));
+        return Err(Error::flag("--classes", format!("at most {MOST} values"), found, "use several calls"));
     }
     if values.len() < present.len() {
         let values: Vec<String> = values.iter().map(called).collect();

@@ -8,7 +8,8 @@ use crate::inference::PreparedScan;
 use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
 use crate::volume::dicom;
-use crate::volume::nifti::{self, NativeGrid};
+use crate::volume::formats;
+use crate::volume::nifti::NativeGrid;
 use std::path::{Path, PathBuf};
 
 /// One volume to segment.
@@ -21,7 +22,7 @@ pub struct Query {
 
 impl Query {
     fn new(path: PathBuf) -> Self {
-        let name = if path.is_dir() { folder_name(&path) } else { nifti::name_of(&path) };
+        let name = if path.is_dir() { folder_name(&path) } else { formats::name_of(&path) };
         Self { path, name }
     }
 
@@ -95,8 +96,7 @@ fn in_folder(folder: &Path, data: &dataset::Config) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let stem = nifti::stem(&name).filter(|_| path.is_file());
+        let stem = formats::listed(&path).filter(|_| path.is_file());
         if stem.is_some_and(|stem| !stem.starts_with('.') && !stem.ends_with(RESULT) && !stem.contains(PROBABILITY)) {
             found.push(path);
         }

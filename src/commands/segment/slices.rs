@@ -20,21 +20,16 @@ pub fn ranges(given: &[SliceRange], classes: &[LabelClass], grid: &NativeGrid) -
         let Some(index) = classes.iter().position(is_meant) else {
             let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
             let expected = format!("a class that is looked for: {}", names.join(", "));
-            return Err(Error::invalid("--slices", expected, &given.class, "name one of them, or its label value"));
+            return Err(Error::flag("--slices", expected, &given.class, "name one of them, or its label value"));
         };
         let count = grid.geometry().shape_vox[0];
         if *given.slices.end() >= count {
             let expected = format!("slices 0 to {} of the query", count - 1);
-            return Err(Error::invalid(
-                "--slices",
-                expected,
-                given.to_string(),
-                "count from 0, in the order of the file",
-            ));
+            return Err(Error::flag("--slices", expected, given.to_string(), "count from 0, in the order of the file"));
         }
         if ranges.set(Class::at(index), grid.axial_slices(&given.slices)).is_some() {
             let expected = format!("one range of slices for {}", classes[index].name);
-            return Err(Error::invalid("--slices", expected, "two", "give its first and last slice once"));
+            return Err(Error::flag("--slices", expected, "two", "give its first and last slice once"));
         }
     }
     Ok(ranges)

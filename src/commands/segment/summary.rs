@@ -9,6 +9,7 @@ use crate::commands::progress::warn;
 use crate::error::{Error, Result};
 use crate::metrics::Measured;
 use crate::report::overlay::class_colours;
+use crate::units;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,7 @@ impl Found {
 impl Answer {
     /// The result and its volumes, for the terminal.
     pub fn line(&self) -> String {
-        let of = |found: &Found| format!("{}: {:.1} ml", found.name, found.volume_ml);
+        let of = |found: &Found| format!("{}: {}", found.name, units::ml(found.volume_ml));
         let volumes: Vec<String> = self.found.iter().map(of).collect();
         format!("{}: {}", self.result, volumes.join(", "))
     }
@@ -205,8 +206,8 @@ impl Summary {
         for (query, answer) in &self.queries {
             for Found { value, name, voxels, volume_ml, mean_probability } in &answer.found {
                 let probability = mean_probability.map_or(String::new(), |mean| format!("{mean:.4}"));
-                let record =
-                    [query, &value.to_string(), name, &voxels.to_string(), &format!("{volume_ml:.3}"), &probability];
+                let volume = units::digits(*volume_ml, 3);
+                let record = [query, &value.to_string(), name, &voxels.to_string(), &volume, &probability];
                 csv.write_record(record).expect("in memory");
             }
         }

@@ -1,6 +1,7 @@
 //! Medical Segmentation Decathlon: `dataset.json` lists every image with its label map.
 
-use super::{Case, check_classes, nifti};
+use super::super::formats;
+use super::{Case, check_classes};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -61,7 +62,7 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
     for pair in description.training {
         let image = within(&pair.image)?;
         let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(id) = nifti::stem(&name) else {
+        let Some(id) = formats::stem(&name) else {
             return Err(fault("NIfTI images", name, "convert them to NIfTI"));
         };
         if cases.iter().any(|case| case.id == id) {

@@ -1,5 +1,6 @@
 //! nnU-Net v2: `dataset.json` beside `imagesTr/<case>_0000<ending>` and `labelsTr/<case><ending>`.
 
+use super::super::formats;
 use super::{Case, check_classes, file_names, nothing_matches};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
@@ -25,8 +26,13 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
         Error::file(json, "an nnU-Net v2 description (labels by name, file_ending)", e.to_string(), remedy)
     })?;
     let ending = description.file_ending.as_str();
-    if ![".nii", ".nii.gz"].contains(&ending) {
-        return Err(Error::file(json, "file_ending .nii or .nii.gz", ending, "convert the images to NIfTI"));
+    if !ending.starts_with('.') || formats::stem(&format!("case{ending}")) != Some("case") {
+        return Err(Error::file(
+            json,
+            "the file_ending of a volume, like .nii.gz or .nrrd",
+            ending,
+            "convert the images to NIfTI",
+        ));
     }
     let channels = description.channel_names.len();
     let several = |found: String| {

@@ -21,7 +21,8 @@ pub fn name_of(path: &Path) -> String {
     stem(&name).or_else(|| without(&name, &VOXELS)).unwrap_or(&name).to_owned()
 }
 
-fn without<'a>(name: &'a str, endings: &[&str]) -> Option<&'a str> {
+/// A name without the first of these endings that it has, in any case; `None` if it has none of them.
+pub fn without<'a>(name: &'a str, endings: &[&str]) -> Option<&'a str> {
     let cut = |ending: &&str| {
         let at = name.len().checked_sub(ending.len()).filter(|&at| name.is_char_boundary(at))?;
         name[at..].eq_ignore_ascii_case(ending).then_some(&name[..at])

@@ -5,6 +5,7 @@ mod fields;
 use super::super::{Geometry, limit, orientation::determinant};
 use super::largest_corner_distance_mm;
 use crate::error::{Error, Result};
+use crate::units;
 use fields::Fields;
 pub use fields::Layout;
 use nifti::{NiftiHeader, NiftiType};
@@ -32,9 +33,44 @@ pub struct Header {
     pub affine_mm: [[f64; 4]; 4],
     /// Peculiarities of the file that the user should know, one sentence each.
     pub warnings: Vec<String>,
+    /// Whether `raw` is big-endian, and with it what is written on this grid.
+    pub is_raw_big_endian: bool,
 }
 
 impl Header {
+    /// The header of a volume that another format describes: its result is NIfTI-1 in the file's axis order.
+    ///
+    /// # Errors
+    /// The volume exceeds the memory limit, or its grid is none.
+    pub fn of_another_format(
+        path: &Path,
+        shape_vox: [usize; 3],
+        voxel_type: NiftiType,
+        affine_mm: [[f64; 4]; 4],
+    ) -> Result<Self> {
+        limit::check(path, shape_vox, voxel_type.size_of())?;
+        if !is_usable(&affine_mm) {
+            let [z, y, x] = Geometry { shape_vox, affine_mm }.spacing_mm();
+            let remedy = "correct its spacing and its directions, or export it again";
+            return Err(Error::file(path, "axes that span space", format!("axes of {x} x {y} x {z} mm"), remedy));
+        }
+        let geometry = Geometry { shape_vox, affine_mm };
+        limit::check_lengths(path, &geometry)?;
+        Ok(Self {
+            raw: of_geometry(&geometry),
+            layout: Layout::Nifti1,
+            is_pair: false,
+            big_endian: false,
+            voxel_type,
+            shape_vox,
+            data_offset: 0,
+            scaling: None,
+            affine_mm,
+            warnings: Vec::new(),
+            is_raw_big_endian: false,
+        })
+    }
+
     /// Checks the header `raw`: the 348 bytes of NIfTI-1 and ANALYZE, or the 540 of NIfTI-2.
     ///
     /// # Errors
@@ -42,7 +78,7 @@ impl Header {
     pub fn parse(path: &Path, raw: Vec<u8>) -> Result<Self> {
         let fields = Fields::parse(path, &raw)?;
         let mut warnings = Vec::new();
-        let shape_vox = shape(path, &fields)?;
+        let shape_vox = shape(path, &fields, &mut warnings)?;
         let voxel_type = voxel_type(path, &fields)?;
         limit::check(path, shape_vox, voxel_type.size_of())?;
         if fields.bitpix != (8 * voxel_type.size_of()) as i16 {
@@ -62,24 +98,24 @@ impl Header {
             scaling,
             affine_mm: affine_mm(&fields, shape_vox, &mut warnings),
             warnings,
+            is_raw_big_endian: big_endian && layout != Layout::Analyze,
         };
+        let geometry = Geometry { shape_vox, affine_mm: header.affine_mm };
+        limit::check_lengths(path, &geometry)?;
         if layout == Layout::Analyze {
-            header.raw = of_geometry(&Geometry { shape_vox, affine_mm: header.affine_mm });
+            header.raw = of_geometry(&geometry);
         }
         Ok(header)
     }
-
-    /// Whether files written on this grid are big-endian.
-    pub fn is_raw_big_endian(&self) -> bool {
-        self.big_endian && self.layout != Layout::Analyze
-    }
 }
 
-fn shape(path: &Path, fields: &Fields) -> Result<[usize; 3]> {
+fn shape(path: &Path, fields: &Fields, warnings: &mut Vec<String>) -> Result<[usize; 3]> {
     let count = fields.dim[0];
     let used = usize::try_from(count).ok().and_then(|count| fields.dim.get(1..=count)).unwrap_or(&[]);
     let text = used.iter().map(i64::to_string).collect::<Vec<_>>().join(" x ");
-    if used.is_empty() || used.iter().any(|&n| n <= 0) {
+    // Some writers count a dimension that they leave at 0: there are voxels, so it is 1.
+    let (space, others) = used.split_at(used.len().min(3));
+    if used.is_empty() || space.iter().any(|&n| n <= 0) || others.iter().any(|&n| n < 0) {
         let found = format!("{count} dimensions of {}", if text.is_empty() { "no size" } else { &text });
         return Err(Error::file(
             path,
@@ -88,9 +124,12 @@ fn shape(path: &Path, fields: &Fields) -> Result<[usize; 3]> {
             "the file is damaged; export it again",
         ));
     }
-    if used.iter().skip(3).any(|&n| n != 1) {
+    if others.iter().any(|&n| n > 1) {
         let remedy = "split it and give one volume, for instance with nibabel's four_to_three or fslsplit";
         return Err(Error::file(path, "one 3D volume", format!("{text} voxels in {count} dimensions"), remedy));
+    }
+    if others.contains(&0) {
+        warnings.push(format!("its dimensions are {text}; the 0 is taken as 1"));
     }
     let along = |axis: usize| used.get(axis).map_or(1, |&n| n as usize);
     Ok([along(2), along(1), along(0)])
@@ -150,7 +189,8 @@ fn affine_mm(fields: &Fields, shape_vox: [usize; 3], warnings: &mut Vec<String>)
             // A float32 quaternion loses half of its digits near a half turn: a small difference is rounding.
             let apart = largest_corner_distance_mm(shape_vox, &sform, &qform);
             if apart > 0.1 * size.into_iter().fold(f64::INFINITY, f64::min) {
-                warnings.push(format!("sform and qform place the grid up to {apart:.2} apart; the sform is used"));
+                let apart = units::digits(apart, 2);
+                warnings.push(format!("sform and qform place the grid up to {apart} apart; the sform is used"));
             }
             sform
         }
@@ -338,10 +378,13 @@ mod tests {
     #[test]
     fn only_one_volume_passes_and_trailing_ones_are_squeezed() {
         let path = Path::new("a.nii");
-        let of = |dim: [i64; 8]| shape(path, &fields(|h| h.dim = dim));
+        let of = |dim: [i64; 8]| shape(path, &fields(|h| h.dim = dim), &mut Vec::new());
         assert_eq!(of([3, 4, 5, 6, 0, 0, 0, 0]).unwrap(), [6, 5, 4]);
         assert_eq!(of([5, 4, 5, 6, 1, 1, 9, 9]).unwrap(), [6, 5, 4]);
         assert_eq!(of([2, 4, 5, 0, 0, 0, 0, 0]).unwrap(), [1, 5, 4]);
+        assert_eq!(of([4, 4, 5, 6, 0, 0, 0, 0]).unwrap(), [6, 5, 4]);
+        assert_eq!(of([5, 4, 5, 6, 0, 1, 0, 0]).unwrap(), [6, 5, 4]);
+        assert!(of([5, 4, 5, 6, 0, 2, 0, 0]).is_err() && of([4, 4, 5, 6, -1, 0, 0, 0]).is_err());
         assert!(of([4, 4, 5, 6, 7, 1, 1, 1]).unwrap_err().to_string().contains("split"));
         for damaged in [[0, 4, 5, 6, 1, 1, 1, 1], [3, 4, 0, 6, 1, 1, 1, 1], [3, -4, 5, 6, 1, 1, 1, 1]] {
             assert!(of(damaged).is_err());

@@ -28,6 +28,14 @@ const DECODED_AT_ONCE_VOX: usize = 1 << 16;
 /// The file is missing, damaged, cut off, not one 3D volume of plain numbers, or larger than the memory limit.
 pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
+    image(header, bytes)
+}
+
+/// The intensities that `bytes` hold, and their grid. Padding becomes NaN.
+///
+/// # Errors
+/// None; as [`read_image`] wants it.
+pub fn image(header: Header, bytes: Vec<u8>) -> Result<(Image, NativeGrid)> {
     let voxels = match header.scaling {
         None => decode(&header, &bytes, |value| value as f32),
         Some((slope, intercept)) => decode(&header, &bytes, |value| (value * slope + intercept) as f32),
@@ -44,6 +52,14 @@ pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
 /// As [`read_image`]; or a voxel is not an integer after scaling, or exceeds 32 bits.
 pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     let (header, bytes) = read_file(path)?;
+    labels(path, header, bytes)
+}
+
+/// The labels that `bytes` hold, and their grid.
+///
+/// # Errors
+/// A voxel is not an integer after scaling, or exceeds 32 bits.
+pub fn labels(path: &Path, header: Header, bytes: Vec<u8>) -> Result<(LabelMap, NativeGrid)> {
     let (slope, intercept) = header.scaling.unwrap_or((1.0, 0.0));
     let is_label =
         |value: f64| (value - value.round()).abs() <= INTEGER_TOLERANCE && value.abs() <= f64::from(i32::MAX);
@@ -91,7 +107,7 @@ fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid
     let geometry = canonical_geometry(&header, orientation);
     let native = Array3::from_shape_vec(header.shape_vox, voxels).expect("one value per voxel was decoded");
     let grid = NativeGrid {
-        big_endian: header.is_raw_big_endian(),
+        big_endian: header.is_raw_big_endian,
         raw: header.raw,
         orientation,
         geometry: geometry.clone(),

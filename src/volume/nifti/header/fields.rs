@@ -82,7 +82,7 @@ impl Fields {
             start if i32::from_le_bytes(start) == expected => false,
             start if i32::from_be_bytes(start) == expected => true,
             _ => {
-                let remedy = "convert the image to NIfTI first, for instance with dcm2niix";
+                let remedy = "convert the image to NIfTI first, for instance with 3D Slicer";
                 return Err(Error::file(path, "a NIfTI file (.nii, .nii.gz or .hdr)", "something else", remedy));
             }
         };
