@@ -13,7 +13,7 @@ use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
 use crate::units;
-use crate::volume::dataset::{self, Case, Dataset};
+use crate::volume::dataset::{Case, Dataset};
 use crate::volume::nifti;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,10 @@ pub struct Task {
 /// As [`compute`], and where the configuration or the dataset is faulty.
 pub fn run(args: cli::Pseudolabel) -> Result<()> {
     let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
-    let data = dataset::open(&args.data, &config.data)?;
+    let data = scans::open(&args.data, &config.data)?;
+    if args.score {
+        scans::doubt_names(&data);
+    }
     compute(Task { config: config.supervoxels, data, out: args.out, score: args.score, preview: args.preview })
 }
 

@@ -11,6 +11,7 @@ pub mod dicom;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;
+pub mod regrid;
 pub mod resample;
 
 pub use classes::{Class, ClassMap};

@@ -1,6 +1,8 @@
 //! nnU-Net v2: `dataset.json` beside `imagesTr/<case>_0000<ending>` and `labelsTr/<case><ending>`.
 
-use super::{Case, check_classes, file_names, nothing_matches};
+use super::description::{self, Described};
+use super::pattern::{Matches, file_names};
+use super::{Case, nothing_matches};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +12,8 @@ use std::path::Path;
 struct Description {
     #[serde(default)]
     channel_names: BTreeMap<String, serde_json::Value>,
-    labels: BTreeMap<String, serde_json::Value>,
+    #[serde(rename = "labels")]
+    _labels: serde::de::IgnoredAny,
     file_ending: String,
 }
 
@@ -18,7 +21,7 @@ struct Description {
 ///
 /// # Errors
 /// The file is not of version 2, has several channels or region-based labels, or the images are not NIfTI.
-pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Described)> {
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let remedy =
             "convert an older dataset with nnU-Net, or move dataset.json away and set data.image to the file names";
@@ -36,7 +39,8 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
     if channels > 1 {
         return Err(several(format!("{channels} in channel_names")));
     }
-    let classes = classes(json, description.labels)?;
+    let labelled =
+        description::parse(json, text)?.map(|labels| labels.described(json)).transpose()?.unwrap_or_default();
     let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
     let names = file_names(&images)?;
     if let Some(second) = names.iter().find(|name| name.ends_with(&format!("_0001{ending}"))) {
@@ -50,21 +54,8 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
     };
     let cases: Vec<_> = names.iter().filter_map(case).collect();
     if cases.is_empty() {
-        return Err(nothing_matches(&images, &format!("{{case}}{first_channel}"), &names));
+        let seen = Matches { files: BTreeMap::new(), folder: images, names };
+        return Err(nothing_matches(&format!("{{case}}{first_channel}"), &seen));
     }
-    Ok((cases, classes))
-}
-
-fn classes(json: &Path, labels: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, i32>> {
-    let mut classes = BTreeMap::new();
-    for (name, value) in labels.into_iter().filter(|(name, _)| name != "background" && name != "ignore") {
-        let Some(number) = value.as_i64().and_then(|number| i32::try_from(number).ok()) else {
-            let remedy =
-                "give every class one integer (regions of several labels: write label maps of the regions first)";
-            return Err(Error::file(json, "labels with one integer each", format!("{name}: {value}"), remedy));
-        };
-        classes.insert(name, number);
-    }
-    check_classes(&format!("{} labels", json.display()), &classes)?;
-    Ok(classes)
+    Ok((cases, labelled))
 }
