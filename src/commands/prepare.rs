@@ -13,7 +13,8 @@ use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
-use crate::volume::{Class, Image, LabelMap, nifti as files};
+use crate::volume::{Image, LabelMap, nifti as files};
+pub use description::Labelling;
 use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -53,15 +54,6 @@ pub struct Origin {
     pub root: PathBuf,
     /// Label value of each class.
     pub classes: BTreeMap<String, i32>,
-}
-
-/// What is known of the labels beside the classes.
-#[derive(Default)]
-pub struct Labelling {
-    /// Label value of what nobody has annotated.
-    pub ignore: Option<i32>,
-    /// What to say where the names of the classes are a guess.
-    pub guessed: Option<String>,
 }
 
 /// Reads, works on and writes every scan: all of the dataset or nothing of it.
@@ -109,7 +101,7 @@ pub fn write_labelled(origin: &Origin, labelling: &Labelling, sources: Vec<Sourc
         let found = format!("{} that cannot be read", description.left_out.len());
         return Err(Error::file(&origin.source, "one scan at least", found, "see the lines above"));
     }
-    name_labels(&mut description, labelling);
+    description.name_labels(labelling);
     let mut json = serde_json::to_string_pretty(&description).expect("text and numbers only");
     json.push('\n');
     artifact::write_bytes(&beside.path().join(DESCRIPTION), json.as_bytes())?;
@@ -129,38 +121,6 @@ pub fn write_labelled(origin: &Origin, labelling: &Labelling, sources: Vec<Sourc
     };
     progress::note(&format!("dataset in {}: {} scans{left_out}", out.display(), description.scans.len()));
     Ok(())
-}
-
-/// Says what the labels are called where nobody has named them, and which have no name.
-fn name_labels(description: &mut Description, labelling: &Labelling) {
-    let values = description.values();
-    let nameless: Vec<String> = {
-        let is_named = |value: &&i32| description.classes.values().any(|known| known == *value);
-        values.iter().filter(|value| !is_named(value)).map(i32::to_string).collect()
-    };
-    let list = || nameless.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-    match &labelling.guessed {
-        Some(guessed) if nameless.is_empty() => progress::warn(guessed),
-        Some(_) if values.len() > Class::MOST => {
-            progress::warn(&format!("{} label values without names are too many for classes", values.len()));
-            description.name_by_value(&BTreeSet::new());
-        }
-        Some(_) => {
-            progress::warn(&format!(
-                "nothing names the labels ({}): classes are called after them; set data.classes",
-                list()
-            ));
-            description.name_by_value(&values);
-        }
-        None if !nameless.is_empty() && !description.classes.is_empty() => {
-            progress::warn(&format!(
-                "{} label values are of no class and count as background: {}",
-                nameless.len(),
-                list()
-            ));
-        }
-        None => (),
-    }
 }
 
 /// # Errors

@@ -1,14 +1,24 @@
 //! What is written of each scan, and `dataset.json`, which describes it.
 
 use super::{Origin, Scan, Source};
+use crate::commands::progress;
 use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
-use crate::volume::{Image, nifti};
+use crate::volume::{Class, Image, nifti};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub use crate::volume::dataset::description::FILE as DESCRIPTION;
+
+/// What is known of the labels beside the classes.
+#[derive(Default)]
+pub struct Labelling {
+    /// Label value of what nobody has annotated.
+    pub ignore: Option<i32>,
+    /// What to say where the names of the classes are a guess.
+    pub guessed: Option<String>,
+}
 
 /// What stands in [`DESCRIPTION`].
 #[derive(Debug, Serialize)]
@@ -36,8 +46,40 @@ pub struct Description {
 }
 
 impl Description {
+    /// Says what the labels are called where nobody has named them, and which have no name.
+    pub fn name_labels(&mut self, labelling: &Labelling) {
+        let values = self.values();
+        let nameless: Vec<String> = {
+            let is_named = |value: &&i32| self.classes.values().any(|known| known == *value);
+            values.iter().filter(|value| !is_named(value)).map(i32::to_string).collect()
+        };
+        let list = || nameless.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+        match &labelling.guessed {
+            Some(guessed) if nameless.is_empty() => progress::warn(guessed),
+            Some(_) if values.len() > Class::MOST => {
+                progress::warn(&format!("{} label values without names are too many for classes", values.len()));
+                self.name_by_value(&BTreeSet::new());
+            }
+            Some(_) => {
+                progress::warn(&format!(
+                    "nothing names the labels ({}): classes are called after them; set data.classes",
+                    list()
+                ));
+                self.name_by_value(&values);
+            }
+            None if !nameless.is_empty() && !self.classes.is_empty() => {
+                progress::warn(&format!(
+                    "{} label values are of no class and count as background: {}",
+                    nameless.len(),
+                    list()
+                ));
+            }
+            None => (),
+        }
+    }
+
     /// Names the labels by their values, since what they are called is not known.
-    pub fn name_by_value(&mut self, values: &BTreeSet<i32>) {
+    fn name_by_value(&mut self, values: &BTreeSet<i32>) {
         self.classes = values.iter().map(|value| (format!("label {value}"), *value)).collect();
         for entry in self.scans.values_mut() {
             entry.label_vox = entry.count(&self.classes);
@@ -45,7 +87,7 @@ impl Description {
     }
 
     /// Label values that occur in any scan, but for background and what is not annotated.
-    pub fn values(&self) -> BTreeSet<i32> {
+    fn values(&self) -> BTreeSet<i32> {
         let values = self.scans.values().flat_map(|entry| entry.voxels_of.keys().copied());
         values.filter(|value| *value != 0 && Some(*value) != self.ignore).collect()
     }

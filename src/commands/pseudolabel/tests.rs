@@ -1,6 +1,6 @@
 use super::*;
-use crate::volume::dataset;
 use crate::supervoxels::{Method, felzenszwalb, slic};
+use crate::volume::dataset;
 use crate::volume::{Geometry, Volume};
 use ndarray::Array3;
 use std::collections::BTreeMap;

@@ -73,11 +73,7 @@ fn each_fault_says_what_was_looked_for_and_what_is_there() {
     check(folder(&["image_1.nii", "image_1.nii.gz"]).path(), &usual, &["one file for id 1"]);
     check(folder(&["image_1\\2.nii"]).path(), &usual, &["path separators"]);
     check(folder(&["image_1.nii"]).path(), &config("image.nii", ""), &["data.image", "{id}"]);
-    check(
-        folder(&["7/image_8.nii"]).path(),
-        &config("{id}/image_{id}.nii", ""),
-        &["{id}/image_{id}.nii", "only folders: 7"],
-    );
+    check(folder(&["7/image_8.nii"]).path(), &config("{id}/image_{id}.nii", ""), &["{id}/image_{id}.nii", "found 7;"]);
     check(
         folder(&["a/ct.nii", "a/mri.nii"]).path(),
         &usual,
@@ -120,7 +116,8 @@ fn more_classes_than_a_byte_counts_are_refused() {
 #[test]
 fn what_is_not_annotated_has_a_value_of_its_own() {
     for (ignore, found) in [(0, "found 0, which is background"), (4, "found 4, which is spleen")] {
-        let config = Config { ignore: Some(ignore), ..config("{id}.nii", "") };
+        let classes = BTreeMap::from([("spleen".to_owned(), 4)]);
+        let config = Config { ignore: Some(ignore), classes, ..config("{id}.nii", "") };
         let text = config.check().unwrap_err().to_string();
         assert!(text.starts_with("data.ignore") && text.contains(found), "{text}");
     }
