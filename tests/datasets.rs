@@ -112,7 +112,7 @@ fn the_names_of_a_prepared_dataset_are_those_of_all_that_follows() {
 
     // `segment` finds the names beside the labels; one with a comma is asked for as it is written.
     let weights = weights(folder.path(), &data);
-    let [image, label, query, out] = ["data/image_1.nii.gz", "data/label_1.nii.gz", "data/image_2.nii.gz", "out"]
+    let [image, label, query, out] = ["data/image_c1.nii.gz", "data/label_c1.nii.gz", "data/image_c2.nii.gz", "out"]
         .map(|name| folder.path().join(name));
     let mut call = command(
         "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu -q --classes",
@@ -121,7 +121,7 @@ fn the_names_of_a_prepared_dataset_are_those_of_all_that_follows() {
     let output = call.arg("tumour, left,bone").output().unwrap();
     assert!(output.status.success(), "{:?}", said(&output));
     let volumes = fs::read_to_string(out.join("volumes.csv")).unwrap();
-    assert!(volumes.contains("image_2,2,\"tumour, left\",") && volumes.contains("image_2,4,bone,"), "{volumes}");
+    assert!(volumes.contains("image_c2,2,\"tumour, left\",") && volumes.contains("image_c2,4,bone,"), "{volumes}");
 }
 
 #[test]
@@ -131,7 +131,11 @@ fn labels_that_nothing_names_are_called_after_their_values_unless_they_are_the_u
     dataset(&source, as_prepared, "");
     let [_, said] = succeed("prepare nifti {} --out {} -q", &[&source, &data]);
     assert!(said.contains("they are taken for left_kidney = 3, liver = 1"), "{said}");
-    assert_eq!(classes(&data).0.len(), 4);
+    assert_eq!(classes(&data).0, [], "a guess is no name");
+    let run = copied(folder.path(), &data, COPY);
+    let [printed, said] =
+        succeed("eval --run {} --data {} --out {} --device cpu -q", &[&run, &data, &folder.path().join("scores")]);
+    assert!(printed.contains("liver") && said.contains("they are taken for left_kidney = 3"), "{printed}{said}");
     for number in 1..=4 {
         change(&source.join(as_prepared("label", number)), |labels| {
             labels.voxels.mapv_inplace(|label| [0, 205, 420, 1, 850][label as usize])
@@ -178,7 +182,7 @@ fn what_an_nnunet_dataset_calls_ignore_is_not_annotated_for_any_command() {
     }
 
     let weights = weights(folder.path(), &data);
-    let paths = ["data/image_1.nii.gz", "data/label_1.nii.gz", "data/image_2.nii.gz", "out"]
+    let paths = ["data/image_c1.nii.gz", "data/label_c1.nii.gz", "data/image_c2.nii.gz", "out"]
         .map(|name| folder.path().join(name));
     let [image, label, query, out] = &paths;
     let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu -q";
@@ -328,4 +332,23 @@ fn structures_too_small_for_the_network_do_not_keep_the_others_from_being_segmen
     let fault = said(&command(&format!("{call} --force"), &paths).output().unwrap())[1].clone();
     assert!(fault.contains("volumes.csv: expected a place for a file, found a folder"), "{fault}");
     assert!(!before.is_empty());
+}
+
+#[test]
+#[cfg(unix)]
+fn folders_that_are_links_are_looked_into_once() {
+    use std::os::unix::fs::symlink;
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["all/p1/MR [a]", "all/empty", "elsewhere/p3"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    symlink("../elsewhere", at("all/p2")).unwrap(); // a patient who lies elsewhere
+    symlink("p1", at("all/again")).unwrap(); // one who is here already
+    symlink("..", at("all/p1/up")).unwrap(); // a circle
+    symlink("nowhere", at("all/gone")).unwrap();
+    let found = ssl3d::commands::prepare::folders(&at("all")).unwrap();
+    let found: Vec<&Path> = found.iter().map(|path| path.strip_prefix(folder.path()).unwrap()).collect();
+    let expected = ["all", "all/empty", "all/p1", "all/p1/MR [a]", "all/p2", "all/p2/p3"].map(Path::new);
+    assert_eq!(found, expected);
 }

@@ -100,9 +100,7 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     if !path.exists() {
         return artifact::write_bytes(&path, text.as_bytes());
     }
-    let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let before = Config::from_toml(&before, &path.display().to_string())?;
-    let mut before = before;
+    let mut before = Config::from_toml(&crate::text::read("read", &path)?, &path.display().to_string())?;
     if config.data.classes.is_empty() && before.data.classes == config.data.usual_classes() {
         before.data.classes.clear(); // runs of older versions name the usual classes where none were set
     }

@@ -193,7 +193,7 @@ fn datasets_that_hold_together_badly_are_refused() {
         ),
         row(
             "two label maps in BIDS",
-            "sub-1_dseg.nii.gz",
+            "sub-1_T1w_dseg.nii.gz",
             &["one label map of sub-1", "also"],
             names(&["sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_T1w_dseg.nii.gz", "sub-1/anat/sub-1_dseg.nii.gz"]),
         ),

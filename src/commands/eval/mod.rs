@@ -19,6 +19,7 @@ use crate::metrics::Protocol;
 use crate::report::html::{Figure, render};
 use crate::report::scores::{self, ProtocolScores, Setup, Space, Supports, Weights};
 use crate::report::{Row, Setting};
+use crate::text;
 use group::Group;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -87,7 +88,7 @@ pub fn evaluate(task: &Task) -> Result<Evaluation> {
     if !path.exists() {
         return Err(Error::file(&path, "the configuration of a run", "no such file", "give a run of ssl3d train"));
     }
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = text::read("read", &path)?;
     let mut config = config::with_overrides(&text, &path.display().to_string(), &task.flags.overrides.set)?;
     let data = scans::open(&task.flags.data, &config.data)?;
     scans::doubt_names(&data);

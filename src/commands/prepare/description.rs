@@ -16,8 +16,16 @@ pub use crate::volume::dataset::description::FILE as DESCRIPTION;
 pub struct Labelling {
     /// Label value of what nobody has annotated.
     pub ignore: Option<i32>,
-    /// What to say where the names of the classes are a guess.
-    pub guessed: Option<String>,
+    /// What they are taken for where nothing names them.
+    pub guess: Option<Guess>,
+}
+
+/// Classes that nobody has named.
+pub struct Guess {
+    /// What to say of them.
+    pub text: String,
+    /// What label values are taken for.
+    pub classes: BTreeMap<String, i32>,
 }
 
 /// What stands in [`DESCRIPTION`].
@@ -46,43 +54,36 @@ pub struct Description {
 }
 
 impl Description {
-    /// Says what the labels are called where nobody has named them, and which have no name.
+    /// Says what the labels are called where nobody has named them, and which are of no class.
     pub fn name_labels(&mut self, labelling: &Labelling) {
         let values = self.values();
-        let nameless: Vec<String> = {
-            let is_named = |value: &&i32| self.classes.values().any(|known| known == *value);
-            values.iter().filter(|value| !is_named(value)).map(i32::to_string).collect()
+        let list = |values: &[i32]| values.iter().take(12).map(i32::to_string).collect::<Vec<_>>().join(", ");
+        let others = |known: &BTreeMap<String, i32>| -> Vec<i32> {
+            values.iter().copied().filter(|value| !known.values().any(|known| known == value)).collect()
         };
-        let list = || nameless.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
-        match &labelling.guessed {
-            Some(guessed) if nameless.is_empty() => progress::warn(guessed),
-            Some(_) if values.len() > Class::MOST => {
-                progress::warn(&format!("{} label values without names are too many for classes", values.len()));
-                self.name_by_value(&BTreeSet::new());
+        let Some(guess) = &labelling.guess else {
+            let nameless = others(&self.classes);
+            if !self.classes.is_empty() && !nameless.is_empty() {
+                let (count, list) = (nameless.len(), list(&nameless));
+                progress::warn(&format!("{count} label values are of no class and count as background: {list}"));
             }
-            Some(_) => {
-                progress::warn(&format!(
-                    "nothing names the labels ({}): classes are called after them; set data.classes",
-                    list()
-                ));
-                self.name_by_value(&values);
-            }
-            None if !nameless.is_empty() && !self.classes.is_empty() => {
-                progress::warn(&format!(
-                    "{} label values are of no class and count as background: {}",
-                    nameless.len(),
-                    list()
-                ));
-            }
-            None => (),
+            return;
+        };
+        let by_value: BTreeMap<String, i32> = values.iter().map(|value| (format!("label {value}"), *value)).collect();
+        let nameless = others(&guess.classes);
+        if nameless.is_empty() {
+            progress::warn(&guess.text); // and the file does not make a fact of it
+        } else if values.len() > Class::MOST {
+            progress::warn(&format!("{} label values without names are too many for classes", values.len()));
+        } else {
+            let list = list(&nameless);
+            progress::warn(&format!(
+                "nothing names the labels ({list}): classes are called after them; set data.classes"
+            ));
+            self.classes.clone_from(&by_value);
         }
-    }
-
-    /// Names the labels by their values, since what they are called is not known.
-    fn name_by_value(&mut self, values: &BTreeSet<i32>) {
-        self.classes = values.iter().map(|value| (format!("label {value}"), *value)).collect();
         for entry in self.scans.values_mut() {
-            entry.label_vox = entry.count(&self.classes);
+            entry.label_vox = entry.count(&by_value);
         }
     }
 

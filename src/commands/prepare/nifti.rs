@@ -1,6 +1,6 @@
 //! NIfTI files in any layout that `[data]` can name or that is known, like nnU-Net's: checked, and brought into our layout.
 
-use super::{Labelling, Origin, Scan, Source, write_labelled};
+use super::{Guess, Labelling, Origin, Scan, Source, write_labelled};
 use crate::cli::PrepareNifti;
 use crate::commands::scans;
 use crate::config;
@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::volume::dataset::Case;
 use crate::volume::nifti::{read_image, read_labels};
 use crate::volume::regrid;
+use std::collections::BTreeMap;
 
 /// Images with the label maps that go with them; a label map on another grid than its image is refused, or brought to it
 /// with `--resample-label`.
@@ -23,15 +24,16 @@ pub fn run(args: &PrepareNifti) -> Result<()> {
         return Err(Error::file(&args.out, expected, found, "give another --out: a source stays as it is"));
     }
     let resample = *resample_label;
-    let labelling = Labelling { ignore: data.ignore, guessed: data.guessed() };
+    let guess = data.guessed().map(|text| Guess { text, classes: data.classes.clone() });
+    let labelling = Labelling { ignore: data.ignore, guess };
+    let classes = if data.named { data.classes } else { BTreeMap::new() };
     let of = |case: Case| Source {
         id: case.id.clone(),
         folder: case.image.clone(),
         read: Box::new(move || read(&case, resample)),
     };
     let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
-    let origin =
-        Origin { name, licence: None, source: source.to_owned(), root: source.to_owned(), classes: data.classes };
+    let origin = Origin { name, licence: None, source: source.to_owned(), root: source.to_owned(), classes };
     write_labelled(&origin, &labelling, data.cases.into_iter().map(of).collect(), args)
 }
 
