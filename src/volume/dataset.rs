@@ -7,7 +7,6 @@
 use super::nifti;
 use crate::error::{Error, Result};
 use crate::text;
-use layouts::Recognised;
 use pattern::{Matches, Pattern};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -150,22 +149,8 @@ fn check_ignore(ignore: Option<i32>, classes: &BTreeMap<String, i32>) -> Result<
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
-    if !folder.is_dir() {
-        let found = if folder.exists() { "a file" } else { "nothing" };
-        return Err(Error::file(folder, "a folder with scans", found, "give the folder that holds the dataset"));
-    }
-    config.check()?;
-    let json = folder.join(description::FILE);
-    let (mut cases, described, [notes, warnings]) = if json.is_file() && folder.join("imagesTr").is_dir() {
-        let text = text::read("read", &json)?;
-        let read = if decathlon::is_described(&text) { decathlon::read } else { nnunet::read };
-        let (cases, described) = read(folder, &json, &text)?;
-        (cases, Some(described), Default::default())
-    } else {
-        let (cases, said) = match_patterns(folder, config)?;
-        (cases, beside(&json, config)?, said)
-    };
-    cases.sort_by_cached_key(|case| (natural(&case.id), case.id.clone()));
+    let Listed { cases, notes, warnings } = list(folder, config)?;
+    let described = describe(&folder.join(description::FILE), config)?;
     let Described { classes, ignore } = described.unwrap_or_default();
     // A description of scans without labels names none.
     let named = !classes.is_empty() || !config.classes.is_empty();
@@ -180,8 +165,41 @@ pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
     Ok(Dataset { folder: folder.to_owned(), cases, classes, ignore, named, notes, warnings })
 }
 
+/// The scans of a folder in the order of [`open`], whatever their labels are called, and whether anybody can tell.
+///
+/// # Errors
+/// The folder is missing or holds no matching file, `dataset.json` does not list its scans, or one id has two files.
+pub fn scans(folder: &Path, config: &Config) -> Result<Vec<Case>> {
+    list(folder, config).map(|listed| listed.cases)
+}
+
+/// Scans with notes and warnings about them.
+struct Listed {
+    cases: Vec<Case>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+fn list(folder: &Path, config: &Config) -> Result<Listed> {
+    if !folder.is_dir() {
+        let found = if folder.exists() { "a file" } else { "nothing" };
+        return Err(Error::file(folder, "a folder with scans", found, "give the folder that holds the dataset"));
+    }
+    config.check()?;
+    let json = folder.join(description::FILE);
+    let mut listed = if json.is_file() && folder.join("imagesTr").is_dir() {
+        let text = text::read("read", &json)?;
+        let read = if decathlon::is_described(&text) { decathlon::read } else { nnunet::read };
+        Listed { cases: read(folder, &json, &text)?, notes: vec![], warnings: vec![] }
+    } else {
+        match_patterns(folder, config)?
+    };
+    listed.cases.sort_by_cached_key(|case| (natural(&case.id), case.id.clone()));
+    Ok(listed)
+}
+
 /// What the file says of the labels beside it; it need not be there, nor be about labels. What the configuration names needs none.
-fn beside(json: &Path, config: &Config) -> Result<Option<Described>> {
+fn describe(json: &Path, config: &Config) -> Result<Option<Described>> {
     if !json.is_file() {
         return Ok(None);
     }
@@ -193,16 +211,15 @@ fn beside(json: &Path, config: &Config) -> Result<Option<Described>> {
     }
 }
 
-/// The scans, and notes and warnings about them.
-fn match_patterns(folder: &Path, config: &Config) -> Result<(Vec<Case>, [Vec<String>; 2])> {
+fn match_patterns(folder: &Path, config: &Config) -> Result<Listed> {
     let images = Pattern::parse(&config.image).expect("checked").find(folder);
     // Volumes that lie there under other names are for a pattern of the user's to find.
     let is_without = |images: &Matches| images.names.iter().all(|name| nifti::stem(name).is_none());
     if config.image == USUAL_IMAGE
         && images.as_ref().is_ok_and(is_without)
-        && let Some(Recognised { cases, notes, warnings }) = layouts::recognise(folder, config)?
+        && let Some(listed) = layouts::recognise(folder, config)?
     {
-        return Ok((cases, [notes, warnings]));
+        return Ok(listed);
     }
     let images = images?;
     let labels = match Pattern::parse(&config.label).map(|labels| labels.find(folder)) {
@@ -216,7 +233,7 @@ fn match_patterns(folder: &Path, config: &Config) -> Result<(Vec<Case>, [Vec<Str
         let seen = Matches { files: BTreeMap::new(), folder: at, names };
         return Err(nothing_matches(&config.image, &seen));
     }
-    Ok((cases, Default::default()))
+    Ok(Listed { cases, notes: vec![], warnings: vec![] })
 }
 
 /// Each image with the label of its id.

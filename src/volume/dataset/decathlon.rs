@@ -1,6 +1,5 @@
 //! Medical Segmentation Decathlon and nnU-Net v1: `dataset.json` lists every image with its label map.
 
-use super::description::{self, Described};
 use super::{Case, nifti};
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -31,11 +30,11 @@ pub fn is_described(text: &str) -> bool {
     pairs.is_some_and(|(count, is_v2)| count > 0 || !is_v2)
 }
 
-/// The scans and the classes of a Decathlon folder. `text` is the content of the file `json`.
+/// The scans of a Decathlon folder. `text` is the content of the file `json`.
 ///
 /// # Errors
-/// There are several modalities, a label value is not a number, or a file lies outside of the folder.
-pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Described)> {
+/// There are several modalities, or a file lies outside of the folder.
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<Vec<Case>> {
     let fault = |expected: &str, found: String, remedy: &str| Error::file(json, expected, found, remedy);
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let expected = "a description of the Medical Segmentation Decathlon (labels, training)";
@@ -45,7 +44,6 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Descri
         let found = format!("{} in modality", description.modality.len());
         return Err(fault("one modality", found, "split the 4D images first and make a dataset of one modality"));
     }
-    let labels = description::parse(json, text)?.map(|labels| labels.described(json)).transpose()?.unwrap_or_default();
     let within = |path: &Path| {
         let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         if path.components().all(plain) {
@@ -69,7 +67,7 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Descri
     if cases.is_empty() {
         return Err(fault("images in training", "none".to_owned(), "download the dataset again"));
     }
-    Ok((cases, labels))
+    Ok(cases)
 }
 
 /// The file itself or, where nnU-Net v1 leaves the channel out of the name, `case_0000.nii.gz` for `case.nii.gz`.

@@ -1,7 +1,7 @@
 //! Layouts that are known by their names, for a folder in which nothing has the usual ones.
 
 use super::pattern::{Matches, Pattern, file_names, folder_names};
-use super::{Case, Config, bids, pair_up};
+use super::{Config, Listed, bids, pair_up};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -29,23 +29,13 @@ const IN_FOLDER: &[&str] = &[
 /// Folders of a scan that hold a mask for each structure.
 const MASKS: [&str; 2] = ["segmentations", "masks"];
 
-/// What was recognised, and what has to be said of it.
-pub struct Recognised {
-    /// The scans.
-    pub cases: Vec<Case>,
-    /// How it was read, a sentence each.
-    pub notes: Vec<String>,
-    /// What was not read.
-    pub warnings: Vec<String>,
-}
-
 /// The scans of a known layout; None where there is none.
 ///
 /// # Errors
 /// Several layouts fit; a folder cannot be listed.
-pub fn recognise(folder: &Path, config: &Config) -> Result<Option<Recognised>> {
+pub fn recognise(folder: &Path, config: &Config) -> Result<Option<Listed>> {
     if let Some(cases) = bids::read(folder)? {
-        return Ok(Some(Recognised { cases, notes: vec![], warnings: vec![] }));
+        return Ok(Some(Listed { cases, notes: vec![], warnings: vec![] }));
     }
     let mut found: Vec<(&str, &[&str], Matches)> = Vec::new();
     for group in KNOWN {
@@ -71,7 +61,7 @@ pub fn recognise(folder: &Path, config: &Config) -> Result<Option<Recognised>> {
     }];
     let warnings = if labels.is_none() { masks(&images).into_iter().collect() } else { vec![] };
     let labels = labels.map_or_else(Default::default, |(_, matches)| matches.files);
-    Ok(Some(Recognised { cases: pair_up(images.files, labels), notes, warnings }))
+    Ok(Some(Listed { cases: pair_up(images.files, labels), notes, warnings }))
 }
 
 /// What to say of folders with a mask for each structure, as TotalSegmentator's dataset has them.

@@ -1,6 +1,5 @@
 //! nnU-Net v2: `dataset.json` beside `imagesTr/<case>_0000<ending>` and `labelsTr/<case><ending>`.
 
-use super::description::{self, Described};
 use super::pattern::{Matches, file_names};
 use super::{Case, nothing_matches};
 use crate::error::{Error, Result};
@@ -17,11 +16,11 @@ struct Description {
     file_ending: String,
 }
 
-/// The scans and the classes of an nnU-Net v2 folder. `text` is the content of the file `json`.
+/// The scans of an nnU-Net v2 folder. `text` is the content of the file `json`.
 ///
 /// # Errors
-/// The file is not of version 2, has several channels or region-based labels, or the images are not NIfTI.
-pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Described)> {
+/// The file is not of version 2, has several channels, or the images are not NIfTI.
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<Vec<Case>> {
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let remedy =
             "convert an older dataset with nnU-Net, or move dataset.json away and set data.image to the file names";
@@ -39,8 +38,6 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Descri
     if channels > 1 {
         return Err(several(format!("{channels} in channel_names")));
     }
-    let labelled =
-        description::parse(json, text)?.map(|labels| labels.described(json)).transpose()?.unwrap_or_default();
     let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
     let names = file_names(&images)?;
     if let Some(second) = names.iter().find(|name| name.ends_with(&format!("_0001{ending}"))) {
@@ -57,5 +54,5 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, Descri
         let seen = Matches { files: BTreeMap::new(), folder: images, names };
         return Err(nothing_matches(&format!("{{case}}{first_channel}"), &seen));
     }
-    Ok((cases, labelled))
+    Ok(cases)
 }

@@ -179,7 +179,7 @@ fn a_decathlon_dataset_describes_itself() {
     assert_eq!(dataset.cases[1].label, Some(folder.path().join("labelsTr/liver_10.nii.gz")));
     for (json, part) in [
         (r#"{"modality": {"0": "T1", "1": "T2"}, "labels": {}, "training": []}"#, "one modality"),
-        (r#"{"labels": {"liver": "1"}, "training": []}"#, "by number"),
+        (r#"{"labels": {"liver": "1"}, "training": [{"image": "a.nii"}]}"#, "by number"),
         (r#"{"labels": {"1": "liver"}, "training": [{"image": "../secret.nii"}]}"#, "../secret.nii"),
         (r#"{"labels": {"1": "liver"}, "training": [{"image": "/secret.nii"}]}"#, "/secret.nii"),
         (r#"{"labels": {"1": "liver"}, "training": [{"image": "a.nii"}, {"image": "b/a.nii.gz"}]}"#, "a twice"),
@@ -230,6 +230,11 @@ fn names_of_classes_come_from_the_description_unless_the_configuration_has_its_o
     // A description that cannot be read, or of other things.
     describe("{\"classes\": {\"a\": 1, ");
     assert!(named(&[], None).unwrap_err().contains("dataset.json: expected the description of a dataset"));
+    assert_eq!(
+        scans(folder.path(), &config("image_{id}.nii.gz", "")).unwrap().len(),
+        1,
+        "its scans are known all the same"
+    );
     assert_eq!(named(&[("a", 9)], None), is(&[("a", 9)], None, true));
     for nothing in ["{\"classes\": {}}", "{\"name\": \"x\"}", "{\"labels\": {\"background\": 0}}"] {
         describe(nothing);
