@@ -107,16 +107,33 @@ pub fn clear_unfinished(folder: &Path) {
     }
 }
 
-/// What is there is overwritten with `force` alone; `what` names it: "result", "dataset".
+/// What is there is overwritten with `force` alone, and a folder not even so; `what` names it: "result", "dataset".
 ///
 /// # Errors
 /// One of the paths exists.
 pub fn refuse_existing<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>, what: &str, force: bool) -> Result<()> {
-    let mut paths = paths.into_iter().filter(|_| !force);
+    if force {
+        return refuse_folders(paths);
+    }
+    let mut paths = paths.into_iter();
     match paths.find(|path| path.as_ref().exists()) {
         Some(path) => {
             let (expected, found) = (format!("no {what} yet"), "a file or folder that is there already");
             Err(Error::file(path.as_ref(), expected, found, "give another --out, or --force to overwrite it"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A file cannot take the place of a folder; without this it is noticed when all work is done.
+///
+/// # Errors
+/// One of the paths is a folder.
+pub fn refuse_folders<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<()> {
+    match paths.into_iter().find(|path| path.as_ref().is_dir()) {
+        Some(path) => {
+            let remedy = "remove it or give another --out";
+            Err(Error::file(path.as_ref(), "a place for a file", "a folder of that name", remedy))
         }
         None => Ok(()),
     }
@@ -200,6 +217,8 @@ mod tests {
         write_bytes(&there, b"1").unwrap();
         refuse_existing([&absent], "result", false).unwrap();
         refuse_existing([&absent, &there], "result", true).unwrap();
+        let fault = refuse_existing([folder.path()], "result", true).unwrap_err().to_string();
+        assert!(fault.contains("expected a place for a file, found a folder"), "{fault}");
         let fault = refuse_existing([&absent, &there], "result", false).unwrap_err().to_string();
         assert!(fault.contains("there: expected no result yet") && fault.contains("--force"), "{fault}");
 

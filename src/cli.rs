@@ -64,7 +64,7 @@ pub enum Prepare {
     Chaos(PrepareChaos),
     /// DICOM series in any folders below the source, without labels.
     Dicom(PrepareDicom),
-    /// NIfTI files (or NRRD, MetaImage, MGH) in any layout, or an nnU-Net v2 or Decathlon dataset.
+    /// NIfTI files (or NRRD, MetaImage, MGH) in any layout, or an nnU-Net, Decathlon, KiTS or BIDS dataset.
     Nifti(PrepareNifti),
 }
 
@@ -109,9 +109,12 @@ pub struct PrepareDicom {
 /// Flags of `ssl3d prepare nifti`.
 #[derive(Debug, Args)]
 pub struct PrepareNifti {
-    /// The folder; --set data.image and data.label say how its files are named.
+    /// The folder; --set data.image and data.label say how its files are named, where that is not known.
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
+    /// Bring a label map of the same patient that lies on another grid onto its image's, each voxel from the nearest one.
+    #[arg(long)]
+    pub resample_label: bool,
     /// Flags of every source.
     #[command(flatten)]
     pub common: Preparation,
@@ -275,7 +278,11 @@ pub struct Segment {
     /// Its labels, in the order of --support.
     #[arg(long, value_name = "FILE", required = true)]
     pub support_label: Vec<PathBuf>,
-    /// What to segment: label values, or names from a dataset.json beside the labels; for instance 1,3 or liver,spleen.
+    /// Bring a label map of the same patient that lies on another grid onto its image's, each voxel from the nearest one.
+    #[arg(long)]
+    pub resample_label: bool,
+    /// What to segment: label values, or names from a dataset.json beside the labels; for instance 1,3 or liver,spleen. A name
+    /// may be put into double quotes, as it may hold commas: '"kidney, left",liver'.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub classes: Classes,
     /// Volumes to segment: files, folders, patterns like "scans/*.nii.gz"; or a folder of DICOM slices.

@@ -28,6 +28,9 @@ pub mod rng;
 // Files that are whole or absent.
 pub mod artifact;
 
+// Text files, whoever wrote them.
+pub mod text;
+
 // Amounts as a person reads them.
 pub mod units;
 

@@ -89,11 +89,40 @@ impl FromStr for Classes {
         if text == "all" {
             return Ok(Self::All);
         }
-        let parts: Vec<String> = text.split(',').map(|part| part.trim().to_owned()).collect();
-        if parts.iter().any(|part| part.is_empty() || part.parse() == Ok(0)) {
-            return Err("expected all, or label values other than 0 or names, separated by commas".to_owned());
+        match quoted_list(text) {
+            Some(parts) if !parts.iter().any(|part| part.is_empty() || part.parse() == Ok(0)) => Ok(Self::These(parts)),
+            _ => Err("expected all, or label values other than 0 or names, separated by commas".to_owned()),
         }
-        Ok(Self::These(parts))
+    }
+}
+
+/// Parts with commas between them. What stands in double quotes is one part, whatever it holds; a quote in it is doubled, as in CSV.
+/// None where a quote is not closed, or something stands beside it.
+fn quoted_list(text: &str) -> Option<Vec<String>> {
+    let (mut parts, mut rest) = (Vec::new(), text.trim_start());
+    loop {
+        let (part, after) = match rest.strip_prefix('"') {
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                (rest[..end].trim().to_owned(), &rest[end..])
+            }
+            Some(quoted) => {
+                let (mut part, mut quoted) = (String::new(), quoted);
+                loop {
+                    let (before, after) = quoted.split_once('"')?;
+                    part += before;
+                    match after.strip_prefix('"') {
+                        Some(more) => (part, quoted) = (part + "\"", more),
+                        None => break (part, after.trim_start()),
+                    }
+                }
+            }
+        };
+        parts.push(part);
+        match after.strip_prefix(',') {
+            Some(more) => rest = more.trim_start(),
+            None => return after.is_empty().then_some(parts),
+        }
     }
 }
 
@@ -166,7 +195,11 @@ mod tests {
     fn classes_are_values_other_than_background_or_names() {
         assert_eq!("all".parse(), Ok(Classes::All));
         assert_eq!("9, spleen".parse(), Ok(Classes::These(["9", "spleen"].map(str::to_owned).into())));
-        for text in ["", "0", "1,,2", "liver,0"] {
+        let these = |parts: &[&str]| Ok(Classes::These(parts.iter().map(|part| (*part).to_owned()).collect()));
+        assert_eq!("\"kidney, left\" , liver".parse(), these(&["kidney, left", "liver"]));
+        assert_eq!("\"all\"".parse(), these(&["all"]));
+        assert_eq!("\"a \"\"b\"\"\"".parse(), these(&["a \"b\""]));
+        for text in ["", "0", "1,,2", "liver,0", "\"liver", "\"liver\" 2", "\"\"", "1,"] {
             assert!(text.parse::<Classes>().is_err(), "{text:?} is taken");
         }
     }

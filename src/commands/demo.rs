@@ -5,14 +5,14 @@ use crate::baselines::AxisMap;
 use crate::cli::{self, Classes, Folds, Held};
 use crate::commands::progress::{note, print};
 use crate::commands::{Resources, eval, pseudolabel, scans, segment, train};
-use crate::config::{self, Config};
+use crate::config;
 use crate::episode::split;
 use crate::error::{Error, Result};
 use crate::metrics::{self, Protocol, Summary};
 use crate::phantom;
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page, render};
 use crate::report::table::{Table, per_cent};
-use crate::volume::dataset::{self, Dataset};
+use crate::volume::dataset::Dataset;
 use crate::volume::nifti;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +86,7 @@ impl Files {
             weights: train::fold_folder(&self.run, Some(FOLD)).join("weights.safetensors"),
             support: vec![support.image.clone()],
             support_label: vec![label],
+            resample_label: false,
             classes: Classes::All,
             query: parts.test.iter().map(|&position| data.cases[position].image.clone()).collect(),
             slices: vec![],
@@ -116,7 +117,7 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     note(&format!("1/5 generating {SUBJECTS} abdomens into {}", files.data.display()));
     phantom::write_cohort(&files.data, &phantom::Config::demo(SUBJECTS, 0))?;
     let config = config::load(Some(&files.config), &[])?;
-    let data = dataset::open(&files.data, &config.data)?;
+    let data = scans::open(&files.data, &config.data)?;
 
     note("2/5 supervoxels");
     pseudolabel::compute(pseudolabel::Task {
@@ -142,7 +143,7 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     let parts = split::fold(data.cases.len(), FOLD, &config.split)?;
     segment::run(&files.segmenting(args, &data, &parts), resources)?;
 
-    let copied = copied_masks(&data, &parts, &config)?;
+    let copied = copied_masks(&data, &parts)?;
     let scored = Scored { evaluation: &evaluation, task: &evaluated, copied };
     let page = scored.page(args, &files, &data, &parts)?;
     artifact::write_bytes(&files.report, render(&page).as_bytes())?;
@@ -153,7 +154,7 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
 }
 
 /// Mean Dice, over queries and classes, of the support's mask laid over the query, middle on middle.
-fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<f64> {
+fn copied_masks(data: &Dataset, parts: &split::Fold) -> Result<f64> {
     let labels = |position: usize| {
         let path = data.cases[position].label.as_ref().expect("the cohort is labelled");
         nifti::read_labels(path).map(|(labels, _)| labels)
@@ -165,7 +166,7 @@ fn copied_masks(data: &Dataset, parts: &split::Fold, config: &Config) -> Result<
         let copied = AxisMap::centred(&support.geometry, &truth.geometry);
         let copied = copied.lay(support.voxels.view(), truth.geometry.shape_vox);
         let of = |&value: &i32| metrics::dice(copied.view(), truth.voxels.view(), value);
-        dices.extend(config.data.classes.values().filter_map(of));
+        dices.extend(data.classes.values().filter_map(of));
     }
     Ok(Summary::of(&dices).map_or(0.0, |summary| summary.mean))
 }

@@ -13,7 +13,7 @@ pub const SEGMENTING: &str = "lower inference.templates by --set, or try all the
 /// What the configuration's network needs for scans of the size that it sees.
 pub fn estimate(config: &Config) -> MemoryEstimate {
     let size_vox = config.preprocessing.typical_size_vox();
-    let (regions, classes) = (config.episode.regions, config.data.classes.len());
+    let (regions, classes) = (config.episode.regions, config.data.usual_classes().len());
     MemoryEstimate::of(&config.network(), size_vox, config.inference.templates, regions, classes)
 }
 

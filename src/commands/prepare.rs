@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
 use crate::volume::{Image, LabelMap, nifti as files};
 use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
-use std::collections::BTreeMap;
+pub use description::{Guess, Labelling};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -57,12 +58,18 @@ pub struct Origin {
 
 /// Reads, works on and writes every scan: all of the dataset or nothing of it.
 ///
-/// Whether every scan has a name of its own.
-///
 /// # Errors
 /// There are no scans; two have the same id; a scan that cannot be read, unless `keep_going`; files that are there
 /// already, unless `force`.
 pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Result<()> {
+    write_labelled(origin, &Labelling::default(), sources, args)
+}
+
+/// The same with more about the labels.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_labelled(origin: &Origin, labelling: &Labelling, sources: Vec<Source>, args: &Preparation) -> Result<()> {
     let (out, steps) = (&args.out, &Steps::from(args));
     steps::check(steps)?;
     check_names(origin, &sources)?;
@@ -80,6 +87,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
         ssl3d: env!("CARGO_PKG_VERSION"),
         steps: steps.clone(),
         classes: origin.classes.clone(),
+        ignore: labelling.ignore,
         scans: BTreeMap::new(),
         left_out: BTreeMap::new(),
     };
@@ -93,6 +101,7 @@ pub fn write(origin: &Origin, sources: Vec<Source>, args: &Preparation) -> Resul
         let found = format!("{} that cannot be read", description.left_out.len());
         return Err(Error::file(&origin.source, "one scan at least", found, "see the lines above"));
     }
+    description.name_labels(labelling);
     let mut json = serde_json::to_string_pretty(&description).expect("text and numbers only");
     json.push('\n');
     artifact::write_bytes(&beside.path().join(DESCRIPTION), json.as_bytes())?;
@@ -147,6 +156,7 @@ impl Writing<'_> {
     /// One after another, each with its entry in the description.
     fn all(&self, sources: &[Source], description: &mut Description) -> Result<()> {
         let stop = stop::on_signals()?;
+        let mut same: BTreeMap<String, &str> = BTreeMap::new();
         for source in sources {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
@@ -155,7 +165,12 @@ impl Writing<'_> {
                 Ok(scan) => {
                     artifact::refuse_to_lose(&scan.files, self.there)?;
                     scan.warnings.iter().for_each(|text| self.bar.note(&format!("warning: {}: {text}", source.id)));
-                    let entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;
+                    let mut entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;
+                    if let Some(other) = same.insert(entry.voxels_digest.clone(), &source.id) {
+                        let text = format!("the same voxels as {other}: is it one scan under two ids?");
+                        self.bar.note(&format!("warning: {}: {text}", source.id));
+                        entry.warnings.push(text);
+                    }
                     description.scans.insert(source.id.clone(), entry);
                 }
                 Err(error) if self.keep_going => {
@@ -184,22 +199,34 @@ fn strangers(out: &Path, description: &Description) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Folders below `folder`, itself included, links not followed, in natural order.
+/// Folders below `folder`, itself included, in natural order. A link to a folder counts as one, once: what it leads to is not
+/// listed a second time.
 ///
 /// # Errors
 /// One of them cannot be listed.
 pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = vec![folder.to_owned()];
+    let (mut found, mut links) = (vec![folder.to_owned()], Vec::new());
+    let mut seen: BTreeSet<PathBuf> = folder.canonicalize().into_iter().collect();
     let mut next = 0;
-    while next < found.len() {
-        let here = found[next].clone();
+    // Links last: a folder is called by its own path where it has one below here.
+    while next < found.len() || !links.is_empty() {
+        let Some(here) = found.get(next).cloned() else {
+            let link: PathBuf = links.remove(0);
+            if link.canonicalize().is_ok_and(|real| seen.insert(real)) {
+                found.push(link);
+            }
+            continue;
+        };
         next += 1;
         for entry in std::fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            let entry = entry.map_err(Error::io("list", &here))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.push(entry.path());
+            let path = entry.map_err(Error::io("list", &here))?.path();
+            if path.is_symlink() {
+                links.extend(path.is_dir().then_some(path));
+            } else if path.is_dir() && path.canonicalize().map_or(true, |real| seen.insert(real)) {
+                found.push(path);
             }
         }
+        links.sort();
     }
     found.sort_by_cached_key(|path| crate::volume::dataset::natural(&path.to_string_lossy()));
     Ok(found)

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
-use crate::volume::dataset::{self, Case, Dataset};
+use crate::volume::dataset::{Case, Dataset};
 use crate::volume::{Geometry, formats, nifti};
 use room::{Plan, Room};
 use std::borrow::Cow;
@@ -45,7 +45,10 @@ pub struct Task {
 /// As [`compute`], and where the configuration or the dataset is faulty.
 pub fn run(args: cli::Pseudolabel, memory_limit: Option<u64>) -> Result<()> {
     let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
-    let data = dataset::open(&args.data, &config.data)?;
+    let data = scans::open(&args.data, &config.data)?;
+    if args.score {
+        scans::doubt_names(&data);
+    }
     let (config, out) = (config.supervoxels, args.out);
     compute(Task { config, data, out, score: args.score, preview: args.preview, memory_limit })
 }

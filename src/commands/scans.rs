@@ -1,17 +1,33 @@
 //! Scans from disk to the network's grid.
 
-use crate::commands::progress::{Progress, warn};
+use crate::commands::progress::{self, Progress, warn};
 use crate::episode::{Rules, Scan};
 use crate::error::{Error, Result};
 use crate::inference::PreparedScan;
 use crate::preprocessing;
 use crate::training::validation::Annotated;
-use crate::volume::dataset::Case;
+use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::formats;
-use crate::volume::nifti::{self, NativeGrid};
-use crate::volume::{ClassMap, LabelMap};
+use crate::volume::nifti::NativeGrid;
+use crate::volume::{ClassMap, LabelMap, regrid};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+
+/// Opens a dataset and says how it was read.
+///
+/// # Errors
+/// As [`dataset::open`].
+pub fn open(folder: &Path, config: &dataset::Config) -> Result<Dataset> {
+    let data = dataset::open(folder, config)?;
+    data.notes.iter().for_each(|text| progress::note(&format!("{}: {text}", folder.display())));
+    data.warnings.iter().for_each(|text| warn(&format!("{}: {text}", folder.display())));
+    Ok(data)
+}
+
+/// Warns that the names of the classes are a guess; what follows bears them.
+pub fn doubt_names(data: &Dataset) {
+    data.guessed().iter().for_each(|text| warn(&format!("{}: {text}", data.folder.display())));
+}
 
 /// A scan as the network sees it, and the grid on which results are written.
 pub struct ScanFile {
@@ -34,13 +50,14 @@ impl ScanFile {
         Ok(Self { scan: PreparedScan::new(image, config), native })
     }
 
-    /// Labels of this scan on its own grid.
+    /// Labels of this scan on its own grid; those of another grid are brought there with `resample` alone.
     ///
     /// # Errors
     /// As [`formats::read_labels`], and where the geometry is another than the scan's (`path`).
-    pub fn read_labels(&self, path: &Path, label: &Path) -> Result<LabelMap> {
-        let (labels, native) = formats::read_labels(label)?;
-        nifti::check_same_geometry(path, self.native.geometry(), label, native.geometry())?;
+    pub fn read_labels(&self, path: &Path, label: &Path, resample: bool) -> Result<LabelMap> {
+        let (labels, _) = formats::read_labels(label)?;
+        let (labels, done) = regrid::on_grid_of((path, self.native.geometry()), (label, labels), resample)?;
+        done.iter().for_each(|text| warn(&format!("{}: {text}", label.display())));
         Ok(labels)
     }
 }
@@ -54,11 +71,12 @@ pub fn supervoxel_path(folder: &Path, id: &str) -> PathBuf {
 /// where `rules` need them.
 ///
 /// # Errors
-/// A file cannot be read; the supervoxels of a scan are missing, or the annotation that the rules need.
+/// A file cannot be read; the supervoxels of a scan are missing, or the annotation that the rules need, all of it: `ignore` is the
+/// value of what nobody has annotated.
 pub fn scans(
     cases: &[&Case],
     supervoxels: Option<&Path>,
-    classes: &ClassMap,
+    (classes, ignore): (&ClassMap, Option<i32>),
     rules: &Rules,
     config: &preprocessing::Config,
     label: &str,
@@ -72,11 +90,20 @@ pub fn scans(
         }
         let file = ScanFile::read(&case.image, config)?;
         let grid = &file.scan.grid;
-        let labels = |path: &Path| file.read_labels(&case.image, path);
+        let labels = |path: &Path| file.read_labels(&case.image, path, false);
         let regions = path.map(|path| Ok(grid.labels(labels(&path)?.voxels.view()))).transpose()?;
         let organs = match &case.label {
             _ if !rules.need_organs(position) => None,
-            Some(label) => Some(grid.classes(labels(label)?.voxels.view(), classes)),
+            Some(label) => {
+                let map = labels(label)?;
+                if has(&map, ignore) {
+                    let remedy =
+                        "annotate all of it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
+                    let (expected, found) = ("a label for every voxel", "some that nobody has annotated (data.ignore)");
+                    return Err(Error::file(label, expected, found, remedy));
+                }
+                Some(grid.classes(map.voxels.view(), classes))
+            }
             None => {
                 let remedy = "annotate it, or set split.setting = 1 and supervision.source = \"supervoxels\"";
                 return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
@@ -96,14 +123,25 @@ pub fn scans(
     scans
 }
 
-/// A scan with its organs as channels on the network's grid; None where nobody has annotated them.
+fn has(labels: &LabelMap, ignore: Option<i32>) -> bool {
+    ignore.is_some_and(|ignore| labels.voxels.iter().any(|label| *label == ignore))
+}
+
+/// A scan with its organs as channels on the network's grid; None where nobody has annotated them, or not all of it.
 ///
 /// # Errors
 /// A file cannot be read, or the labels have another geometry than the scan.
-pub fn annotated(case: &Case, classes: &ClassMap, config: &preprocessing::Config) -> Result<Option<Annotated>> {
+pub fn annotated(
+    case: &Case,
+    (classes, ignore): (&ClassMap, Option<i32>),
+    config: &preprocessing::Config,
+) -> Result<Option<Annotated>> {
     let Some(label) = &case.label else { return Ok(None) };
     let file = ScanFile::read(&case.image, config)?;
-    let labels = file.read_labels(&case.image, label)?;
+    let labels = file.read_labels(&case.image, label, false)?;
+    if has(&labels, ignore) {
+        return Ok(None);
+    }
     let classes = file.scan.grid.classes(labels.voxels.view(), classes);
     let spacing_mm = file.scan.input_spacing_mm();
     Ok(Some(Annotated { image: file.scan.input, classes, spacing_mm }))

@@ -63,13 +63,14 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     memory::check("segmenting", needed, resources.memory_limit, resources.device, memory::SEGMENTING)?;
     artifact::create_folder(&args.out)?;
     let network = weights.load(config, resources.device)?;
-    let supports = Supports::read(args, &network.config)?;
+    let mut supports = Supports::read(args, &network.config)?;
     let mut segmenter = network.segmenter();
     if args.largest_component {
         segmenter.keep_largest_of_all();
     }
     let fitted = supports.fit(&segmenter, &network.config)?;
-    let reference = Reference::new(&supports.annotated(&network.config), &supports.map);
+    let reference = Reference::new(&supports.annotated(), &supports.map);
+    queries.iter().try_for_each(|query| outputs.probabilities(query, &supports.map).map(drop))?;
     if !args.force {
         summary::refuse_others(&supports.classes, &args.out)?;
     }
@@ -107,6 +108,8 @@ struct Supports {
     maps: Vec<LabelMap>,
     classes: Vec<LabelClass>,
     map: ClassMap,
+    /// Label value of what is not annotated.
+    ignore: Option<i32>,
 }
 
 impl Supports {
@@ -114,12 +117,12 @@ impl Supports {
         let (mut scans, mut maps) = (Vec::new(), Vec::new());
         for (image, label) in pairs(args) {
             let file = ScanFile::read(image, &config.preprocessing)?;
-            maps.push(file.read_labels(image, label)?);
+            maps.push(file.read_labels(image, label, args.resample_label)?);
             scans.push(file.scan);
         }
         let files = &args.support_label;
         let names = classes::names(files)?;
-        let ignore = config.data.ignore;
+        let ignore = classes::ignored(config.data.ignore, &names);
         let values = classes::values(&args.classes, &maps.iter().collect::<Vec<_>>(), files, &names, ignore)?;
         let classes = summary::classes(&values, &names);
         let named: Vec<(i32, &str)> = classes.iter().map(|class| (class.value, class.name.as_str())).collect();
@@ -127,15 +130,13 @@ impl Supports {
             let doubts = inference::label_doubts(&scan.image, labels, &named);
             doubts.iter().for_each(|text| warn(&format!("{}: {text}", file.display())));
         }
-        Ok(Self { scans, maps, map: ClassMap::new(values)?, classes })
+        Ok(Self { scans, maps, map: ClassMap::new(values)?, classes, ignore })
     }
 
     /// The supports as inference takes them.
-    fn annotated(&self, config: &Config) -> Vec<Support<'_>> {
-        let support = |(scan, map): (_, &LabelMap)| Support {
-            scan,
-            annotation: Annotation::new(map.clone(), config.data.ignore),
-        };
+    fn annotated(&self) -> Vec<Support<'_>> {
+        let support =
+            |(scan, map): (_, &LabelMap)| Support { scan, annotation: Annotation::new(map.clone(), self.ignore) };
         self.scans.iter().zip(&self.maps).map(support).collect()
     }
 
@@ -144,15 +145,28 @@ impl Supports {
         self.classes.iter().map(|class| (class.value, class.name.as_str())).collect()
     }
 
+    /// Goes on without the classes of which the network's grid shows nothing.
+    ///
     /// # Errors
-    /// The network's grid shows nothing of a class, or no background.
-    fn fit<'s>(&self, segmenter: &'s Segmenter<'s>, config: &Config) -> Result<Fitted<'s>> {
-        let fitted = segmenter.fit(&self.annotated(config), &self.map);
-        if let Some(class) = fitted.classes_without_voxels().first() {
-            let (value, size) = (self.map.value(*class), config.preprocessing.size_vox);
-            let expected = format!("at least one voxel of label {value} at the network's {size:?}");
-            let remedy = "label a larger structure, or leave it out with --classes";
-            return Err(Error::invalid("--support-label", expected, "none", remedy));
+    /// It shows nothing of any class, or no background.
+    fn fit<'s>(&mut self, segmenter: &'s Segmenter<'s>, config: &Config) -> Result<Fitted<'s>> {
+        let mut fitted = self.fit_all(segmenter);
+        let lost = fitted.classes_without_voxels();
+        if !lost.is_empty() {
+            let called = |class: &Class| classes::called(&self.classes[class.index()]);
+            let (list, size) = (lost.iter().map(called).collect::<Vec<_>>().join(", "), config.preprocessing.size_vox);
+            if lost.len() == self.map.len() {
+                let expected = format!("at least one voxel of a label at the network's {size:?}");
+                let (found, remedy) = (format!("none of {list}"), "label a larger structure");
+                return Err(Error::invalid("--support-label", expected, found, remedy));
+            }
+            warn(&format!("too small for a voxel of the network's {size:?}, so that it is not looked for: {list}"));
+            let kept = self.map.iter().filter(|class| !lost.contains(class));
+            let (values, classes) = kept
+                .map(|class| (self.map.value(class), self.classes[class.index()].clone()))
+                .unzip::<_, _, Vec<_>, _>();
+            (self.map, self.classes) = (ClassMap::new(values)?, classes);
+            fitted = self.fit_all(segmenter);
         }
         if !fitted.shows_background() {
             let expected = "at least one annotated voxel of background";
@@ -160,6 +174,10 @@ impl Supports {
             return Err(Error::invalid("--support-label", expected, "none", remedy));
         }
         Ok(fitted)
+    }
+
+    fn fit_all<'s>(&self, segmenter: &'s Segmenter<'s>) -> Fitted<'s> {
+        segmenter.fit(&self.annotated(), &self.map)
     }
 }
 

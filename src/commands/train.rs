@@ -6,11 +6,10 @@ mod shown;
 use crate::artifact;
 use crate::cli::{Held, Train};
 use crate::commands::progress::{note, warn};
-use crate::commands::{Resources, memory, pseudolabel, stop};
+use crate::commands::{Resources, memory, pseudolabel, scans, stop};
 use crate::config::{self, Config};
 use crate::episode::{Source, split};
 use crate::error::{Error, Result};
-use crate::volume::dataset;
 use fold::Training;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +59,7 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     let folds = folds(args.fold, &config.split)?;
     let job = Job { args, config, device: resources.device };
     let (config, run) = (&job.config, &args.run);
-    let data = dataset::open(&args.data, &config.data)?;
+    let data = scans::open(&args.data, &config.data)?;
     if config.system.is_trained() {
         let remedy = "lower preprocessing.size_vox, features.f_maps or episode.regions; --force tries all the same";
         let limit = resources.memory_limit.filter(|_| !args.force);
@@ -109,8 +108,10 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     if !path.exists() {
         return artifact::write_bytes(&path, text.as_bytes());
     }
-    let before = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let before = Config::from_toml(&before, &path.display().to_string())?;
+    let mut before = Config::from_toml(&crate::text::read("read", &path)?, &path.display().to_string())?;
+    if config.data.classes.is_empty() && before.data.classes == config.data.usual_classes() {
+        before.data.classes.clear(); // runs of older versions name the usual classes where none were set
+    }
     let changes = config.changes_since(&before).join("; ");
     if changes.is_empty() {
         return Ok(());

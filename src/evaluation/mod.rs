@@ -15,7 +15,7 @@ use crate::preprocessing::Annotation;
 use crate::preprocessing::annotation::middle_slices;
 use crate::report::Row;
 use crate::volume::{Class, ClassMap, LabelMap};
-use ndarray::Array3;
+use ndarray::{Array3, CowArray, Ix3};
 use std::cell::OnceCell;
 use std::ops::Range;
 
@@ -263,7 +263,9 @@ impl<'a> Supported<'a> {
     }
 }
 
-/// The scores of one query from one support, a row for each class; `names` in the order of the classes.
+/// The scores of one query from one support, a row for each class; `names` in the order of the classes. What nobody has annotated
+/// of the query is neither right nor wrong: what was found there does not count. Borders in it are not known, so that such a query
+/// has no distances of surfaces.
 pub fn score(
     config: &Config,
     place: &Place,
@@ -273,9 +275,11 @@ pub fn score(
     found: &Found,
 ) -> Vec<Row> {
     let (truth, geometry) = (query.labels().voxels.view(), &query.scan.image.geometry);
+    let known = query.annotation.known();
     let row = |(class, name): (Class, &&str)| {
-        let (found, value) = (found.of(class).view(), classes.value(class));
-        let surface = protocol.surface(found, truth, value, geometry.spacing_mm());
+        let (found, value) = (annotated(found.of(class), known), classes.value(class));
+        let found = found.view();
+        let surface = if known.is_some() { None } else { protocol.surface(found, truth, value, geometry.spacing_mm()) };
         Row {
             query: query.id.clone(),
             support: support.id.clone(),
@@ -293,6 +297,14 @@ pub fn score(
         }
     };
     classes.iter().zip(names).map(row).collect()
+}
+
+/// What was found where the truth is known.
+fn annotated<'f>(found: &'f Array3<i32>, known: Option<&Array3<bool>>) -> CowArray<'f, i32, Ix3> {
+    let Some(known) = known else { return CowArray::from(found) };
+    let mut inside = found.clone();
+    inside.zip_mut_with(known, |label, known| *label = if *known { *label } else { 0 });
+    CowArray::from(inside)
 }
 
 /// Where scores come from.
@@ -327,6 +339,25 @@ fn part_of(range: &Range<usize>, part: usize, parts: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_nobody_has_annotated_of_a_query_is_neither_right_nor_wrong() {
+        let config = crate::config::load(None, &["preprocessing.size_vox=[2, 4, 4]".to_owned()]).unwrap();
+        let geometry = crate::volume::Geometry::with_spacing([2, 4, 4], [1.0; 3]);
+        let scan = |labels: &Array3<i32>| {
+            let voxels = labels.mapv(|label| label as f32);
+            let image = crate::volume::Image { voxels, geometry: geometry.clone() };
+            let labels = LabelMap { voxels: labels.clone(), geometry: geometry.clone() };
+            AnnotatedScan::new("1".to_owned(), PreparedScan::new(image, &config.preprocessing), labels, Some(9))
+        };
+        // The upper slice is not annotated, and the class is found in all of it.
+        let truth = Array3::from_shape_fn([2, 4, 4], |(z, y, _)| if z == 1 { 9 } else { i32::from(y < 2) });
+        let found = Found::Joint(truth.mapv(|label| i32::from(label > 0)));
+        let (query, classes) = (scan(&truth), ClassMap::new([1]).unwrap());
+        let place = Place { run: String::new(), fold: 0 };
+        let rows = score(&config, &place, [&query, &query], (&["a"], &classes), Protocol::Full, &found);
+        assert_eq!((rows[0].dice, rows[0].hd95_mm, rows[0].predicted_ml), (Some(1.0), None, rows[0].true_ml));
+    }
 
     #[test]
     fn thirds_cover_a_range_without_overlap() {

@@ -1,32 +1,47 @@
 //! The scans of a dataset folder: which image and label files belong together, their order, and the classes of the
 //! labels.
 //!
-//! A folder has either file names after a pattern (`image_{id}.nii.gz`), or a `dataset.json` and `imagesTr`: nnU-Net
-//! v2, or the Medical Segmentation Decathlon.
+//! A folder has either file names after a pattern (`image_{id}.nii.gz`), or a `dataset.json` and `imagesTr`: nnU-Net, or the
+//! Medical Segmentation Decathlon; or a layout that is known by its names, as those of KiTS and BIDS are.
 
 use super::nifti;
 use crate::error::{Error, Result};
+use crate::text;
+use pattern::{Matches, Pattern};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+mod bids;
 mod decathlon;
+pub mod description;
+mod layouts;
 mod nnunet;
+mod pattern;
+
+pub use description::Described;
+
+/// What images are called where nothing else is said.
+const USUAL_IMAGE: &str = "image_{id}.nii.gz";
+/// What the labels of a folder are taken for that does not say: those of the abdominal datasets of the field.
+const USUAL_CLASSES: [(&str, i32); 4] = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
 
 /// Class indices are bytes, and 0 is background.
 const MOST_CLASSES: usize = 255;
 
-/// Section `[data]` of the configuration. A folder that describes itself (nnU-Net v2, Decathlon) does not use it.
+/// Section `[data]` of the configuration. A folder that describes its files itself (nnU-Net, Decathlon) does not use the patterns.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Pattern of the image files, for instance `image_{id}.nii.gz`, with an optional subfolder (`images/{id}.nii.gz`).
-    /// `.nii`, `.nii.gz` and the `.hdr` of a pair match, whichever of them the pattern has.
+    /// Pattern of the image files, for instance `image_{id}.nii.gz`, with optional subfolders (`images/{id}.nii.gz`,
+    /// `{id}/ct.nii.gz`); `*` stands for any text. `.nii`, `.nii.gz` and the `.hdr` of a pair match, whichever of them the pattern has.
     pub image: String,
     /// Pattern of the label files; empty if there are none.
     pub label: String,
-    /// Label value of each class, by name.
+    /// Label value of each class, by name. Empty: as the dataset's `dataset.json` names them, and where there is none
+    /// [`Config::usual_classes`].
+    #[serde(default)]
     pub classes: BTreeMap<String, i32>,
-    /// Label value of support voxels without annotation; `None` if every voxel is annotated.
+    /// Label value of voxels without annotation; `None`: as `dataset.json` says, and otherwise every voxel is annotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<i32>,
     /// The dataset's name in `src/report/published.toml`, whose rows then stand beside an evaluation; empty: none do.
@@ -54,35 +69,66 @@ pub struct Dataset {
     pub cases: Vec<Case>,
     /// Label value of each class, by name.
     pub classes: BTreeMap<String, i32>,
+    /// Label value of voxels that nobody has annotated.
+    pub ignore: Option<i32>,
+    /// Whether the classes are those of the configuration or of `dataset.json`, and not [`Config::usual_classes`].
+    pub named: bool,
+    /// How the folder was read, a sentence each.
+    pub notes: Vec<String>,
+    /// What is there and was not read.
+    pub warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// What to say where scans are labelled and nothing names the labels.
+    pub fn guessed(&self) -> Option<String> {
+        if self.named || self.cases.iter().all(|case| case.label.is_none()) {
+            return None;
+        }
+        let list: Vec<String> = self.classes.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let (file, list) = (description::FILE, list.join(", "));
+        Some(format!("no {file} names the labels; they are taken for {list}: set data.classes if they are others"))
+    }
 }
 
 impl Config {
     /// Checks the values of the section.
     ///
     /// # Errors
-    /// A pattern does not contain `{id}` exactly once in the file name, a class has value 0 or shares its value with
-    /// another class or with `ignore`.
+    /// A pattern does not contain `{id}`, a class has value 0 or shares its value with another class or with `ignore`.
     pub fn check(&self) -> Result<()> {
         let patterns = [("data.image", &self.image), ("data.label", &self.label)];
         for (key, text) in patterns.into_iter().filter(|(key, text)| *key == "data.image" || !text.is_empty()) {
             if Pattern::parse(text).is_none() {
                 return Err(Error::invalid(
                     key,
-                    "a file name with {id} once, in the name and not in the folder",
+                    "a file name with {id}, in the name or in that of a folder",
                     format!("{text:?}"),
-                    "write it like \"image_{id}.nii.gz\"",
+                    "write it like \"image_{id}.nii.gz\" or \"{id}/ct.nii.gz\"",
                 ));
             }
         }
         check_classes("data.classes", &self.classes)?;
-        let taken = |ignore: i32| match self.classes.iter().find(|(_, value)| **value == ignore) {
-            Some((name, _)) => Some(format!("{ignore}, which is {name}")),
-            None => (ignore == 0).then(|| "0, which is background".to_owned()),
-        };
-        match self.ignore.and_then(taken) {
-            Some(found) => Err(Error::invalid("data.ignore", "a value of its own", found, "choose another, like 255")),
-            None => Ok(()),
+        check_ignore(self.ignore, &self.classes)
+    }
+
+    /// The classes of a folder that names none itself: those that are set, or the four abdominal organs of CHAOS's labels.
+    pub fn usual_classes(&self) -> BTreeMap<String, i32> {
+        if self.classes.is_empty() {
+            return USUAL_CLASSES.map(|(name, value)| (name.to_owned(), value)).into();
         }
+        self.classes.clone()
+    }
+}
+
+fn check_ignore(ignore: Option<i32>, classes: &BTreeMap<String, i32>) -> Result<()> {
+    let taken = |ignore: i32| match classes.iter().find(|(_, value)| **value == ignore) {
+        Some((name, _)) => Some(format!("{ignore}, which is {name}")),
+        None => (ignore == 0).then(|| "0, which is background".to_owned()),
+    };
+    match ignore.and_then(taken) {
+        Some(found) => Err(Error::invalid("data.ignore", "a value of its own", found, "choose another, like 255")),
+        None => Ok(()),
     }
 }
 
@@ -103,96 +149,118 @@ impl Config {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn open(folder: &Path, config: &Config) -> Result<Dataset> {
+    let Listed { cases, notes, warnings } = list(folder, config)?;
+    let described = describe(&folder.join(description::FILE), config)?;
+    let Described { classes, ignore } = described.unwrap_or_default();
+    // A description of scans without labels names none.
+    let named = !classes.is_empty() || !config.classes.is_empty();
+    let classes = match (config.classes.is_empty(), named) {
+        (false, _) => config.classes.clone(),
+        (true, true) => classes,
+        (true, false) => config.usual_classes(),
+    };
+    // Whoever names a class of this value has looked at it.
+    let ignore = config.ignore.or(ignore.filter(|value| !classes.values().any(|class| class == value)));
+    check_ignore(ignore, &classes)?;
+    Ok(Dataset { folder: folder.to_owned(), cases, classes, ignore, named, notes, warnings })
+}
+
+/// The scans of a folder in the order of [`open`], whatever their labels are called, and whether anybody can tell.
+///
+/// # Errors
+/// The folder is missing or holds no matching file, `dataset.json` does not list its scans, or one id has two files.
+pub fn scans(folder: &Path, config: &Config) -> Result<Vec<Case>> {
+    list(folder, config).map(|listed| listed.cases)
+}
+
+/// Scans with notes and warnings about them.
+struct Listed {
+    cases: Vec<Case>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+fn list(folder: &Path, config: &Config) -> Result<Listed> {
     if !folder.is_dir() {
         let found = if folder.exists() { "a file" } else { "nothing" };
         return Err(Error::file(folder, "a folder with scans", found, "give the folder that holds the dataset"));
     }
-    let (mut cases, classes) = if folder.join("dataset.json").is_file() && folder.join("imagesTr").is_dir() {
-        let json = folder.join("dataset.json");
-        let text = std::fs::read_to_string(&json).map_err(Error::io("read", &json))?;
-        if decathlon::is_described(&text) {
-            decathlon::read(folder, &json, &text)?
-        } else {
-            nnunet::read(folder, &json, &text)?
-        }
+    config.check()?;
+    let json = folder.join(description::FILE);
+    let mut listed = if json.is_file() && folder.join("imagesTr").is_dir() {
+        let text = text::read("read", &json)?;
+        let read = if decathlon::is_described(&text) { decathlon::read } else { nnunet::read };
+        Listed { cases: read(folder, &json, &text)?, notes: vec![], warnings: vec![] }
     } else {
-        config.check()?;
-        (match_patterns(folder, config)?, config.classes.clone())
+        match_patterns(folder, config)?
     };
-    cases.sort_by_cached_key(|case| (natural(&case.id), case.id.clone()));
-    Ok(Dataset { folder: folder.to_owned(), cases, classes })
+    listed.cases.sort_by_cached_key(|case| (natural(&case.id), case.id.clone()));
+    Ok(listed)
 }
 
-fn match_patterns(folder: &Path, config: &Config) -> Result<Vec<Case>> {
-    let images = Pattern::parse(&config.image).expect("checked");
-    let labels = Pattern::parse(&config.label);
-    let image_names = file_names(&images.within(folder))?;
-    let mut image_of = by_id(folder, &images, &image_names)?;
-    let label_of = match &labels {
-        None => BTreeMap::new(),
-        Some(labels) if labels.folder == images.folder => by_id(folder, labels, &image_names)?,
-        Some(labels) => match file_names(&labels.within(folder)) {
-            Ok(names) => by_id(folder, labels, &names)?,
-            Err(_) => BTreeMap::new(), // a dataset without any labels
-        },
-    };
-    // `{id}.nii.gz` also matches `7_seg.nii.gz`, the label of 7, which is no scan of its own.
-    let labels_of_scans: Vec<_> =
-        label_of.iter().filter(|(id, _)| image_of.contains_key(*id)).map(|(_, p)| p).collect();
-    let is_label: Vec<_> = image_of
-        .iter()
-        .filter(|(id, path)| labels_of_scans.contains(path) && label_of.get(*id) != Some(path))
-        .map(|(id, _)| id.clone())
-        .collect();
-    is_label.iter().for_each(|id| drop(image_of.remove(id)));
-    if image_of.is_empty() {
-        return Err(nothing_matches(&images.within(folder), &config.image, &image_names));
+/// What the file says of the labels beside it; it need not be there, nor be about labels. What the configuration names needs none.
+fn describe(json: &Path, config: &Config) -> Result<Option<Described>> {
+    if !json.is_file() {
+        return Ok(None);
     }
-    let case = |(id, image): (String, PathBuf)| Case { label: label_of.get(&id).cloned(), id, image };
-    Ok(image_of.into_iter().map(case).collect())
+    let described =
+        || description::parse(json, &text::read("read", json)?)?.map(|labels| labels.described(json)).transpose();
+    match described() {
+        Err(_) if !config.classes.is_empty() => Ok(None),
+        described => described,
+    }
 }
 
-fn nothing_matches(folder: &Path, pattern: &str, names: &[String]) -> Error {
-    let found = match names {
-        [] => "an empty folder".into(),
+fn match_patterns(folder: &Path, config: &Config) -> Result<Listed> {
+    let images = Pattern::parse(&config.image).expect("checked").find(folder);
+    // Volumes that lie there under other names are for a pattern of the user's to find.
+    let is_without = |images: &Matches| images.names.iter().all(|name| nifti::stem(name).is_none());
+    if config.image == USUAL_IMAGE
+        && images.as_ref().is_ok_and(is_without)
+        && let Some(listed) = layouts::recognise(folder, config)?
+    {
+        return Ok(listed);
+    }
+    let images = images?;
+    let labels = match Pattern::parse(&config.label).map(|labels| labels.find(folder)) {
+        Some(Ok(labels)) => labels.files,
+        Some(Err(fault @ Error::Invalid { .. })) => return Err(fault),
+        _ => BTreeMap::new(), // a dataset without any labels
+    };
+    let (names, at) = (images.names, images.folder);
+    let cases = pair_up(images.files, labels);
+    if cases.is_empty() {
+        let seen = Matches { files: BTreeMap::new(), folder: at, names };
+        return Err(nothing_matches(&config.image, &seen));
+    }
+    Ok(Listed { cases, notes: vec![], warnings: vec![] })
+}
+
+/// Each image with the label of its id.
+fn pair_up(mut images: BTreeMap<String, PathBuf>, labels: BTreeMap<String, PathBuf>) -> Vec<Case> {
+    // `{id}.nii.gz` also matches `7_seg.nii.gz`, the label of 7, which is no scan of its own.
+    let of_scans: Vec<&PathBuf> =
+        labels.iter().filter(|(id, _)| images.contains_key(*id)).map(|(_, path)| path).collect();
+    let is_label = |(id, path): &(&String, &PathBuf)| of_scans.contains(path) && labels.get(*id) != Some(path);
+    let no_scans: Vec<String> = images.iter().filter(is_label).map(|(id, _)| id.clone()).collect();
+    no_scans.iter().for_each(|id| drop(images.remove(id)));
+    let case = |(id, image): (String, PathBuf)| Case { label: labels.get(&id).cloned(), id, image };
+    images.into_iter().map(case).collect()
+}
+
+fn nothing_matches(pattern: &str, seen: &Matches) -> Error {
+    let list = |names: &[String]| match names {
         names if names.len() <= 3 => names.join(", "),
         names => format!("{} and {} more", names[..3].join(", "), names.len() - 3),
     };
+    let folders = layouts::folders_in(&seen.folder);
+    let found = match (&seen.names[..], &folders[..]) {
+        ([], []) => "an empty folder".into(),
+        ([], folders) => format!("only folders: {}", list(folders)),
+        (names, _) => list(names),
+    };
     let remedy = "set data.image to the pattern of your files";
-    Error::file(folder, format!("files like {pattern}"), found, remedy)
-}
-
-/// Every matching file, keyed by its id.
-fn by_id(folder: &Path, pattern: &Pattern, names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
-    let folder = pattern.within(folder);
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-    for name in names {
-        let Some(id) = pattern.id(name) else { continue };
-        if id.contains(['/', '\\']) {
-            let remedy = "rename the file: an id becomes part of other file names";
-            return Err(Error::file(&folder.join(name), "an id without path separators", id, remedy));
-        }
-        if let Some(other) = files.insert(id.to_owned(), folder.join(name)) {
-            let found = format!("also {}", other.display());
-            return Err(Error::file(&folder.join(name), format!("one file for id {id}"), found, "remove one of them"));
-        }
-    }
-    Ok(files)
-}
-
-/// Visible files of a folder, sorted.
-fn file_names(folder: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io("list", folder))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(Error::io("list", folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && !entry.path().is_dir() {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
+    Error::file(&seen.folder, format!("files like {pattern}"), found, remedy)
 }
 
 fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
@@ -213,39 +281,6 @@ fn check_classes(at: &str, classes: &BTreeMap<String, i32>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The parts of `folder/before{id}after.nii.gz`, with any ending of a volume.
-struct Pattern {
-    folder: String,
-    before: String,
-    after: String,
-    /// Whether the pattern ends as a volume does; without such an ending the rest must match literally.
-    nifti: bool,
-}
-
-impl Pattern {
-    /// The folder of the files.
-    fn within(&self, folder: &Path) -> PathBuf {
-        if self.folder.is_empty() { folder.to_owned() } else { folder.join(&self.folder) }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let (folder, name) = text.rsplit_once('/').unwrap_or(("", text));
-        let (before, after) = name.split_once("{id}")?;
-        if after.contains("{id}") || folder.contains("{id}") {
-            return None;
-        }
-        let stem = nifti::stem(after);
-        let (after, nifti) = (stem.unwrap_or(after).to_owned(), stem.is_some());
-        Some(Self { folder: folder.to_owned(), before: before.to_owned(), after, nifti })
-    }
-
-    fn id<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let stem = if self.nifti { nifti::stem(name)? } else { name };
-        let id = stem.strip_prefix(&self.before)?.strip_suffix(self.after.as_str())?;
-        (!id.is_empty()).then_some(id)
-    }
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]

@@ -13,6 +13,7 @@ pub mod limit;
 pub mod nifti;
 pub mod orientation;
 pub mod padding;
+pub mod regrid;
 pub mod resample;
 
 pub use classes::{Class, ClassMap};

@@ -9,6 +9,7 @@
 mod files;
 mod header;
 mod reader;
+mod same_grid;
 mod writer;
 
 pub(super) use files::without;
@@ -17,17 +18,13 @@ pub(super) use header::Header;
 pub(super) use nifti::NiftiType as VoxelType;
 pub(super) use reader::{image, labels};
 pub use reader::{read_geometry, read_image, read_labels};
+pub use same_grid::check_same_geometry;
 pub use writer::{Voxel, write_image, write_labels, write_new};
 
 use super::Geometry;
 use super::orientation::Orientation;
-use crate::error::{Error, Result};
 use header::Layout;
 use std::ops::{Range, RangeInclusive};
-use std::path::Path;
-
-/// Two grids are the same if no voxel is further apart than this.
-const SAME_GRID_MM: f64 = 1e-3;
 
 /// Whether a file with these first bytes is NIfTI or ANALYZE, whose headers start with their own length.
 pub(super) fn is_header(start: &[u8]) -> bool {
@@ -81,32 +78,6 @@ impl NativeGrid {
     }
 }
 
-/// Checks that a label map lies on its image's grid: the shapes are equal, and no corner is further apart than 1e-3 mm.
-///
-/// # Errors
-/// The error names both shapes, or both spacings and origins and the largest distance of the two grids.
-pub fn check_same_geometry(image: &Path, of_image: &Geometry, label: &Path, of_label: &Geometry) -> Result<()> {
-    if of_image.shape_vox != of_label.shape_vox {
-        return Err(Error::file(
-            label,
-            format!("the {} voxels (z y x) of its image {}", times(of_image.shape_vox), image.display()),
-            times(of_label.shape_vox),
-            "give the label map that was drawn on this image, or resample it onto the image's grid",
-        ));
-    }
-    let apart_mm = largest_corner_distance_mm(of_image.shape_vox, &of_image.affine_mm, &of_label.affine_mm);
-    // Written so that a NaN is refused too.
-    if apart_mm <= SAME_GRID_MM {
-        return Ok(());
-    }
-    Err(Error::file(
-        label,
-        format!("the grid of its image {} ({})", image.display(), placed(of_image)),
-        format!("{}, up to {apart_mm:.4} mm away", placed(of_label)),
-        "give the label map that was drawn on this image, or resample it onto the image's grid",
-    ))
-}
-
 /// The largest distance between the positions that two affines give the same voxel; it occurs at a corner of the grid,
 /// since the maps are linear.
 fn largest_corner_distance_mm(shape_vox: [usize; 3], a: &[[f64; 4]; 4], b: &[[f64; 4]; 4]) -> f64 {
@@ -126,35 +97,4 @@ fn largest_corner_distance_mm(shape_vox: [usize; 3], a: &[[f64; 4]; 4], b: &[[f6
 
 fn times(shape: [usize; 3]) -> String {
     format!("{} x {} x {}", shape[0], shape[1], shape[2])
-}
-
-fn placed(geometry: &Geometry) -> String {
-    let [z, y, x] = geometry.spacing_mm();
-    let origin = [0, 1, 2].map(|row| geometry.affine_mm[row][3]);
-    format!("spacing z y x {z:.4} {y:.4} {x:.4} mm, origin R A S {:.3} {:.3} {:.3} mm", origin[0], origin[1], origin[2])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_grid_may_be_a_thousandth_of_a_millimetre_off_and_no_more() {
-        let image = Geometry::with_spacing([30, 256, 256], [7.7, 1.25, 1.25]);
-        let check = |change: &dyn Fn(&mut Geometry)| {
-            let mut label = image.clone();
-            change(&mut label);
-            check_same_geometry(Path::new("image.nii"), &image, Path::new("label.nii"), &label)
-        };
-        assert!(check(&|_| ()).is_ok());
-        assert!(check(&|g| g.affine_mm[0][3] += 0.0009).is_ok());
-        assert!(check(&|g| g.affine_mm[0][3] += 0.0011).is_err());
-        assert!(check(&|g| g.affine_mm[1][1] = f64::NAN).is_err());
-        let text = check(&|g| g.affine_mm[2][2] = 7.8).unwrap_err().to_string();
-        for part in ["label.nii", "image.nii", "7.7000", "7.8000", "2.9000 mm away"] {
-            assert!(text.contains(part), "{text}");
-        }
-        let text = check(&|g| g.shape_vox = [31, 256, 256]).unwrap_err().to_string();
-        assert!(text.contains("30 x 256 x 256") && text.contains("31 x 256 x 256") && !text.contains('\n'), "{text}");
-    }
 }

@@ -71,7 +71,7 @@ fn configurations_that_say_what_nobody_means_are_refused_with_their_place() {
         toml("[augment.gamma]\nlog_gamma = [0.3, -0.3]", "2:1: augment.gamma.log_gamma", &["in this order"]),
         toml("[data]\nclasses = { liver = 0 }", "2:1: data.classes", &["other than 0", "liver = 0"]),
         toml("[data]\nclasses = { a = 1, b = 1 }", "2:1: data.classes", &["a = 1 and b = 1"]),
-        toml("[data]\nimage = \"scan.nii\"", "2:1: data.image", &["{id} once"]),
+        toml("[data]\nimage = \"scan.nii\"", "2:1: data.image", &["a file name with {id}"]),
         toml("[supervoxels.slic]\nk = 0", "2:1: supervoxels.slic.k", &["at least 1", "found 0"]),
         toml("[supervoxels]\nclip_percentile = 101.0", "2:1: supervoxels.clip_percentile", &["found 101"]),
         toml("[similarity]\nalpha = 0.0", "2:1: similarity.alpha", &["(0, 1000], found 0"]),
@@ -85,6 +85,9 @@ fn configurations_that_say_what_nobody_means_are_refused_with_their_place() {
         toml("training:\n  epochs: 7\n", "1:", &["expected TOML"]),
         toml("{\"training\": {\"epochs\": 7}}", "1:", &["expected TOML"]),
         row("no text", "/c.toml", &["cannot read the configuration", "UTF-8", "check what it holds"], |folder| {
+            fs::write(folder.join("c.toml"), b"name = \"\xe4\"").unwrap();
+        }),
+        row("UTF-16", "/c.toml", &["text in UTF-8, found text in UTF-16", "save it as UTF-8"], |folder| {
             fs::write(folder.join("c.toml"), b"\xff\xfen\0a\0").unwrap();
         }),
         row("a folder", "/c.toml", &["cannot read the configuration", "directory"], |folder| {
@@ -110,7 +113,7 @@ fn what_set_and_other_flags_say_is_held_to_the_same_rules() {
         flags("--set training={epochs=0}", "--set training={epochs=0}", &["at least 1, found 0"]),
         flags("--set training.epochs", "--set training.epochs", &["section.key=value"]),
         flags("--set .=1", "--set .=1", &["section.key=value"]),
-        flags("--set data.image=scan.nii", "--set data.image=scan.nii", &["{id} once"]),
+        flags("--set data.image=scan.nii", "--set data.image=scan.nii", &["a file name with {id}"]),
         flags("--set supervoxels.method=slick", "--set supervoxels.method=slick", &["did you mean slic?"]),
         flags("--set split.groups=[[\"a/b\"]]", "--set split.groups=", &["without path separators"]),
         flags("--memory-limit=-1", "--memory-limit", &["more than 0, found -1"]),

@@ -42,7 +42,7 @@ fn datasets_that_hold_together_badly_are_refused() {
         row("other names", "/data", &["image_{id}.nii.gz", "found a.nii, b.nii"], names(&["a.nii", "b.nii"])),
         row("labels alone", "/data", &["image_{id}.nii.gz", "found label_1.nii"], names(&["label_1.nii"])),
         row("hidden files alone", "/data", &["found an empty folder"], names(&[".image_1.nii"])),
-        row("folders alone", "/data", &["found an empty folder"], names(&["image_1.nii/a"])),
+        row("folders alone", "/data", &["found only folders: image_1.nii"], names(&["image_1.nii/a"])),
         row(
             "an id twice",
             "/data/image_1.nii.gz",
@@ -145,8 +145,58 @@ fn datasets_that_hold_together_badly_are_refused() {
         ),
         row("no text", JSON, &["cannot read", "UTF-8"], |folder| {
             described("")(folder);
+            fs::write(folder.join("data/dataset.json"), b"{\"\xe4\": 1}").unwrap();
+        }),
+        row("UTF-16", JSON, &["text in UTF-8, found text in UTF-16", "save it"], |folder| {
+            described("")(folder);
             fs::write(folder.join("data/dataset.json"), b"\xff\xfe{\0").unwrap();
         }),
+        row(
+            "a name twice",
+            JSON,
+            &["kidney = 1 and kidney = 2"],
+            described(
+                r#"{"labels": {"1": "kidney", "2": "kidney"}, "training": [{"image": "imagesTr/a_0000.nii.gz"}]}"#,
+            ),
+        ),
+        row(
+            "a background that is none",
+            JSON,
+            &["background = 0, found background = 3"],
+            described(r#"{"labels": {"background": 3}, "file_ending": ".nii.gz"}"#),
+        ),
+        row(
+            "regions",
+            JSON,
+            &["one integer each", "kidneys: [2,3]"],
+            described(r#"{"labels": {"background": 0, "kidneys": [2, 3]}, "file_ending": ".nii.gz"}"#),
+        ),
+        row("two channels of nnU-Net v1", JSON, &["one channel", "a_0001.nii.gz"], |folder| {
+            described(r#"{"labels": {"1": "a"}, "training": [{"image": "imagesTr/a.nii.gz"}]}"#)(folder);
+            fs::write(folder.join("data/imagesTr/a_0001.nii.gz"), "").unwrap();
+        }),
+        row("a description beside patterns that is cut off", JSON, &["description of a dataset"], |folder| {
+            names(&["image_1.nii"])(folder);
+            fs::write(folder.join("data/dataset.json"), "{\"classes\": {").unwrap();
+        }),
+        row(
+            "two images in each folder",
+            "/data",
+            &["{id}/ct.nii.gz and {id}/mri.nii.gz"],
+            names(&["a/ct.nii.gz", "a/mri.nii.gz"]),
+        ),
+        row(
+            "two kinds of images in BIDS",
+            "/data",
+            &["one kind of image", "T1w, T2w"],
+            names(&["sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_T2w.nii.gz"]),
+        ),
+        row(
+            "two label maps in BIDS",
+            "sub-1_T1w_dseg.nii.gz",
+            &["one label map of sub-1", "also"],
+            names(&["sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_T1w_dseg.nii.gz", "sub-1/anat/sub-1_dseg.nii.gz"]),
+        ),
     ];
     check("datasets", PREPARE, &rows);
 }

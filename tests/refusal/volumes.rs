@@ -346,19 +346,19 @@ fn label_maps_that_are_none_or_of_another_scan_are_refused() {
             }),
         ),
         row("another number of slices", LABEL, &["3 x 4 x 5", "found 2 x 4 x 5"], labels(spacing, [2, 4, 5], drawn)),
-        row("turned axes", LABEL, &["found 5 x 4 x 3", "resample it"], labels(spacing, [5, 4, 3], drawn)),
+        row("turned axes", LABEL, &["found 5 x 4 x 3", "--resample-label"], labels(spacing, [5, 4, 3], drawn)),
         row(
             "other slices",
             LABEL,
-            &["3.0000 1.0000", "found spacing z y x 4.0000", "mm away"],
+            &["(spacing z y x 3 1 1 mm)", "found spacing z y x 4 1 1 mm", "mm away"],
             labels([4.0, 1.0, 1.0], shape, drawn),
         ),
         row(
-            "a tenth of a millimetre aside",
+            "a fifth of a voxel aside",
             LABEL,
-            &["origin R A S 0.100", "0.1000 mm away"],
+            &["origin R A S 0.2 0 0 mm", "up to 0.2 voxels or 0.2 mm away"],
             changed("label_1.nii", |b| {
-                set(b, 292, 0.1f32.to_le_bytes());
+                set(b, 292, 0.2f32.to_le_bytes());
             }),
         ),
         row(

@@ -136,7 +136,7 @@ fn annotated(case: &Case, config: &Config) -> Result<AnnotatedScan> {
         return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
     };
     let file = ScanFile::read(&case.image, &config.preprocessing)?;
-    let labels = file.read_labels(&case.image, label)?;
+    let labels = file.read_labels(&case.image, label, false)?;
     Ok(AnnotatedScan::new(case.id.clone(), file.scan, labels, config.data.ignore))
 }
 

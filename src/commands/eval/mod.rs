@@ -9,8 +9,8 @@ pub use systems::run;
 
 use crate::artifact;
 use crate::cli::{self, Folds, Protocols};
-use crate::commands::Resources;
 use crate::commands::train::group_folder;
+use crate::commands::{Resources, scans};
 use crate::config::{self, Config};
 use crate::episode::split;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::metrics::Protocol;
 use crate::report::html::{Figure, render};
 use crate::report::scores::{self, ProtocolScores, Setup, Space, Supports, Weights};
 use crate::report::{Row, Setting};
-use crate::volume::dataset;
+use crate::text;
 use group::Group;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,10 +88,12 @@ pub fn evaluate(task: &Task) -> Result<Evaluation> {
     if !path.exists() {
         return Err(Error::file(&path, "the configuration of a run", "no such file", "give a run of ssl3d train"));
     }
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let text = text::read("read", &path)?;
     let mut config = config::with_overrides(&text, &path.display().to_string(), &task.flags.overrides.set)?;
-    let data = dataset::open(&task.flags.data, &config.data)?;
-    config.data.classes.clone_from(&data.classes); // a dataset that describes itself has its own
+    let data = scans::open(&task.flags.data, &config.data)?;
+    scans::doubt_names(&data);
+    config.data.classes.clone_from(&data.classes);
+    config.data.ignore = data.ignore;
     let folds = folds(task, &config)?;
     let (mut rows, mut figures) = (Vec::new(), Vec::new());
     for &fold in &folds {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::supervoxels::{Method, felzenszwalb, slic};
+use crate::volume::dataset;
 use crate::volume::{Geometry, Volume};
 use ndarray::Array3;
 use std::collections::BTreeMap;
@@ -146,7 +147,15 @@ fn the_table_names_scans_without_labels() {
         label: (id != "10").then(PathBuf::new),
     });
     let classes = BTreeMap::from([("corner".to_owned(), 1)]);
-    let data = Dataset { folder: PathBuf::new(), cases: cases.into(), classes };
+    let data = Dataset {
+        folder: PathBuf::new(),
+        cases: cases.into(),
+        classes,
+        ignore: None,
+        named: true,
+        notes: vec![],
+        warnings: vec![],
+    };
     let table = table(&summary, &data);
     assert_eq!(table.rows[0].cells, ["1", "8", "1.000", "1.000", "1.000", "0.000", "1.000", ""]);
     assert_eq!(table.rows[2].cells, ["10", "8", "-", "-", "-", "-", "-", "no labels"]);

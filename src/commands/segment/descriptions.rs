@@ -4,8 +4,8 @@ use super::summary::LabelClass;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const ITK_SNAP: &str = "labels.txt";
-const SLICER: &str = "labels.ctbl";
+pub const ITK_SNAP: &str = "labels.txt";
+pub const SLICER: &str = "labels.ctbl";
 
 /// Paths and contents of the label descriptions.
 pub fn descriptions(classes: &[LabelClass], out: &Path) -> [(PathBuf, String); 2] {

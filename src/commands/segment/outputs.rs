@@ -1,12 +1,19 @@
 //! Where results go, and what they must not replace.
 
+use super::descriptions;
 use super::queries::{self, Query};
+use super::summary::{SUMMARY, VOLUMES};
 use crate::artifact;
 use crate::cli::Segment;
 use crate::error::{Error, Result};
 use crate::volume::{Class, ClassMap};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// The files that a call writes beside its label maps.
+fn tables() -> [&'static str; 4] {
+    [SUMMARY, VOLUMES, descriptions::ITK_SNAP, descriptions::SLICER]
+}
 
 /// The files that a call writes.
 pub struct Outputs<'a> {
@@ -62,13 +69,37 @@ impl Outputs<'_> {
                 artifact::refuse_existing([self.preview(query)], "result", args.force)?;
             }
         }
+        artifact::refuse_folders(tables().map(|name| args.out.join(name)))?;
         let Some(report) = &args.report else { return Ok(()) };
         let folder = report.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
             return Err(Error::file(folder, "a folder for --report", "none", "create it first"));
         }
+        if let Some(name) = self.others(report, queries) {
+            let (expected, found) = ("a file that is nothing else of this call", format!("its {name}"));
+            return Err(Error::file(report, expected, found, "give --report a name of its own"));
+        }
         artifact::refuse_existing([report], "result", args.force)?;
         self.refuse_to_lose(report, queries)
+    }
+
+    /// What else the call writes to the path, if it does.
+    fn others(&self, path: &Path, queries: &[Query]) -> Option<String> {
+        let out = &self.args.out;
+        let place = |path: &Path| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Some(folder.canonicalize().unwrap_or(folder.to_owned()).join(path.file_name()?))
+        };
+        let name = path.file_name()?.to_string_lossy().into_owned();
+        let is_probability = |query: &Query| {
+            let rest = name.strip_prefix(&query.name).and_then(|rest| rest.strip_prefix(queries::PROBABILITY));
+            self.args.probabilities && rest.is_some_and(|rest| rest.ends_with(".nii.gz"))
+        };
+        let results = queries.iter().flat_map(|query| [self.result(query), self.preview(query)]);
+        let tables = tables().into_iter().filter(|name| *name != SUMMARY).map(|name| out.join(name));
+        let is_taken = results.chain(tables).any(|other| place(&other) == place(path))
+            || place(&out.join(&name)) == place(path) && queries.iter().any(is_probability);
+        is_taken.then_some(name)
     }
 
     /// A file that is read is never replaced, with --force neither.

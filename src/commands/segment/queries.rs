@@ -90,8 +90,8 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
 /// The images of a dataset; or every NIfTI file that is no result of ours; or the folder itself, where it holds DICOM slices;
 /// or every folder below it that does.
 fn in_folder(folder: &Path, data: &dataset::Config) -> Result<Vec<PathBuf>> {
-    if let Ok(dataset) = dataset::open(folder, data) {
-        return Ok(dataset.cases.into_iter().map(|case| case.image).collect());
+    if let Ok(cases) = dataset::scans(folder, data) {
+        return Ok(cases.into_iter().map(|case| case.image).collect());
     }
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {

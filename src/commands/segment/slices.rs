@@ -1,5 +1,6 @@
 //! `--slices`: the slices of the query that show a class.
 
+use super::classes::meant;
 use super::summary::LabelClass;
 use crate::cli::SliceRange;
 use crate::error::{Error, Result};
@@ -12,12 +13,11 @@ use crate::volume::nifti::NativeGrid;
 /// # Errors
 /// A class that is not looked for, or comes twice; slices that the scan does not have.
 pub fn ranges(given: &[SliceRange], classes: &[LabelClass], grid: &NativeGrid) -> Result<SliceRanges> {
+    let known = classes.iter().map(|class| (class.value, class.name.clone())).collect();
     let mut ranges = SliceRanges::unknown();
     for given in given {
-        let is_meant = |class: &LabelClass| {
-            class.name.eq_ignore_ascii_case(&given.class) || given.class == class.value.to_string()
-        };
-        let Some(index) = classes.iter().position(is_meant) else {
+        let value = meant(&given.class, &known).map_err(|fault| fault.placed(|_| "--slices".to_owned()))?;
+        let Some(index) = classes.iter().position(|class| Some(class.value) == value) else {
             let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
             let expected = format!("a class that is looked for: {}", names.join(", "));
             return Err(Error::flag("--slices", expected, &given.class, "name one of them, or its label value"));

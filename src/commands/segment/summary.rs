@@ -1,5 +1,6 @@
 //! What stands beside the label maps: `summary.json` and `volumes.csv`, rewritten whole after every query.
 
+use super::classes::called;
 use super::descriptions::descriptions;
 use super::pairs;
 use crate::artifact;
@@ -134,8 +135,8 @@ impl Answer {
     }
 }
 
-const SUMMARY: &str = "summary.json";
-const VOLUMES: &str = "volumes.csv";
+pub const SUMMARY: &str = "summary.json";
+pub const VOLUMES: &str = "volumes.csv";
 
 /// Each value with its name, or "label 7" where it has none, and a colour.
 pub fn classes(values: &[i32], names: &BTreeMap<i32, String>) -> Vec<LabelClass> {
@@ -239,9 +240,8 @@ pub fn refuse_others(classes: &[LabelClass], out: &Path) -> Result<()> {
 
 /// The warning about a class that label fusion hardly finds in a query.
 pub fn hardly_found(class: &LabelClass) -> String {
-    let label = format!("label {}", class.value);
-    let name = if class.name == label { label } else { format!("{} ({label})", class.name) };
     format!(
-        "hardly anything in it looks like {name}; what is drawn is where that is the least unlikely: look whether it is there"
+        "hardly anything in it looks like {}; what is drawn is where that is the least unlikely: look whether it is there",
+        called(class)
     )
 }

@@ -107,11 +107,11 @@ impl Training<'_> {
         if config.supervision.source == Source::Organs && config.supervision.annotated_scans > 0 {
             train.truncate(config.supervision.annotated_scans); // the others are not looked at
         }
-        let classes = class_map(data)?;
+        let (classes, ignore) = (class_map(data)?, data.ignore);
         let read = |positions: &[usize], rules: &Rules, what: &str| {
             let cases: Vec<&Case> = positions.iter().map(|&position| &data.cases[position]).collect();
             let label = format!("{name}: reading {what} scans");
-            scans::scans(&cases, self.supervoxels, &classes, rules, &config.preprocessing, &label)
+            scans::scans(&cases, self.supervoxels, (&classes, ignore), rules, &config.preprocessing, &label)
         };
         let train = read(&train, rules, "training")?;
         let held_out = read(&test, &Rules::unlabelled(), "held-out")?;
@@ -195,8 +195,9 @@ fn start_from(model: &Network, path: &Path, withheld: &[String]) -> Result<Vec<S
 
 /// Organs of the held-out scans for the log, where all that is needed has been drawn.
 fn organs(config: &Config, data: &Dataset, parts: &split::Fold) -> Result<Option<Organs>> {
-    let classes = class_map(data)?;
-    let annotated = |position: usize| scans::annotated(&data.cases[position], &classes, &config.preprocessing);
+    let (classes, ignore) = (class_map(data)?, data.ignore);
+    let annotated =
+        |position: usize| scans::annotated(&data.cases[position], (&classes, ignore), &config.preprocessing);
     let Some(support) = annotated(parts.support)? else { return Ok(None) };
     let queries: Result<Vec<_>> = parts.test.iter().map(|&position| annotated(position)).collect();
     let queries: Vec<_> = queries?.into_iter().flatten().collect();

@@ -1,8 +1,9 @@
-//! Medical Segmentation Decathlon: `dataset.json` lists every image with its label map.
+//! Medical Segmentation Decathlon and nnU-Net v1: `dataset.json` lists every image with its label map.
 
 use super::super::formats;
-use super::{Case, check_classes};
+use super::Case;
 use crate::error::{Error, Result};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -10,9 +11,9 @@ use std::path::{Component, Path, PathBuf};
 #[derive(serde::Deserialize)]
 struct Description {
     #[serde(default)]
-    modality: BTreeMap<String, String>,
-    /// Name of each label value.
-    labels: BTreeMap<String, String>,
+    modality: BTreeMap<String, Value>,
+    #[serde(rename = "labels")]
+    _labels: serde::de::IgnoredAny,
     training: Vec<Pair>,
 }
 
@@ -25,15 +26,16 @@ struct Pair {
 
 /// Whether the text of a `dataset.json` is of this kind: it lists its training pairs one by one.
 pub fn is_described(text: &str) -> bool {
-    let json: Result<serde_json::Value, _> = serde_json::from_str(text);
-    json.is_ok_and(|json| json["training"].is_array())
+    let json: Result<Value, _> = serde_json::from_str(text);
+    let pairs = json.ok().and_then(|json| Some((json["training"].as_array()?.len(), json["file_ending"].is_string())));
+    pairs.is_some_and(|(count, is_v2)| count > 0 || !is_v2)
 }
 
-/// The scans and the classes of a Decathlon folder. `text` is the content of the file `json`.
+/// The scans of a Decathlon folder. `text` is the content of the file `json`.
 ///
 /// # Errors
-/// There are several modalities, a label value is not a number, or a file lies outside of the folder.
-pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
+/// There are several modalities, or a file lies outside of the folder.
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<Vec<Case>> {
     let fault = |expected: &str, found: String, remedy: &str| Error::file(json, expected, found, remedy);
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let expected = "a description of the Medical Segmentation Decathlon (labels, training)";
@@ -43,14 +45,6 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
         let found = format!("{} in modality", description.modality.len());
         return Err(fault("one modality", found, "split the 4D images first and make a dataset of one modality"));
     }
-    let mut classes = BTreeMap::new();
-    for (value, name) in description.labels.into_iter().filter(|(value, _)| value != "0") {
-        let number = value.parse().map_err(|_| {
-            fault("label values by number", format!("{value}: {name}"), "write labels as { \"1\": \"liver\" }")
-        })?;
-        classes.insert(name, number);
-    }
-    check_classes(&format!("{} labels", json.display()), &classes)?;
     let within = |path: &Path| {
         let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         if path.components().all(plain) {
@@ -69,10 +63,24 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
             return Err(fault("one image for each id", format!("{id} twice"), "remove one of them"));
         }
         let label = pair.label.as_deref().map(within).transpose()?;
-        cases.push(Case { id: id.to_owned(), image, label });
+        cases.push(Case { id: id.to_owned(), image: first_channel(json, image, id)?, label });
     }
     if cases.is_empty() {
         return Err(fault("images in training", "none".to_owned(), "download the dataset again"));
     }
-    Ok((cases, classes))
+    Ok(cases)
+}
+
+/// The file itself or, where nnU-Net v1 leaves the channel out of the name, `case_0000.nii.gz` for `case.nii.gz`.
+fn first_channel(json: &Path, image: PathBuf, id: &str) -> Result<PathBuf> {
+    let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let channel = |number: usize| image.with_file_name(format!("{id}_{number:04}{}", &name[id.len()..]));
+    if image.exists() || !channel(0).exists() {
+        return Ok(image); // one that is missing is named when it is read
+    }
+    if channel(1).exists() {
+        let remedy = "make a dataset of the one channel to work on, with that channel's files as _0000";
+        return Err(Error::file(json, "one channel", channel(1).display().to_string(), remedy));
+    }
+    Ok(channel(0))
 }

@@ -1,7 +1,8 @@
 //! nnU-Net v2: `dataset.json` beside `imagesTr/<case>_0000<ending>` and `labelsTr/<case><ending>`.
 
 use super::super::formats;
-use super::{Case, check_classes, file_names, nothing_matches};
+use super::pattern::{Matches, file_names};
+use super::{Case, nothing_matches};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,15 +12,16 @@ use std::path::Path;
 struct Description {
     #[serde(default)]
     channel_names: BTreeMap<String, serde_json::Value>,
-    labels: BTreeMap<String, serde_json::Value>,
+    #[serde(rename = "labels")]
+    _labels: serde::de::IgnoredAny,
     file_ending: String,
 }
 
-/// The scans and the classes of an nnU-Net v2 folder. `text` is the content of the file `json`.
+/// The scans of an nnU-Net v2 folder. `text` is the content of the file `json`.
 ///
 /// # Errors
-/// The file is not of version 2, has several channels or region-based labels, or the images are not NIfTI.
-pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeMap<String, i32>)> {
+/// The file is not of version 2, has several channels, or the images are not NIfTI.
+pub fn read(folder: &Path, json: &Path, text: &str) -> Result<Vec<Case>> {
     let description: Description = serde_json::from_str(text).map_err(|e| {
         let remedy =
             "convert an older dataset with nnU-Net, or move dataset.json away and set data.image to the file names";
@@ -42,7 +44,6 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
     if channels > 1 {
         return Err(several(format!("{channels} in channel_names")));
     }
-    let classes = classes(json, description.labels)?;
     let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
     let names = file_names(&images)?;
     if let Some(second) = names.iter().find(|name| name.ends_with(&format!("_0001{ending}"))) {
@@ -56,21 +57,8 @@ pub fn read(folder: &Path, json: &Path, text: &str) -> Result<(Vec<Case>, BTreeM
     };
     let cases: Vec<_> = names.iter().filter_map(case).collect();
     if cases.is_empty() {
-        return Err(nothing_matches(&images, &format!("{{case}}{first_channel}"), &names));
+        let seen = Matches { files: BTreeMap::new(), folder: images, names };
+        return Err(nothing_matches(&format!("{{case}}{first_channel}"), &seen));
     }
-    Ok((cases, classes))
-}
-
-fn classes(json: &Path, labels: BTreeMap<String, serde_json::Value>) -> Result<BTreeMap<String, i32>> {
-    let mut classes = BTreeMap::new();
-    for (name, value) in labels.into_iter().filter(|(name, _)| name != "background" && name != "ignore") {
-        let Some(number) = value.as_i64().and_then(|number| i32::try_from(number).ok()) else {
-            let remedy =
-                "give every class one integer (regions of several labels: write label maps of the regions first)";
-            return Err(Error::file(json, "labels with one integer each", format!("{name}: {value}"), remedy));
-        };
-        classes.insert(name, number);
-    }
-    check_classes(&format!("{} labels", json.display()), &classes)?;
-    Ok(classes)
+    Ok(cases)
 }
