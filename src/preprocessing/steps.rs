@@ -1,6 +1,6 @@
 //! Image and label map of a scan on the way into a dataset: clipped, resampled, cropped or padded.
 
-use crate::volume::{Geometry, Image, LabelMap, Volume, resample};
+use crate::volume::{Geometry, Image, LabelMap, Volume, padding, resample};
 use ndarray::{Array3, s};
 use serde::Serialize;
 
@@ -20,8 +20,9 @@ impl Steps {
     pub const FEW_SHOT: Self =
         Self { clip_percent: Some(0.5), spacing_xyz_mm: Some([1.25, 1.25, 7.7]), size_xy_vox: Some([256, 256]) };
 
-    /// Image and label map on one grid before and after.
+    /// Image and label map on one grid before and after. Padding becomes as dark as the darkest intensity: other programs do not expect NaN.
     pub fn apply(&self, mut image: Image, mut label: Option<LabelMap>) -> (Image, Option<LabelMap>) {
+        padding::fill(&mut image.voxels);
         if let Some(percent) = self.clip_percent {
             clip(&mut image.voxels, percent);
         }
