@@ -99,7 +99,7 @@ fn unknown_names_are_refused_with_those_that_are_known() {
         let call = format!("train --config {{}} --data {{}} --run {{}} --set {set}");
         let output = command(&call, &[&config, &data, &folder.path().join("run")]).output().unwrap();
         let [_, fault] = said(&output);
-        assert_eq!(output.status.code(), Some(1), "{fault}");
+        assert_eq!(output.status.code(), Some(2), "{fault}");
         let faults: Vec<&str> = fault.lines().filter(|line| !line.starts_with("device: ")).collect();
         assert!(faults.len() == 1 && words.iter().all(|word| faults[0].contains(word)), "{fault}");
     }
