@@ -21,6 +21,9 @@ const SET: &str = "--set preprocessing.size_vox=[8,32,32] --set features.f_maps=
                    features.pooling=[[1,2,2]] --set prototypes.test_window={size=[2,2,2]} --set \
                    similarity.competition=joint --set supervision.source=none --set split.folds=2";
 
+/// The file of a kind and a number.
+type Naming<'a> = &'a dyn Fn(&str, usize) -> String;
+
 /// The generated cohort as files of other names, `to` from the kind and the number of a file, beside `description`.
 fn dataset(folder: &Path, to: impl Fn(&str, usize) -> String, description: &str) {
     let raw = TempDir::new().unwrap();
@@ -212,8 +215,7 @@ fn layouts_with_a_folder_a_patient_are_prepared_without_flags() {
         "image" => format!("sub-{number:02}/anat/sub-{number:02}_T2w.nii.gz"),
         _ => format!("derivatives/labels/sub-{number:02}/anat/sub-{number:02}_T2w_label-organs_dseg.nii.gz"),
     };
-    let layouts: [(&str, &dyn Fn(&str, usize) -> String, &str); 2] =
-        [("kits", &kits, "case_00003"), ("bids", &bids, "sub-03")];
+    let layouts: [(&str, Naming, &str); 2] = [("kits", &kits, "case_00003"), ("bids", &bids, "sub-03")];
     for (name, to, id) in layouts {
         let folder = TempDir::new().unwrap();
         let [source, data] = [format!("{name} [1]"), "data".to_owned()].map(|name| folder.path().join(name));
