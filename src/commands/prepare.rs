@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
 use crate::volume::{Image, LabelMap, nifti as files};
 use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -184,21 +184,39 @@ fn strangers(out: &Path, description: &Description) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Folders below `folder`, itself included, links not followed, in natural order.
+/// Folders below `folder`, itself included, in natural order. Links are followed, but not to a folder that is there already or
+/// that holds `folder`.
 ///
 /// # Errors
 /// One of them cannot be listed.
 pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = vec![folder.to_owned()];
+    let (mut links, mut known) = (VecDeque::new(), BTreeSet::new());
+    let top = folder.canonicalize().unwrap_or_default();
+    known.insert(top.clone());
     let mut next = 0;
-    while next < found.len() {
-        let here = found[next].clone();
-        next += 1;
-        for entry in std::fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            let entry = entry.map_err(Error::io("list", &here))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.push(entry.path());
+    loop {
+        while next < found.len() {
+            let here = found[next].clone();
+            next += 1;
+            for entry in std::fs::read_dir(&here).map_err(Error::io("list", &here))? {
+                let entry = entry.map_err(Error::io("list", &here))?;
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => {
+                        if path.canonicalize().map_or(true, |to| known.insert(to)) {
+                            found.push(path);
+                        }
+                    }
+                    Ok(kind) if kind.is_symlink() && path.is_dir() => links.push_back(path),
+                    _ => (),
+                }
             }
+        }
+        // After all that is there in its own right.
+        let Some(link) = links.pop_front() else { break };
+        if link.canonicalize().is_ok_and(|to| !top.starts_with(&to) && known.insert(to)) {
+            found.push(link);
         }
     }
     found.sort_by_cached_key(|path| crate::volume::dataset::natural(&path.to_string_lossy()));
