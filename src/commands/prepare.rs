@@ -13,6 +13,7 @@ use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
+use crate::volume::upright::Upright;
 use crate::volume::{Image, LabelMap, nifti as files};
 use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -152,7 +153,12 @@ impl Writing<'_> {
                 return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
             }
             match (source.read)().map_err(|error| error.unpacked(&self.origin.root, &self.origin.source)) {
-                Ok(scan) => {
+                Ok(mut scan) => {
+                    if self.steps.upright && Upright::new(&scan.image.geometry).is_some() {
+                        scan.warnings.retain(|text| !text.contains("--upright")); // which is followed
+                        scan.warnings
+                            .push("its axes were not at right angles; it is resampled to upright ones".to_owned());
+                    }
                     artifact::refuse_to_lose(&scan.files, self.there)?;
                     scan.warnings.iter().for_each(|text| self.bar.note(&format!("warning: {}: {text}", source.id)));
                     let entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;

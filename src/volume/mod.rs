@@ -12,6 +12,7 @@ pub mod limit;
 pub mod nifti;
 pub mod orientation;
 pub mod resample;
+pub mod upright;
 
 pub use classes::{Class, ClassMap};
 

@@ -217,7 +217,8 @@ fn by_series(slices: Vec<Header>) -> Vec<Vec<Header>> {
 
 /// What a person would call a series.
 fn named(header: &Header) -> String {
-    let number = super::header::TRAITS.iter().position(|(name, ..)| *name == "SeriesNumber").expect("one of the traits");
+    let number =
+        super::header::TRAITS.iter().position(|(name, ..)| *name == "SeriesNumber").expect("one of the traits");
     match (header.traits[number].as_str(), header.description.as_str()) {
         ("", "") => format!("series {}", header.series),
         (number, "") => format!("series {number}"),

@@ -142,7 +142,9 @@ fn tool(syntax: &str) -> &'static str {
     match syntax.strip_prefix("1.2.840.10008.1.2.") {
         Some("4.80" | "4.81") => "it is JPEG-LS: decompress it first with dcmdjpls, for instance",
         Some("4.90" | "4.91") => "it is JPEG 2000: decompress it first with gdcmconv --raw, for instance",
-        Some("4.110" | "4.111" | "4.112") => "it is JPEG XL: convert it where it was written to another transfer syntax",
+        Some("4.110" | "4.111" | "4.112") => {
+            "it is JPEG XL: convert it where it was written to another transfer syntax"
+        }
         Some("4.201" | "4.202" | "4.203") => "it is high-throughput JPEG 2000: convert it with dcm2niix, for instance",
         Some("5") => "it is packed in runs (RLE): decompress it first with dcmdrle, for instance",
         Some(other) if other.starts_with("4.10") => "it is a video; give the slices of a scanner",

@@ -110,7 +110,8 @@ impl Slice {
         let spacing = numbers(tags::PIXEL_SPACING, "PixelSpacing", 2)?;
         let position = numbers(tags::IMAGE_POSITION_PATIENT, "ImagePositionPatient", 3)?;
         let turn = numbers(tags::IMAGE_ORIENTATION_PATIENT, "ImageOrientationPatient", 6)?;
-        let Some(([along_row, along_column], rounding)) = square([turn[0], turn[1], turn[2]], [turn[3], turn[4], turn[5]])
+        let Some(([along_row, along_column], rounding)) =
+            square([turn[0], turn[1], turn[2]], [turn[3], turn[4], turn[5]])
         else {
             let remedy = "the file is damaged; export it again";
             return refuse("two directions at right angles in ImageOrientationPatient", format!("{turn:?}"), remedy);
