@@ -29,10 +29,10 @@ impl Upright {
             are_square(a, b) && !(are_square(axis, a) && are_square(axis, b))
         });
         let axis = stacked?;
-        let [step, planes] = [column(axis), column(axis)];
+        let step = column(axis);
         let inside = others(axis).map(column);
         let shift_vox = inside.map(|along| dot(step, along) / dot(along, along));
-        let upright = [0, 1, 2].map(|i| planes[i] - shift_vox[0] * inside[0][i] - shift_vox[1] * inside[1][i]);
+        let upright = [0, 1, 2].map(|i| step[i] - shift_vox[0] * inside[0][i] - shift_vox[1] * inside[1][i]);
         let mut to = geometry.clone();
         let last = (geometry.shape_vox[axis] - 1) as f64;
         for (row, &value) in upright.iter().enumerate() {

@@ -160,7 +160,7 @@ fn sorted(folder: &Path, mut files: Vec<PathBuf>) -> Contents {
         }
     }
     let mut notes = Vec::new();
-    if slices.is_empty() && captures.iter().any(|header| header.place.is_some()) {
+    if slices.is_empty() && !captures.is_empty() && captures.iter().all(|header| header.place.is_some()) {
         notes.push("its files are secondary captures, whose values may not be those of the scanner".to_owned());
         slices = captures;
     } else if !captures.is_empty() {
