@@ -4,7 +4,7 @@ use super::volumes::set;
 use super::{check, row};
 use crate::scanner::{AXIAL, PLAIN, write_series};
 use dicom_core::value::DataSetSequence;
-use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
 use ndarray::Array3;
@@ -138,8 +138,8 @@ fn dicom_trees_that_are_no_scans_are_refused() {
         }),
         object("a table that is cut", &["a Modality LUT", "found 3 of 256"], |o| {
             let mut table = InMemDicomObject::new_empty();
-            table.put(DataElement::new(tags::LUT_DESCRIPTOR, VR::US, PrimitiveValue::U16([256, 0, 16].into())));
-            table.put(DataElement::new(tags::LUT_DATA, VR::OW, PrimitiveValue::U16([1, 2, 3].into())));
+            table.put(DataElement::new(tags::LUT_DESCRIPTOR, VR::US, dicom_value!(U16, [256, 0, 16])));
+            table.put(DataElement::new(tags::LUT_DATA, VR::OW, dicom_value!(U16, [1, 2, 3])));
             let items = DataSetSequence::from(vec![table]);
             o.put(DataElement::new(tags::MODALITY_LUT_SEQUENCE, VR::SQ, items));
         }),
@@ -158,7 +158,7 @@ fn dicom_trees_that_are_no_scans_are_refused() {
             "a segmentation object alone",
             "/source",
             &["DICOM slices", "segmentation object (DICOM SEG) (3 files)"],
-            { all_objects(|_, o| uid(o, tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.66.4")) },
+            all_objects(|_, o| uid(o, tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.66.4")),
         ),
         row("localizers and reports", "/source", &["localizer (1 file)", "structured report (2 files)"], {
             all_objects(|index, o| match index {
