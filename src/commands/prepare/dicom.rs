@@ -24,7 +24,10 @@ pub fn run(args: &PrepareDicom) -> Result<()> {
     } else {
         source
     };
-    let in_source = |path: &Path| path.strip_prefix(root).map_or(path.to_owned(), |below| source.join(below));
+    let in_source = |path: &Path| match path.strip_prefix(root) {
+        Ok(below) if !below.as_os_str().is_empty() => source.join(below),
+        _ => source.to_owned(),
+    };
     let mut sources = Vec::new();
     let mut others = Contents::default();
     for (folder, found) in stacks(root)? {
