@@ -98,7 +98,7 @@ pub enum Sequence {
 /// Flags of `ssl3d prepare dicom`.
 #[derive(Debug, Args)]
 pub struct PrepareDicom {
-    /// A folder; every folder below it that holds DICOM files is a scan.
+    /// A folder or a zip archive of one; every folder below it that holds DICOM files is a scan, or several where its files are.
     #[arg(value_name = "SOURCE")]
     pub source: PathBuf,
     /// Flags of every source.
@@ -141,6 +141,9 @@ pub struct Preparation {
     /// Crop or pad about the middle to so many voxels.
     #[arg(long, value_name = "X,Y", value_parser = numbers::<usize, 2>)]
     pub size: Option<[usize; 2]>,
+    /// Resample scans of a tilted gantry to axes at right angles; ITK, and so ITK-SNAP and 3D Slicer, refuses other ones.
+    #[arg(long)]
+    pub upright: bool,
     /// Name scans that cannot be read and leave them out.
     #[arg(long)]
     pub keep_going: bool,
@@ -285,7 +288,8 @@ pub struct Segment {
     /// may be put into double quotes, as it may hold commas: '"kidney, left",liver'.
     #[arg(long, value_name = "LIST", default_value = "all")]
     pub classes: Classes,
-    /// Volumes to segment: files, folders, patterns like "scans/*.nii.gz"; or a folder of DICOM slices.
+    /// Volumes to segment: files, folders of any depth, patterns like "scans/*/ct.nii.gz"; DICOM as folders of slices, zip archives of
+    /// them or multi-frame files.
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub query: Vec<PathBuf>,
     /// The first and last slice of a class in the query, where you know them; for instance liver=9-33, counted from 0 as in the file;

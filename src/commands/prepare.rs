@@ -13,10 +13,11 @@ use crate::commands::progress::{self, Progress};
 use crate::commands::stop;
 use crate::error::{Error, Result};
 use crate::preprocessing::Steps;
+use crate::volume::upright::Upright;
 use crate::volume::{Image, LabelMap, nifti as files};
 use description::{DESCRIPTION, Description, image_name, label_name, write_scan};
 pub use description::{Guess, Labelling};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -162,7 +163,12 @@ impl Writing<'_> {
                 return Err(Error::Stopped { saved: "the beginning (a dataset is written whole)".to_owned() });
             }
             match (source.read)().map_err(|error| error.unpacked(&self.origin.root, &self.origin.source)) {
-                Ok(scan) => {
+                Ok(mut scan) => {
+                    if self.steps.upright && Upright::new(&scan.image.geometry).is_some() {
+                        scan.warnings.retain(|text| !text.contains("--upright")); // which is followed
+                        scan.warnings
+                            .push("its axes were not at right angles; it is resampled to upright ones".to_owned());
+                    }
                     artifact::refuse_to_lose(&scan.files, self.there)?;
                     scan.warnings.iter().for_each(|text| self.bar.note(&format!("warning: {}: {text}", source.id)));
                     let mut entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;
@@ -199,34 +205,40 @@ fn strangers(out: &Path, description: &Description) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Folders below `folder`, itself included, in natural order. A link to a folder counts as one, once: what it leads to is not
-/// listed a second time.
+/// Folders below `folder`, itself included, in natural order. Links are followed, but not to a folder that is there already or
+/// that holds `folder`.
 ///
 /// # Errors
 /// One of them cannot be listed.
 pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (mut found, mut links) = (vec![folder.to_owned()], Vec::new());
-    let mut seen: BTreeSet<PathBuf> = folder.canonicalize().into_iter().collect();
+    let mut found = vec![folder.to_owned()];
+    let (mut links, mut known) = (VecDeque::new(), BTreeSet::new());
+    let top = folder.canonicalize().unwrap_or_default();
+    known.insert(top.clone());
     let mut next = 0;
-    // Links last: a folder is called by its own path where it has one below here.
-    while next < found.len() || !links.is_empty() {
-        let Some(here) = found.get(next).cloned() else {
-            let link: PathBuf = links.remove(0);
-            if link.canonicalize().is_ok_and(|real| seen.insert(real)) {
-                found.push(link);
-            }
-            continue;
-        };
-        next += 1;
-        for entry in std::fs::read_dir(&here).map_err(Error::io("list", &here))? {
-            let path = entry.map_err(Error::io("list", &here))?.path();
-            if path.is_symlink() {
-                links.extend(path.is_dir().then_some(path));
-            } else if path.is_dir() && path.canonicalize().map_or(true, |real| seen.insert(real)) {
-                found.push(path);
+    loop {
+        while next < found.len() {
+            let here = found[next].clone();
+            next += 1;
+            for entry in std::fs::read_dir(&here).map_err(Error::io("list", &here))? {
+                let entry = entry.map_err(Error::io("list", &here))?;
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => {
+                        if path.canonicalize().map_or(true, |to| known.insert(to)) {
+                            found.push(path);
+                        }
+                    }
+                    Ok(kind) if kind.is_symlink() && path.is_dir() => links.push_back(path),
+                    _ => (),
+                }
             }
         }
-        links.sort();
+        // After all that is there in its own right.
+        let Some(link) = links.pop_front() else { break };
+        if link.canonicalize().is_ok_and(|to| !top.starts_with(&to) && known.insert(to)) {
+            found.push(link);
+        }
     }
     found.sort_by_cached_key(|path| crate::volume::dataset::natural(&path.to_string_lossy()));
     Ok(found)

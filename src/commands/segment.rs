@@ -52,7 +52,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     check_pairs(args)?;
     let weights = Weights::read(&args.weights)?;
     let config = weights.config(&args.overrides.set)?;
-    let queries = queries::find(&args.query, &config.data)?;
+    let queries = queries::find(&args.query, &config.data, &args.support_label)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
         return Err(Error::flag("--slices", "one query, whose slices they are", found, "use a call for each query"));
@@ -92,7 +92,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
             Err(error) => {
                 // The other queries are worth having all the same.
                 warn(&error.to_string());
-                summary.failed.insert(query.path.display().to_string(), error.to_string());
+                summary.failed.insert(query.shown(), error.to_string());
             }
         }
         summary.write(&args.out, args.report.as_deref(), args.force)?;

@@ -1,5 +1,6 @@
 //! Image and label map of a scan on the way into a dataset: clipped, resampled, cropped or padded.
 
+use crate::volume::upright::Upright;
 use crate::volume::{Geometry, Image, LabelMap, Volume, padding, resample};
 use ndarray::{Array3, s};
 use serde::Serialize;
@@ -7,6 +8,8 @@ use serde::Serialize;
 /// In the order in which they are done; None leaves the scan as it is. x y z as in a file's header.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Steps {
+    /// Resampled to axes at right angles, where a tilted gantry left others; images linearly, labels to the nearest.
+    pub upright: bool,
     /// The brightest voxels become as bright as this many per cent of all voxels are at least.
     pub clip_percent: Option<f64>,
     /// Resampled to this spacing, images linearly (antialiased where they shrink), labels class by class.
@@ -17,12 +20,20 @@ pub struct Steps {
 
 impl Steps {
     /// 0.5 per cent, 1.25 x 1.25 x 7.70 mm, 256 x 256: what papers on few-shot segmentation of CHAOS do.
-    pub const FEW_SHOT: Self =
-        Self { clip_percent: Some(0.5), spacing_xyz_mm: Some([1.25, 1.25, 7.7]), size_xy_vox: Some([256, 256]) };
+    pub const FEW_SHOT: Self = Self {
+        upright: false,
+        clip_percent: Some(0.5),
+        spacing_xyz_mm: Some([1.25, 1.25, 7.7]),
+        size_xy_vox: Some([256, 256]),
+    };
 
     /// Image and label map on one grid before and after. Padding becomes as dark as the darkest intensity: other programs do not expect NaN.
     pub fn apply(&self, mut image: Image, mut label: Option<LabelMap>) -> (Image, Option<LabelMap>) {
         padding::fill(&mut image.voxels);
+        if let Some(upright) = Upright::new(&image.geometry).filter(|_| self.upright) {
+            image = upright.image(&image);
+            label = label.map(|label| upright.labels(&label));
+        }
         if let Some(percent) = self.clip_percent {
             clip(&mut image.voxels, percent);
         }

@@ -3,28 +3,37 @@
 //! Slices are ordered by their position along their common normal alone. File names, instance numbers and slice
 //! thickness are not used, because only positions are measured.
 
+mod attributes;
 mod claims;
+mod contents;
+mod file;
+mod header;
+mod intensity;
+mod kind;
+mod line;
 mod slice;
+mod split;
+mod storage;
 
+pub use contents::{Contents, Stack, contents, contents_of_file, files, is_named};
 pub use slice::Slice;
 
 use super::orientation::Orientation;
 use super::{Geometry, Image, LabelMap, Volume};
 use crate::error::{Error, Result};
+use header::TRAITS;
+use line::{Fault, Line, cross, dot, unit};
 use ndarray::{Array2, Array3, Axis, stack};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Largest difference of a step between slices from the median step, as a fraction of it, before it counts as a gap.
-const GAP: f64 = 0.1;
-/// The same fraction above which steps cause a warning.
-const UNEVEN: f64 = 0.01;
-/// Two slices closer than this fraction of the median step are duplicates.
-const TWICE: f64 = 0.01;
 /// Two directions are the same if their cosines differ by no more than this.
 const SAME_DIRECTION: f64 = 1e-3;
 /// Two pixel spacings are the same if they differ by no more than this fraction.
 const SAME_SPACING: f64 = 1e-3;
+/// Directions that are further from right angles and length 1 were written with few decimals.
+const ROUNDED: f64 = 1e-4;
+/// The line of the slices is at right angles to them if it differs by no more than this, of directions with few decimals.
+const NEARLY_UPRIGHT: f64 = 0.02;
 
 /// One volume, assembled from the slices of a series.
 #[derive(Debug)]
@@ -62,44 +71,19 @@ impl Series {
     }
 }
 
-/// The DICOM files of a folder without its subfolders, in the natural order of their names: files with the mark of
-/// DICOM at byte 128, and files named .dcm.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcm"));
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_file() && !hidden && (named || has_mark(&path)) {
-            found.push(path);
-        }
-    }
-    found.sort_by_cached_key(|path| super::dataset::natural(&path.to_string_lossy()));
-    Ok(found)
-}
-
-fn has_mark(path: &Path) -> bool {
-    let mut start = [0; 132];
-    std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start[128..] == *b"DICM"
-}
-
 /// Assembles the slices of one series, in any order, to a volume. Errors name `folder`.
 ///
 /// # Errors
-/// There is no slice, slices differ in size, spacing or direction, two have the same position, or there is a gap
-/// between them.
+/// There is no slice, slices differ in size, spacing, direction or in how their values are stored, two have the same position,
+/// there is a gap between them, or one lies aside of the others.
 pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     let refuse = |expected: &str, found: String, remedy: &str| Err(Error::file(folder, expected, found, remedy));
     let Some(first) = slices.first() else {
         return refuse("DICOM slices", "none".to_owned(), "name the folder that holds the .dcm files");
     };
-    let name = |slice: &Slice| slice.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for other in &slices[1..] {
         let differs = |what: &str, a: String, b: String| {
-            let found = format!("{a} in {} and {b} in {}", name(first), name(other));
+            let found = format!("{a} in {} and {b} in {}", first.name(), other.name());
             refuse(&format!("slices of one {what}"), found, "move what belongs to another series elsewhere")
         };
         if (first.rows, first.columns) != (other.rows, other.columns) {
@@ -117,28 +101,22 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
             return differs("orientation", direction(first), direction(other));
         }
     }
-    let normal = cross(first.along_row, first.along_column);
+    let (along, normal) = directions(first, &slices);
     let place = |slice: &Slice| dot(slice.position_mm, normal);
     slices.sort_by(|a, b| place(a).total_cmp(&place(b)));
+    storage::check(folder, &slices)?;
     let positions_mm: Vec<f64> = slices.iter().map(place).collect();
-    let mut warnings = Vec::new();
-    let step_mm = step_mm(folder, &slices, &positions_mm, &mut warnings)?;
-
-    let (first, last) = (&slices[0], &slices[slices.len() - 1]);
-    let mut step = normal.map(|n| n * step_mm);
-    if slices.len() > 1 {
-        // Of a tilted gantry the slices do not lie straight above each other.
-        let mean = [0, 1, 2].map(|i| (last.position_mm[i] - first.position_mm[i]) / (slices.len() - 1) as f64);
-        let aside = (dot(mean, mean) - dot(mean, normal).powi(2)).max(0.0).sqrt();
-        if aside > UNEVEN * step_mm {
-            warnings.push(format!("slices lie {aside:.2} mm aside of each other at every step (a tilted gantry)"));
-            let along = dot(mean, normal);
-            step = [0, 1, 2].map(|i| mean[i] + normal[i] * (step_mm - along));
-        }
+    let Line { step, tilt_mm, mut warnings } = line(folder, &slices, normal)?;
+    if tilt_mm > 0.0 {
+        warnings.push(format!(
+            "slices lie {tilt_mm:.2} mm aside of each other at every step (a tilted gantry); ITK-SNAP and 3D Slicer refuse \
+             such a sheared grid: `ssl3d prepare dicom --upright` resamples it to an upright one"
+        ));
     }
+    let first = &slices[0];
     // Index (column, row, slice) to L P S in mm, and from there to R A S.
-    let column = first.along_row.map(|v| v * first.spacing_mm[1]);
-    let row = first.along_column.map(|v| v * first.spacing_mm[0]);
+    let column = along[0].map(|v| v * first.spacing_mm[1]);
+    let row = along[1].map(|v| v * first.spacing_mm[0]);
     let mut affine_mm = [[0.0; 4]; 4];
     for (axis, sign) in [-1.0, -1.0, 1.0].into_iter().enumerate() {
         affine_mm[axis] = [column[axis], row[axis], step[axis], first.position_mm[axis]].map(|v| sign * v);
@@ -160,37 +138,80 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     Ok(Series { image, files, positions_mm, description, warnings, orientation })
 }
 
-/// The median distance of neighbouring slices. Fails if two have the same position or one is missing.
-fn step_mm(folder: &Path, slices: &[Slice], positions_mm: &[f64], warnings: &mut Vec<String>) -> Result<f64> {
-    let steps: Vec<f64> = positions_mm.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let mut sorted = steps.clone();
-    sorted.sort_by(f64::total_cmp);
-    let Some(&median) = sorted.get(sorted.len() / 2) else {
-        warnings.push(format!("one slice only; its thickness of {} mm stands in for a step", slices[0].thickness_mm));
-        return Ok(slices[0].thickness_mm);
-    };
-    let name = |index: usize| slices[index].path.file_name().unwrap_or_default().to_string_lossy();
+/// The directions of rows and columns, and their normal. Where they are written with few decimals, positions are the more
+/// precise: the slices are turned so that their line is upright, if it nearly is.
+fn directions(first: &Slice, slices: &[Slice]) -> ([[f64; 3]; 2], [f64; 3]) {
+    let along = [first.along_row, first.along_column];
+    let normal = cross(along[0], along[1]);
+    let place = |slice: &&Slice| dot(slice.position_mm, normal);
+    let lowest = slices.iter().min_by(|a, b| place(a).total_cmp(&place(b)));
+    let highest = slices.iter().max_by(|a, b| place(a).total_cmp(&place(b)));
+    let (Some(lowest), Some(highest)) = (lowest, highest) else { return (along, normal) };
+    let line = line::difference(highest.position_mm, lowest.position_mm);
+    let length = dot(line, line).sqrt();
+    if first.rounding <= ROUNDED || length <= 0.0 || dot(line, normal) < (1.0 - NEARLY_UPRIGHT.powi(2) / 2.0) * length {
+        return (along, normal);
+    }
+    let upright = unit(line);
+    let row = unit([0, 1, 2].map(|i| along[0][i] - upright[i] * dot(along[0], upright)));
+    ([row, cross(upright, row)], upright)
+}
+
+/// The line on which the slices lie; of one slice, its thickness along the normal.
+fn line(folder: &Path, slices: &[Slice], normal: [f64; 3]) -> Result<Line> {
+    if let [slice] = slices {
+        let warning = format!("one slice only; its thickness of {} mm stands in for a step", slice.thickness_mm);
+        let step = normal.map(|n| n * slice.thickness_mm);
+        return Ok(Line { step, tilt_mm: 0.0, warnings: vec![warning] });
+    }
+    let points: Vec<[f64; 3]> = slices.iter().map(|slice| slice.position_mm).collect();
+    let pixel_mm = slices[0].spacing_mm[0].min(slices[0].spacing_mm[1]);
+    let name = |index: usize| slices[index].name();
     let between = |index: usize| format!("{} and {}", name(index), name(index + 1));
-    if let Some(index) = steps.iter().position(|&step| step <= TWICE * median || step < 1e-3) {
-        let found = format!("{} at one place", between(index));
-        let remedy = "keep one of them, or one of the series that share the folder";
-        return Err(Error::file(folder, "slices at places of their own", found, remedy));
-    }
-    if let Some(index) = steps.iter().position(|step| (step - median).abs() > GAP * median) {
-        let found = format!("{:.3} mm between {}, {median:.3} mm elsewhere", steps[index], between(index));
-        return Err(Error::file(folder, "slices at equal distances", found, "add the slices that are missing"));
-    }
-    let largest = steps.iter().map(|step| (step - median).abs()).fold(0.0, f64::max);
-    if largest > UNEVEN * median {
-        warnings.push(format!("distances of slices differ by up to {largest:.3} mm from their median {median:.3} mm"));
-    }
-    Ok(median)
+    line::through(&points, normal, pixel_mm).map_err(|fault| match fault {
+        Fault::Twice(index) => {
+            let differs = header::difference(&slices[index].traits, &slices[index + 1].traits);
+            let differs = differs.map_or(String::new(), |tag| format!(", with {tag}"));
+            let found = format!("{} at one place{differs}", between(index));
+            let remedy = "keep one of them, or one of the series that share the folder";
+            Error::file(folder, "slices at places of their own", found, remedy)
+        }
+        Fault::Gap { index, step_mm, median_mm } => {
+            let differs = divides(slices, index + 1).map_or(String::new(), |tag| format!(", where {tag} meet"));
+            let found = format!("{step_mm:.3} mm between {}, {median_mm:.3} mm elsewhere{differs}", between(index));
+            let remedy = match differs.as_str() {
+                "" => "add the slices that are missing",
+                _ => "add the slices that are missing, or give each part a folder of its own",
+            };
+            Error::file(folder, "slices at equal distances", found, remedy)
+        }
+        Fault::Off { index, off_mm, step_mm } => {
+            let found = format!("{} {off_mm:.3} mm off its place at steps of {step_mm:.3} mm", name(index));
+            let remedy = "convert the series to NIfTI with a tool that resamples it, or leave the slices out";
+            Error::file(folder, "slices at equal distances", found, remedy)
+        }
+        Fault::Aside { index, aside_mm } => {
+            let found = format!("{} {aside_mm:.3} mm aside of the line from the first to the last", name(index));
+            let remedy = "give slices of one position of the patient each a folder of their own";
+            Error::file(folder, "slices above each other", found, remedy)
+        }
+    })
 }
 
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+/// A tag that has one value before the slice `at`, and another one from there on, with both values.
+fn divides(slices: &[Slice], at: usize) -> Option<String> {
+    let one = |part: &[Slice], tag: usize| part.iter().all(|slice| slice.traits[tag] == part[0].traits[tag]);
+    let (before, after) = slices.split_at(at);
+    let index = (0..TRAITS.len())
+        .find(|&tag| before[0].traits[tag] != after[0].traits[tag] && one(before, tag) && one(after, tag))?;
+    Some(format!("{} {} and {}", TRAITS[index].0, before[0].traits[index], after[0].traits[index]))
 }
 
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|i| a[i] * b[i]).sum()
+/// The innermost cause of an error, in one line.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string().replace(['\n', '\r'], " ")
 }

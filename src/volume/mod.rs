@@ -15,6 +15,7 @@ pub mod orientation;
 pub mod padding;
 pub mod regrid;
 pub mod resample;
+pub mod upright;
 
 pub use classes::{Class, ClassMap};
 

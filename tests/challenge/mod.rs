@@ -1,5 +1,7 @@
 //! What the people of CHAOS would have added to the scans: PNG masks, an archive.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use std::io::Write as _;
 use std::path::Path;
 

@@ -3,9 +3,10 @@
 use super::volumes::set;
 use super::{check, row};
 use crate::scanner::{AXIAL, PLAIN, write_series};
-use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
+use dicom_core::value::DataSetSequence;
+use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::tags;
-use dicom_object::{DefaultDicomObject, open_file};
+use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
 use ndarray::Array3;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -34,8 +35,25 @@ fn slice_object(change: fn(&mut DefaultDicomObject)) -> impl Fn(&Path) {
     }
 }
 
+/// The same with other values in each.
+fn all_objects(change: fn(usize, &mut DefaultDicomObject)) -> impl Fn(&Path) {
+    move |folder| {
+        slice_bytes(|_| ())(folder);
+        for index in 0..3 {
+            let path = folder.join(format!("source/a/{index}.dcm"));
+            let mut object = open_file(&path).unwrap();
+            change(index, &mut object);
+            object.write_to_file(&path).unwrap();
+        }
+    }
+}
+
 fn text(object: &mut DefaultDicomObject, tag: Tag, value: &str) {
     object.put(DataElement::new(tag, VR::DS, PrimitiveValue::from(value)));
+}
+
+fn uid(object: &mut DefaultDicomObject, tag: Tag, value: &str) {
+    object.put(DataElement::new(tag, VR::UI, PrimitiveValue::from(value)));
 }
 
 fn number(object: &mut DefaultDicomObject, tag: Tag, value: u16) {
@@ -115,8 +133,38 @@ fn dicom_trees_that_are_no_scans_are_refused() {
         object("no bits", &["found", "; "], |o| number(o, tags::BITS_STORED, 0)),
         object("12 bits that nobody can take apart", &["found", "; "], |o| number(o, tags::BITS_ALLOCATED, 12)),
         object("the highest bit above all", &["found", "; "], |o| number(o, tags::HIGH_BIT, 40)),
-        object("no pixel data", &["pixels"], |o| {
+        object("no pixel data", &["grey pixels", "found a header without pixels"], |o| {
             o.remove_element(tags::PIXEL_DATA);
+        }),
+        object("a table that is cut", &["a Modality LUT", "found 3 of 256"], |o| {
+            let mut table = InMemDicomObject::new_empty();
+            table.put(DataElement::new(tags::LUT_DESCRIPTOR, VR::US, dicom_value!(U16, [256, 0, 16])));
+            table.put(DataElement::new(tags::LUT_DATA, VR::OW, dicom_value!(U16, [1, 2, 3])));
+            let items = DataSetSequence::from(vec![table]);
+            o.put(DataElement::new(tags::MODALITY_LUT_SEQUENCE, VR::SQ, items));
+        }),
+        in_series(
+            "one slope for each slice of CT",
+            &["slices of one RescaleSlope", "1 in 0.dcm and 2 in 1.dcm"],
+            |o| {
+                text(o, tags::RESCALE_SLOPE, "2");
+                text(o, tags::RESCALE_INTERCEPT, "0");
+            },
+        ),
+        in_series("a slice aside of the others", &["slices above each other", "1.dcm", "mm aside"], |o| {
+            text(o, tags::IMAGE_POSITION_PATIENT, "-10\\-30\\107.7");
+        }),
+        row(
+            "a segmentation object alone",
+            "/source",
+            &["DICOM slices", "segmentation object (DICOM SEG) (3 files)"],
+            all_objects(|_, o| uid(o, tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.66.4")),
+        ),
+        row("localizers and reports", "/source", &["localizer (1 file)", "structured report (2 files)"], {
+            all_objects(|index, o| match index {
+                0 => text(o, tags::IMAGE_TYPE, "ORIGINAL\\PRIMARY\\LOCALIZER"),
+                _ => uid(o, tags::SOP_CLASS_UID, "1.2.840.10008.5.1.4.1.1.88.22"),
+            })
         }),
         object("a slope in words", &["rescale slope"], |o| {
             text(o, tags::RESCALE_SLOPE, "steep");

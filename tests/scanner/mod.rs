@@ -1,5 +1,8 @@
 //! What a scanner would have written: series of DICOM slices.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
+use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
@@ -47,6 +50,18 @@ pub fn write_series(
     storage: &Storage,
     name: impl Fn(usize) -> String,
 ) -> Vec<PathBuf> {
+    write_changed(folder, stored, place, storage, name, |_, _| ())
+}
+
+/// The same of one series, with other values in the slices; `change` of the slice's index.
+pub fn write_changed(
+    folder: &Path,
+    stored: &Array3<i32>,
+    place: Place,
+    storage: &Storage,
+    name: impl Fn(usize) -> String,
+    change: impl Fn(usize, &mut InMemDicomObject),
+) -> Vec<PathBuf> {
     std::fs::create_dir_all(folder).unwrap();
     let (_, rows, columns) = stored.dim();
     let text = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join("\\");
@@ -87,6 +102,7 @@ pub fn write_series(
             _ => PrimitiveValue::U16(raw.map(|value| value as u16).collect()),
         };
         put(tags::PIXEL_DATA, if storage.allocated == 8 { VR::OB } else { VR::OW }, pixels);
+        change(index, &mut object);
         let meta = FileMetaTableBuilder::new()
             .transfer_syntax(storage.syntax)
             .media_storage_sop_class_uid(uids::MR_IMAGE_STORAGE)
@@ -96,4 +112,80 @@ pub fn write_series(
         paths.push(path);
     }
     paths
+}
+
+/// Puts a text or, of several numbers, their list into a slice.
+pub fn put(object: &mut InMemDicomObject, tag: Tag, vr: VR, value: impl Into<PrimitiveValue>) {
+    object.put(DataElement::new(tag, vr, value.into()));
+}
+
+/// One multi-frame file of `stored` [frame, row, column]: CT with the places, slopes and `more` of each frame in its functional
+/// groups.
+pub fn write_enhanced(
+    path: &Path,
+    stored: &Array3<i32>,
+    place: Place,
+    at: impl Fn(usize) -> f64,
+    more: impl Fn(usize) -> Vec<(Tag, InMemDicomObject)>,
+) {
+    let text = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join("\\");
+    let item = |pairs: &[(Tag, VR, String)]| {
+        let mut object = InMemDicomObject::new_empty();
+        pairs.iter().for_each(|(tag, vr, value)| put(&mut object, *tag, *vr, value.as_str()));
+        object
+    };
+    let sequence = |object: &mut InMemDicomObject, tag: Tag, items: Vec<InMemDicomObject>| {
+        object.put(DataElement::new(tag, VR::SQ, DataSetSequence::from(items)));
+    };
+    let turn: Vec<f64> = place.along_row.into_iter().chain(place.along_column).collect();
+    let mut shared = InMemDicomObject::new_empty();
+    sequence(
+        &mut shared,
+        tags::PIXEL_MEASURES_SEQUENCE,
+        vec![item(&[
+            (tags::PIXEL_SPACING, VR::DS, text(&place.spacing)),
+            (tags::SLICE_THICKNESS, VR::DS, "99".to_owned()),
+        ])],
+    );
+    sequence(
+        &mut shared,
+        tags::PLANE_ORIENTATION_SEQUENCE,
+        vec![item(&[(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, text(&turn))])],
+    );
+    let frames = (0..stored.dim().0).map(|index| {
+        let mut frame = InMemDicomObject::new_empty();
+        let position = [0, 1, 2].map(|i| place.origin[i] + at(index) * place.step[i]);
+        let position = vec![item(&[(tags::IMAGE_POSITION_PATIENT, VR::DS, text(&position))])];
+        sequence(&mut frame, tags::PLANE_POSITION_SEQUENCE, position);
+        let scale =
+            [(tags::RESCALE_SLOPE, VR::DS, "2".to_owned()), (tags::RESCALE_INTERCEPT, VR::DS, "-50".to_owned())];
+        sequence(&mut frame, tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, vec![item(&scale)]);
+        more(index).into_iter().for_each(|(tag, object)| sequence(&mut frame, tag, vec![object]));
+        frame
+    });
+    let frames = frames.collect();
+    let (count, rows, columns) = stored.dim();
+    let mut object = InMemDicomObject::new_empty();
+    put(&mut object, tags::SOP_CLASS_UID, VR::UI, uids::ENHANCED_CT_IMAGE_STORAGE);
+    put(&mut object, tags::SOP_INSTANCE_UID, VR::UI, "1.2.826.0.1.3680043.2.1125.3.1");
+    put(&mut object, tags::SERIES_INSTANCE_UID, VR::UI, "1.2.826.0.1.3680043.2.1125.3.2");
+    put(&mut object, tags::MODALITY, VR::CS, "CT");
+    put(&mut object, tags::NUMBER_OF_FRAMES, VR::IS, count.to_string());
+    put(&mut object, tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2");
+    let numbers = [(tags::ROWS, rows as u16), (tags::COLUMNS, columns as u16), (tags::BITS_ALLOCATED, 16)];
+    let more =
+        [(tags::BITS_STORED, 16), (tags::HIGH_BIT, 15), (tags::PIXEL_REPRESENTATION, 0), (tags::SAMPLES_PER_PIXEL, 1)];
+    numbers
+        .into_iter()
+        .chain(more)
+        .for_each(|(tag, number)| put(&mut object, tag, VR::US, PrimitiveValue::from(number)));
+    sequence(&mut object, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]);
+    sequence(&mut object, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frames);
+    let pixels = PrimitiveValue::U16(stored.iter().map(|&value| value as u16).collect());
+    put(&mut object, tags::PIXEL_DATA, VR::OW, pixels);
+    let meta = FileMetaTableBuilder::new()
+        .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+        .media_storage_sop_class_uid(uids::ENHANCED_CT_IMAGE_STORAGE)
+        .media_storage_sop_instance_uid("1.2.826.0.1.3680043.2.1125.3.1");
+    object.with_meta(meta).unwrap().write_to_file(path).unwrap();
 }

@@ -2,7 +2,7 @@
 
 mod archive;
 
-pub use archive::unpack;
+pub use archive::{is_archive, unpack, unpack_wanted};
 
 use super::dicom::read;
 use super::{DESCRIPTION, Origin, Scan, Source, write};

@@ -1,73 +1,86 @@
 //! DICOM series in any folders, without labels.
 
-use super::{Origin, Scan, Source, folders, write};
+use super::{Origin, Scan, Source, chaos, folders, write};
+use crate::artifact;
 use crate::cli::PrepareDicom;
+use crate::commands::progress::{note, warn};
 use crate::error::Result;
-use crate::volume::dicom::{Series, Slice, assemble, files};
-use crate::volume::limit;
-use rayon::prelude::*;
+use crate::volume::dicom::{Contents, Series, Stack, contents};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Every folder below the source that holds DICOM files is a scan, or several where the files name several series.
+/// Every folder below the source that holds DICOM files is a scan, or several where the files are several volumes; the source
+/// may be a zip archive.
 ///
 /// # Errors
-/// As [`write()`]; a folder cannot be listed.
+/// As [`write()`]; a folder cannot be listed; there is nothing but objects that are no slices.
 pub fn run(args: &PrepareDicom) -> Result<()> {
     let source = args.source.as_path();
+    let unpacked; // the folder goes when this does
+    let root = if chaos::is_archive(source) {
+        artifact::create_folder(&args.common.out)?;
+        unpacked = chaos::unpack_wanted(source, |_| true, &args.common.out)?;
+        unpacked.path()
+    } else {
+        source
+    };
+    let in_source = |path: &Path| match path.strip_prefix(root) {
+        Ok(below) if !below.as_os_str().is_empty() => source.join(below),
+        _ => source.to_owned(),
+    };
     let mut sources = Vec::new();
-    for folder in folders(source)? {
-        let files = files(&folder)?;
-        if files.is_empty() {
-            continue;
+    let mut others = Contents::default();
+    for (folder, found) in stacks(root)? {
+        if let Some(left_out) = found.note() {
+            warn(&format!("{}: left out: {left_out}", in_source(&folder).display()));
         }
-        let below = folder.strip_prefix(source).unwrap_or(&folder);
-        let id =
-            id_of(if below.as_os_str().is_empty() { Path::new(source.file_name().unwrap_or_default()) } else { below });
-        for (suffix, files) in by_series(files) {
-            let from = folder.clone();
+        let below = folder.strip_prefix(root).unwrap_or(&folder);
+        let whole = source.file_stem().filter(|_| root != source).or(source.file_name()).unwrap_or_default();
+        let id = id_of(if below.as_os_str().is_empty() { Path::new(whole) } else { below });
+        let several = found.stacks.len() > 1;
+        for (index, stack) in found.stacks.into_iter().enumerate() {
+            let id = if several { format!("{id}_{}", index + 1) } else { id.clone() };
+            if several {
+                note(&format!("{id}: {} of {}", stack.told_by, in_source(&folder).display()));
+            }
             let read = move || {
-                let series = read(&from, &files)?;
+                let mut series = stack.read()?;
+                series.files.dedup(); // one file of many frames
                 Ok(Scan { image: series.image, label: None, files: series.files, warnings: series.warnings })
             };
-            sources.push(Source { id: format!("{id}{suffix}"), folder: folder.clone(), read: Box::new(read) });
+            sources.push(Source { id, folder: folder.clone(), read: Box::new(read) });
         }
+        found.left_out.into_iter().for_each(|(kind, count)| *others.left_out.entry(kind).or_default() += count);
+    }
+    if sources.is_empty() && !others.left_out.is_empty() {
+        return Err(others.refusal(source));
     }
     let name = source.file_name().unwrap_or(source.as_os_str()).to_string_lossy().into_owned();
-    let (root, classes) = (source.to_owned(), BTreeMap::new());
-    write(&Origin { name, licence: None, source: root.clone(), root, classes }, sources, &args.common)
+    let (source, root, classes) = (source.to_owned(), root.to_owned(), BTreeMap::new());
+    write(&Origin { name, licence: None, source, root, classes }, sources, &args.common)
 }
 
-/// One volume from these files.
+/// What each folder below `root`, itself included, holds of DICOM, in natural order; folders without any are left out.
+///
+/// # Errors
+/// A folder cannot be listed.
+pub fn stacks(root: &Path) -> Result<Vec<(PathBuf, Contents)>> {
+    let mut found = Vec::new();
+    for folder in folders(root)? {
+        let here = contents(&folder)?;
+        if !here.stacks.is_empty() || !here.left_out.is_empty() {
+            found.push((folder, here));
+        }
+    }
+    Ok(found)
+}
+
+/// One volume from these files, whatever series they name.
 ///
 /// # Errors
 /// A file cannot be read; the slices do not form one volume, or one that is too large.
 pub fn read(folder: &Path, files: &[PathBuf]) -> Result<Series> {
-    let mut slices = Vec::with_capacity(files.len());
-    if let Some((first, others)) = files.split_first() {
-        let first = Slice::read(first)?;
-        limit::check(folder, [files.len(), first.rows, first.columns], size_of::<f32>())?;
-        slices.push(first);
-        slices.extend(others.par_iter().map(|path| Slice::read(path)).collect::<Result<Vec<_>>>()?);
-    }
-    assemble(folder, slices)
-}
-
-/// The files of each series with a suffix for its id: none where there is one series. Where every file names a series of
-/// its own, as anonymised data do, or one cannot be read and will be named for it, the folder is the series.
-fn by_series(files: Vec<PathBuf>) -> Vec<(String, Vec<PathBuf>)> {
-    let series: Result<Vec<String>> = files.par_iter().map(|path| Slice::series_of(path)).collect();
-    let mut groups: Vec<(String, Vec<PathBuf>)> = Vec::new();
-    for (path, series) in files.iter().zip(series.unwrap_or_default()) {
-        match groups.iter_mut().find(|(known, _)| *known == series) {
-            Some((_, files)) => files.push(path.clone()),
-            None => groups.push((series, vec![path.clone()])),
-        }
-    }
-    if groups.len() <= 1 || groups.len() == files.len() {
-        return vec![(String::new(), files)];
-    }
-    groups.into_iter().enumerate().map(|(index, (_, files))| (format!("_{}", index + 1), files)).collect()
+    Stack::whole(folder, files).read()
 }
 
 /// A path below the source as the id of a scan: what is not a letter, a digit, a dash or a dot becomes a dash.

@@ -9,6 +9,7 @@ impl From<&Preparation> for Steps {
     fn from(args: &Preparation) -> Self {
         let given = if args.few_shot { Self::FEW_SHOT } else { Self::default() };
         Self {
+            upright: args.upright,
             clip_percent: args.clip.or(given.clip_percent),
             spacing_xyz_mm: args.spacing.or(given.spacing_xyz_mm),
             size_xy_vox: args.size.or(given.size_xy_vox),

@@ -1,80 +1,166 @@
-//! What `--query` names: NIfTI files, patterns of them, folders of them, folders of DICOM slices.
+//! What `--query` names: NIfTI files, folders and patterns of them; DICOM series in folders, in multi-frame files, in zip
+//! archives.
 
-use crate::commands::prepare;
-use crate::commands::progress::warn;
+mod below;
+mod names;
+
+use crate::commands::progress::{note, warn};
 use crate::commands::scans::ScanFile;
 use crate::error::{Error, Result};
 use crate::inference::PreparedScan;
 use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
-use crate::volume::dicom;
-use crate::volume::formats;
+use crate::volume::dicom::{Slice, Stack};
 use crate::volume::nifti::NativeGrid;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
 
 /// One volume to segment.
 pub struct Query {
-    /// A NIfTI file, or a folder of DICOM slices.
+    /// What was named or found: a file, a folder of DICOM slices, an archive.
     pub path: PathBuf,
-    /// What its results are called: the file's name without .nii, .nii.gz or .hdr, or the folder's.
+    /// What its results are called.
     pub name: String,
+    source: Source,
+    unpacked: Option<Arc<TempDir>>,
+}
+
+/// What a query is read from.
+#[derive(Debug, Clone)]
+enum Source {
+    /// A NIfTI file.
+    Volume(PathBuf),
+    /// DICOM slices.
+    Stack(Box<Stack>),
+    /// One slice of a series.
+    Slice(PathBuf),
+    /// A folder without any volume, and what it has instead.
+    Nothing(String),
+}
+
+/// What a query will be, before it has a name.
+struct Found {
+    /// As it is named in messages.
+    path: PathBuf,
+    /// What it is named after.
+    trail: PathBuf,
+    /// Behind the name, where a folder holds several.
+    suffix: String,
+    source: Source,
+    unpacked: Option<Arc<TempDir>>,
 }
 
 impl Query {
-    fn new(path: PathBuf) -> Self {
-        let name = if path.is_dir() { folder_name(&path) } else { formats::name_of(&path) };
-        Self { path, name }
-    }
-
     /// # Errors
     /// As for a NIfTI file, or for a series of DICOM slices.
     pub fn read(&self, config: &preprocessing::Config) -> Result<ScanFile> {
-        if !self.path.is_dir() {
-            return ScanFile::read(&self.path, config);
+        let read = match &self.source {
+            Source::Volume(path) => ScanFile::read(path, config),
+            Source::Stack(stack) => self.read_stack(stack, config),
+            Source::Slice(path) => Err(one_slice(path)),
+            Source::Nothing(found) => Err(nothing(&self.path, found)),
+        };
+        match &self.unpacked {
+            Some(folder) => read.map_err(|error| error.unpacked(folder.path(), &self.path)),
+            None => read,
         }
-        let series = prepare::dicom::read(&self.path, &dicom::files(&self.path)?)?;
+    }
+
+    fn read_stack(&self, stack: &Stack, config: &preprocessing::Config) -> Result<ScanFile> {
+        let series = stack.read()?;
         for warning in &series.warnings {
-            warn(&format!("{}: {warning}", self.path.display()));
+            warn(&format!("{}: {warning}", self.shown()));
         }
         let native = NativeGrid::new(&series.image.geometry);
         Ok(ScanFile { scan: PreparedScan::new(series.image, config), native })
     }
+
+    /// The path, and which of the volumes that have it.
+    pub fn shown(&self) -> String {
+        match &self.source {
+            Source::Stack(stack) if !stack.told_by.is_empty() => format!("{} ({})", self.path.display(), stack.told_by),
+            _ => self.path.display().to_string(),
+        }
+    }
 }
 
-/// A folder's own name, also where it is called `.` or `..`: results are named after it, and may not lie elsewhere.
-fn folder_name(folder: &Path) -> String {
-    let resolved = folder.canonicalize().unwrap_or_default();
-    let name = folder.file_name().or(resolved.file_name());
-    name.map_or("scan".to_owned(), |name| name.to_string_lossy().into_owned())
+fn one_slice(path: &Path) -> Error {
+    // Unless something else is wrong with it.
+    if let Err(error) = Slice::read(path) {
+        return error;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let remedy = format!("give the folder that holds it: --query {}", folder.display());
+    Error::file(path, "a volume", "one slice of a DICOM series", remedy)
+}
+
+fn nothing(folder: &Path, found: &str) -> Error {
+    Error::file(folder, "NIfTI files or DICOM slices", found, "name volumes, or a folder that holds them")
 }
 
 /// What the names of our own results end with, before .nii.gz.
 pub const RESULT: &str = "_seg";
 pub const PROBABILITY: &str = "_probability_";
 
-/// The volumes in the order in which they were named, and in natural order within a folder or pattern.
+/// The volumes in the order in which they were named, and in natural order within a folder or pattern. In folders and patterns
+/// the `labels` of the call are left out.
 ///
 /// # Errors
 /// A pattern or a folder without a volume.
-pub fn find(given: &[PathBuf], data: &dataset::Config) -> Result<Vec<Query>> {
+pub fn find(given: &[PathBuf], data: &dataset::Config, labels: &[PathBuf]) -> Result<Vec<Query>> {
+    let labels: BTreeSet<PathBuf> = labels.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut found = Vec::new();
     for path in given {
         if path.is_dir() {
-            found.extend(in_folder(path, data)?);
+            found.extend(below::in_folder(path, data, &labels)?);
         } else if path.exists() || !path.to_string_lossy().contains(['*', '?', '[']) {
-            found.push(path.clone()); // a file that is missing is named when its turn comes
+            found.extend(below::in_file(path, data, &labels)?); // a file that is missing is named when its turn comes
         } else {
-            found.extend(matching(path)?);
+            found.extend(matching(path, data, &labels)?);
         }
     }
-    Ok(found.into_iter().map(Query::new).collect())
+    let (count, mut seen) = (found.len(), BTreeSet::new());
+    found.retain(|query| {
+        let trail = query.trail.canonicalize().unwrap_or(query.trail.clone());
+        seen.insert((trail, query.suffix.clone()))
+    });
+    if found.len() < count {
+        note(&format!("{} of the queries were named twice and are segmented once", count - found.len()));
+    }
+    let mut trails: Vec<PathBuf> = found.iter().map(|query| query.trail.clone()).collect();
+    trails.dedup();
+    let names = names::distinct(&trails);
+    let name = |trail: &PathBuf| trails.iter().position(|known| known == trail).map(|index| names[index].clone());
+    let named = |Found { path, trail, suffix, source, unpacked }| {
+        let name = format!("{}{suffix}", name(&trail).expect("one of the trails"));
+        Query { path, name, source, unpacked }
+    };
+    let queries: Vec<Query> = found.into_iter().map(named).collect();
+    for query in &queries {
+        if let Source::Stack(stack) = &query.source
+            && !stack.told_by.is_empty()
+        {
+            note(&format!("{}: {}", query.name, query.shown()));
+        }
+    }
+    Ok(queries)
 }
 
-fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
+/// What a pattern matches. The folders at its beginning that are there are no pattern, whatever brackets they have.
+fn matching(pattern: &Path, data: &dataset::Config, labels: &BTreeSet<PathBuf>) -> Result<Vec<Found>> {
     let refuse = |expected: &str, found: String| {
         Err(Error::file(pattern, expected, found, "check the path, and quote it where the shell reads * itself"))
     };
-    let paths = match glob::glob(&pattern.to_string_lossy()) {
+    let (mut there, mut literal, mut whole) = (PathBuf::new(), true, PathBuf::new());
+    for part in pattern.components() {
+        there.push(part);
+        literal = literal && there.exists();
+        let text = part.as_os_str().to_string_lossy();
+        whole.push(if literal { glob::Pattern::escape(&text) } else { text.into_owned() });
+    }
+    let paths = match glob::glob(&whole.to_string_lossy()) {
         Ok(paths) => paths,
         Err(e) => return refuse("a pattern like scans/*.nii.gz", e.to_string()),
     };
@@ -82,75 +168,31 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
         let path = e.path().to_owned();
         Error::io("list", &path)(e.into())
     };
-    let mut found = paths.map(|path| path.map_err(unreadable)).collect::<Result<Vec<PathBuf>>>()?;
-    found.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
-    if found.is_empty() { refuse("files that match", "none".to_owned()) } else { Ok(found) }
-}
-
-/// The images of a dataset; or every NIfTI file that is no result of ours; or the folder itself, where it holds DICOM slices;
-/// or every folder below it that does.
-fn in_folder(folder: &Path, data: &dataset::Config) -> Result<Vec<PathBuf>> {
-    if let Ok(cases) = dataset::scans(folder, data) {
-        return Ok(cases.into_iter().map(|case| case.image).collect());
+    let mut paths = paths.map(|path| path.map_err(unreadable)).collect::<Result<Vec<PathBuf>>>()?;
+    paths.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
+    if paths.is_empty() {
+        return refuse("files that match", "none".to_owned());
     }
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
-        let path = entry.map_err(Error::io("list", folder))?.path();
-        let stem = formats::listed(&path).filter(|_| path.is_file());
-        if stem.is_some_and(|stem| !stem.starts_with('.') && !stem.ends_with(RESULT) && !stem.contains(PROBABILITY)) {
-            found.push(path);
-        }
-    }
-    found.sort_by_cached_key(|path| natural(&path.to_string_lossy()));
-    if found.is_empty() {
-        for below in prepare::folders(folder)? {
-            if !dicom::files(&below)?.is_empty() {
-                found.push(below);
+    for path in paths {
+        if below::is_own(&path, labels) {
+            warn(&format!("{}: left out: it is a --support-label", path.display()));
+        } else if !path.is_dir() {
+            found.extend(below::in_file(&path, data, labels)?);
+        } else {
+            match below::in_folder(&path, data, labels) {
+                Ok(queries) => found.extend(queries),
+                // The others are worth having all the same.
+                Err(Error::Invalid { found: instead, .. }) => {
+                    let source = Source::Nothing(instead);
+                    found.push(Found { trail: path.clone(), path, suffix: String::new(), source, unpacked: None });
+                }
+                Err(error) => return Err(error),
             }
         }
-    }
-    if found.is_empty() {
-        let remedy = "name volumes, or a folder that holds them";
-        return Err(Error::file(folder, "NIfTI files or DICOM slices", "neither", remedy));
     }
     Ok(found)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn names_keep_their_dots() {
-        for (path, expected) in [("a/scan.v2.nii.gz", "scan.v2"), ("b.nii", "b"), ("c", "c"), ("ü 1.nii.gz", "ü 1")] {
-            assert_eq!(Query::new(path.into()).name, expected);
-        }
-    }
-
-    #[test]
-    fn folders_and_patterns_name_their_volumes_in_natural_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for name in ["t10.nii", "t2.nii.gz", "t2_seg.nii.gz", "t2_probability_1.nii.gz", ".t.nii", "notes.txt"] {
-            fs::write(at(name), "").unwrap();
-        }
-        let config = crate::config::load(None, &[]).unwrap();
-        let names = |given: &[PathBuf]| -> Result<Vec<String>> {
-            Ok(find(given, &config.data)?.into_iter().map(|query| query.name).collect())
-        };
-        assert_eq!(names(&[folder.path().to_owned()]).unwrap(), ["t2", "t10"]);
-        assert_eq!(names(&[at("t1*.nii"), at("t2.nii.gz")]).unwrap(), ["t10", "t2"]);
-        assert_eq!(names(&[at("missing.nii")]).unwrap(), ["missing"]);
-        let message = names(&[at("*.mha")]).unwrap_err().to_string();
-        assert!(message.contains("expected files that match, found none"), "{message}");
-        // A dataset's images, and not its labels.
-        for name in ["image_1.nii.gz", "label_1.nii.gz"] {
-            fs::write(at(name), "").unwrap();
-        }
-        assert_eq!(names(&[folder.path().to_owned()]).unwrap(), ["image_1"]);
-        let empty = tempfile::tempdir().unwrap();
-        let message = names(&[empty.path().to_owned()]).unwrap_err().to_string();
-        assert!(message.contains("expected NIfTI files or DICOM slices, found neither"), "{message}");
-    }
-}
+mod tests;

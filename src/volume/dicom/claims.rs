@@ -34,10 +34,17 @@ enum Claim {
 /// # Errors
 /// The file cannot be read, or a value claims more bytes than the file has, or bytes that are no whole numbers.
 pub fn check(path: &Path) -> Result<()> {
-    let io = |error| Error::io("read", path)(error);
-    let file = File::open(path).map_err(io)?;
-    let bytes = file.metadata().map_err(io)?.len();
-    let (expected, found) = match first(BufReader::new(file), bytes).map_err(io)? {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let bytes = file.metadata().map_err(Error::io("read", path))?.len();
+    check_reader(path, BufReader::new(file), bytes)
+}
+
+/// Does the same with what is read already of the file at `path`, which has so many bytes.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_reader(path: &Path, file: impl Read + Seek, bytes: u64) -> Result<()> {
+    let (expected, found) = match first(file, bytes).map_err(Error::io("read", path))? {
         None => return Ok(()),
         Some(Claim::Beyond(claim)) => ("values that fit into the file", format!("one of {claim} bytes in {bytes}")),
         Some(Claim::Within(claim, vr)) => ("values of whole numbers", format!("one of type {vr} of {claim} bytes")),

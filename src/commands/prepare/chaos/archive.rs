@@ -13,8 +13,23 @@ const MOST_BYTES_TOGETHER: u64 = 16 << 30;
 /// The files of the sequence, in a folder beside the dataset that goes when it is dropped.
 ///
 /// # Errors
-/// The archive cannot be read, is damaged or too large; the folder cannot be written to.
+/// As [`unpack_wanted`].
 pub fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempfile::TempDir> {
+    unpack_wanted(archive, |entry| is_wanted(entry, sequence), beside)
+}
+
+/// Whether a file begins as a zip archive does.
+pub fn is_archive(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut start));
+    path.is_file() && read.is_ok() && start == *b"PK\x03\x04"
+}
+
+/// The files whose names, paths with slashes, are wanted, in a folder in `beside` that goes when it is dropped.
+///
+/// # Errors
+/// The archive cannot be read, is damaged or too large; the folder cannot be written to.
+pub fn unpack_wanted(archive: &Path, is_wanted: impl Fn(&str) -> bool, beside: &Path) -> Result<tempfile::TempDir> {
     let damaged = |found: String| {
         Error::file(archive, "an intact zip archive", found, "download it again, or unpack it and give the folder")
     };
@@ -28,7 +43,7 @@ pub fn unpack(archive: &Path, sequence: Sequence, beside: &Path) -> Result<tempf
         // Only names that stay below the folder.
         let Some(name) = entry.enclosed_name() else { continue };
         let text = name.to_string_lossy().replace('\\', "/");
-        if !entry.is_file() || !is_wanted(&text, sequence) {
+        if !entry.is_file() || !is_wanted(&text) {
             continue;
         }
         let (size, target) = (entry.size(), folder.path().join(&name));
