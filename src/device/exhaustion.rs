@@ -5,6 +5,7 @@
 //! the files that are half-written, and ends at once.
 
 use crate::artifact;
+use crate::device::memory;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
@@ -98,7 +99,8 @@ pub fn end_at_panics() {
     end_at_exceptions();
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if let Some(lack) = Lack::of(message_of(info)) {
+        let message = message_of(info);
+        if let Some(lack) = Lack::of(message).or_else(|| of_libtorch(message)) {
             end(&lack);
         }
         claim();
@@ -106,6 +108,13 @@ pub fn end_at_panics() {
         say("ssl3d: this is a fault of ssl3d: please report it, with the lines above and the command");
         leave(101);
     }));
+}
+
+/// What libtorch's kernels say where they get no memory ("could not create a primitive") says nothing of it.
+fn of_libtorch(message: &str) -> Option<Lack> {
+    const TIGHT_BYTES: u64 = 512 << 20;
+    let tight = || memory::host().is_some_and(|memory| memory.available_bytes < TIGHT_BYTES);
+    (message.contains("Torch(") && tight()).then_some(Lack::Memory { bytes: None })
 }
 
 fn message_of<'a>(info: &'a PanicHookInfo) -> &'a str {
