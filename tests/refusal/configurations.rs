@@ -144,7 +144,9 @@ fn more_classes_than_a_byte_counts_are_refused_by_every_command() {
     fs::write(at("run/config.toml"), &toml).unwrap();
     fs::create_dir_all(at("nnunet/imagesTr")).unwrap();
     let labels = classes(|value| format!("\"c{value}\": {value}"), ", ");
-    let json = format!("{{\"channel_names\": {{\"0\": \"CT\"}}, \"labels\": {{\"background\": 0, {labels}}}, \"numTraining\": 0, \"file_ending\": \".nii.gz\"}}");
+    let json = format!(
+        "{{\"channel_names\": {{\"0\": \"CT\"}}, \"labels\": {{\"background\": 0, {labels}}}, \"numTraining\": 0, \"file_ending\": \".nii.gz\"}}"
+    );
     fs::write(at("nnunet/dataset.json"), json).unwrap();
     for arguments in [
         "info --config {}/many.toml",
