@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{self, PanicHookInfo};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// The system's allocator; an allocation that fails ends the process.
 pub struct Allocator;
@@ -161,6 +161,34 @@ extern "C" fn end_at_exception() {
     }
 }
 
+/// Where the last line goes.
+static STDERR: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
+
+/// Does the first work for all threads. Where OpenMP gets no thread it says so in words of its own, in two lines, and exits: its
+/// words are dropped, and the exit says ours. Nobody else may print meanwhile.
+pub(super) fn start_openmp(work: impl FnOnce()) {
+    extern "C" fn at_exit() {
+        if STDERR.load(Ordering::SeqCst) != libc::STDERR_FILENO {
+            end(&Lack::Threads);
+        }
+    }
+    // SAFETY: plain calls of the C library on descriptors that are ours.
+    unsafe {
+        let (kept, nowhere) = (libc::dup(libc::STDERR_FILENO), libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY));
+        if kept >= 0 && nowhere >= 0 && libc::atexit(at_exit) == 0 {
+            STDERR.store(kept, Ordering::SeqCst);
+            libc::dup2(nowhere, libc::STDERR_FILENO);
+        }
+        work();
+        if STDERR.swap(libc::STDERR_FILENO, Ordering::SeqCst) == kept {
+            libc::dup2(kept, libc::STDERR_FILENO);
+        }
+        for descriptor in [kept, nowhere].into_iter().filter(|&descriptor| descriptor >= 0) {
+            libc::close(descriptor);
+        }
+    }
+}
+
 /// The thread that speaks last.
 static SPEAKER: AtomicUsize = AtomicUsize::new(0);
 
@@ -211,7 +239,7 @@ impl Line {
     fn say(&mut self) {
         self.bytes[self.length] = b'\n';
         // SAFETY: the pointer is to as many bytes.
-        unsafe { libc::write(2, self.bytes.as_ptr().cast(), self.length + 1) };
+        unsafe { libc::write(STDERR.load(Ordering::SeqCst), self.bytes.as_ptr().cast(), self.length + 1) };
     }
 }
 

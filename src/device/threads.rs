@@ -1,5 +1,6 @@
 //! Number of threads for libtorch and rayon.
 
+use super::exhaustion;
 use crate::error::{Error, Result};
 use std::error::Error as _;
 use std::sync::Mutex;
@@ -31,7 +32,9 @@ pub fn share(threads: Option<usize>) -> Result<usize> {
     if threads > 1 {
         try_out(threads).map_err(|fault| refused(fault.to_string()))?;
         // OpenMP starts its threads at the first work for all of them.
-        let _ = tch::Tensor::ones([WORK_FOR_ALL * threads as i64], (tch::Kind::Float, tch::Device::Cpu)).sin();
+        exhaustion::start_openmp(|| {
+            let _ = tch::Tensor::ones([WORK_FOR_ALL * threads as i64], (tch::Kind::Float, tch::Device::Cpu)).sin();
+        });
     }
     Ok(threads)
 }
