@@ -25,7 +25,7 @@ pub struct Cli {
     /// Show the causes behind an error.
     #[arg(long, short, global = true)]
     pub verbose: bool,
-    /// Processor threads to use [default: all].
+    /// Processor threads to use, at most as many as there are [default: all].
     #[arg(long, global = true, value_name = "N", value_parser = values::threads)]
     pub threads: Option<usize>,
     /// Refuse work that takes more memory than this, and volumes that take more to be read, whatever their headers claim

@@ -169,7 +169,7 @@ fn fault((code, text): (Option<i32>, String)) -> String {
 fn every_signal_that_asks_for_an_end_saves_first() {
     let training = Training::new();
     let mut before = 0;
-    for name in ["TERM", "INT", "USR1"] {
+    for name in ["TERM", "INT", "USR1", "HUP"] {
         let started = training.start("");
         started.signal(name);
         let (code, text, took) = started.wait();
@@ -509,4 +509,81 @@ fn exists_in(folder: &Path, names: &[&str]) {
     for name in names {
         assert!(folder.join(name).exists(), "{name} is not in {}", folder.display());
     }
+}
+
+#[test]
+fn a_hang_up_that_is_ignored_as_under_nohup_stops_nothing() {
+    let training = Training::new();
+    let ignoring = |command: Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+        shell
+    };
+    let started = Started::new(ignoring(training.command("")));
+    started.signal("HUP");
+    let (code, text, _) = started.wait();
+    assert_eq!(code, Some(0), "{text}");
+    training.assert_as_straight();
+}
+
+#[test]
+fn more_threads_than_processors_are_not_started_and_a_note_says_so() {
+    let [lines, note] = succeed("info --threads 3000", &[]);
+    let usable = std::thread::available_parallelism().unwrap();
+    assert!(lines.contains(&format!("(rayon {usable}, libtorch {usable})")), "{lines}");
+    assert_eq!(note, format!("--threads 3000: {usable} are used, one for each processor that there is\n"));
+}
+
+/// Runs with so much address space; exit code and what was said. Panics where it does not end.
+fn within(kib: u64, command: &Command) -> (Option<i32>, String) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -c 0; ulimit -v {kib}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args()).env_remove("RUST_BACKTRACE");
+    let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > Duration::from_secs(180) {
+            child.kill().unwrap();
+            panic!("{command:?} has not ended within {kib} KiB");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ended(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn little_memory_ends_in_one_line_and_never_in_a_panic_or_a_hang() {
+    let (folder, Data { config, scans, supervoxels, straight }) = (tempdir().unwrap(), &*DATA);
+    let [image, label, query] = ["image_1.nii.gz", "label_1.nii.gz", "image_2.nii.gz"].map(|name| scans.join(name));
+    let weights = straight.join(WEIGHTS);
+    let mut ends = BTreeMap::<String, u32>::new();
+    for kib in [100_000, 380_000, 400_000, 430_000, 450_000, 470_000, 490_000, 520_000, 600_000, 700_000] {
+        let [out, run] = ["out", "run"].map(|name| folder.path().join(format!("{name} {kib}")));
+        // Without its own estimate, which would refuse it before.
+        let segment = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --threads 2 \
+                       --memory-limit 99 -q";
+        let train = format!(
+            "{TRAIN} --threads 2 --force -q --set training.epochs=1 --set training.iterations_per_epoch=2 \
+             --set training.validation_episodes=1"
+        );
+        for command in [
+            command("info --threads 2", &[]),
+            command(segment, &[&weights, &image, &label, &query, &out]),
+            command(&train, &[config, scans, supervoxels, &run]),
+        ] {
+            let (code, text) = within(kib, &command);
+            match code {
+                Some(0) => assert_eq!(text, "", "{kib} KiB"),
+                Some(1) => assert!(text.starts_with("ssl3d: ") && text.lines().count() == 1, "{kib} KiB: {text}"),
+                Some(127) => assert!(text.contains("error while loading shared libraries"), "{kib} KiB: {text}"),
+                _ => panic!("{code:?} within {kib} KiB: {text}"),
+            }
+            *ends.entry(format!("exit code {}", code.unwrap())).or_default() += 1;
+        }
+        for file in files(folder.path()).keys() {
+            assert!(!file.to_string_lossy().contains(".ssl3d-"), "{} is half a file", file.display());
+        }
+    }
+    println!("{ends:?}");
+    assert!(ends.contains_key("exit code 0") && ends.contains_key("exit code 1"), "{ends:?}");
 }

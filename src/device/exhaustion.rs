@@ -5,11 +5,12 @@
 //! the files that are half-written, and ends at once.
 
 use crate::artifact;
+use crate::device::memory;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{self, PanicHookInfo};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// The system's allocator; an allocation that fails ends the process.
 pub struct Allocator;
@@ -98,7 +99,8 @@ pub fn end_at_panics() {
     end_at_exceptions();
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        if let Some(lack) = Lack::of(message_of(info)) {
+        let message = message_of(info);
+        if let Some(lack) = Lack::of(message).or_else(|| of_libtorch(message)) {
             end(&lack);
         }
         claim();
@@ -106,6 +108,13 @@ pub fn end_at_panics() {
         say("ssl3d: this is a fault of ssl3d: please report it, with the lines above and the command");
         leave(101);
     }));
+}
+
+/// What libtorch's kernels say where they get no memory ("could not create a primitive") says nothing of it.
+fn of_libtorch(message: &str) -> Option<Lack> {
+    const TIGHT_BYTES: u64 = 512 << 20;
+    let tight = || memory::host().is_some_and(|memory| memory.available_bytes < TIGHT_BYTES);
+    (message.contains("Torch(") && tight()).then_some(Lack::Memory { bytes: None })
 }
 
 fn message_of<'a>(info: &'a PanicHookInfo) -> &'a str {
@@ -149,6 +158,34 @@ extern "C" fn end_at_exception() {
                 leave(101)
             }
         },
+    }
+}
+
+/// Where the last line goes.
+static STDERR: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
+
+/// Does the first work for all threads. Where OpenMP gets no thread it says so in words of its own, in two lines, and exits: its
+/// words are dropped, and the exit says ours. Nobody else may print meanwhile.
+pub(super) fn start_openmp(work: impl FnOnce()) {
+    extern "C" fn at_exit() {
+        if STDERR.load(Ordering::SeqCst) != libc::STDERR_FILENO {
+            end(&Lack::Threads);
+        }
+    }
+    // SAFETY: plain calls of the C library on descriptors that are ours.
+    unsafe {
+        let (kept, nowhere) = (libc::dup(libc::STDERR_FILENO), libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY));
+        if kept >= 0 && nowhere >= 0 && libc::atexit(at_exit) == 0 {
+            STDERR.store(kept, Ordering::SeqCst);
+            libc::dup2(nowhere, libc::STDERR_FILENO);
+        }
+        work();
+        if STDERR.swap(libc::STDERR_FILENO, Ordering::SeqCst) == kept {
+            libc::dup2(kept, libc::STDERR_FILENO);
+        }
+        for descriptor in [kept, nowhere].into_iter().filter(|&descriptor| descriptor >= 0) {
+            libc::close(descriptor);
+        }
     }
 }
 
@@ -202,7 +239,7 @@ impl Line {
     fn say(&mut self) {
         self.bytes[self.length] = b'\n';
         // SAFETY: the pointer is to as many bytes.
-        unsafe { libc::write(2, self.bytes.as_ptr().cast(), self.length + 1) };
+        unsafe { libc::write(STDERR.load(Ordering::SeqCst), self.bytes.as_ptr().cast(), self.length + 1) };
     }
 }
 

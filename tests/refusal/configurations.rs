@@ -133,3 +133,34 @@ fn what_set_and_other_flags_say_is_held_to_the_same_rules() {
     ];
     check("flags of prepare", PREPARE, &rows);
 }
+
+#[test]
+fn more_classes_than_a_byte_counts_are_refused_by_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    pair(folder.path());
+    let classes = |form: fn(i32) -> String, between: &str| (1..=300).map(form).collect::<Vec<_>>().join(between);
+    let paper = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/paper.toml")).unwrap();
+    let toml = format!("{paper}\n[data.classes]\n{}\n", classes(|value| format!("c{value} = {value}"), "\n"));
+    fs::write(at("many.toml"), &toml).unwrap();
+    fs::create_dir_all(at("run/fold_0")).unwrap();
+    fs::write(at("run/config.toml"), &toml).unwrap();
+    fs::create_dir_all(at("nnunet/imagesTr")).unwrap();
+    let labels = classes(|value| format!("\"c{value}\": {value}"), ", ");
+    let json = format!(
+        "{{\"channel_names\": {{\"0\": \"CT\"}}, \"labels\": {{\"background\": 0, {labels}}}, \"numTraining\": 0, \"file_ending\": \".nii.gz\"}}"
+    );
+    fs::write(at("nnunet/dataset.json"), json).unwrap();
+    for arguments in [
+        "info --config {}/many.toml",
+        "pseudolabel --config {}/many.toml --data {}/data --out {}/out",
+        "train --config {}/many.toml --data {}/data --run {}/out --device cpu",
+        "eval --run {}/run --data {}/data --out {}/out --device cpu",
+        "prepare nifti {}/nnunet --out {}/out",
+    ] {
+        let (code, fault) = super::call(arguments, folder.path()).expect_err(arguments);
+        assert_eq!(code, 1, "{arguments}: {fault}");
+        assert!(fault.contains("expected at most 255 classes, found 300; leave out"), "{arguments}: {fault}");
+        assert!(super::files(&at("out")).is_empty(), "{arguments}");
+    }
+}

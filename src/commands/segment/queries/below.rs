@@ -114,7 +114,9 @@ fn volumes(folder: &Path, labels: &BTreeSet<PathBuf>, but_labels: bool) -> Resul
     for entry in std::fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(stem) = formats::listed(&path).filter(|stem| path.is_file() && !stem.starts_with('.')) else { continue };
+        let Some(stem) = formats::listed(&path).filter(|stem| path.is_file() && !stem.starts_with('.')) else {
+            continue;
+        };
         let is_result = stem.ends_with(RESULT) || stem.contains(PROBABILITY);
         if is_result || is_own(&path, labels) || but_labels && is_called_label(&stem) {
             left_out.push(name);
