@@ -19,7 +19,7 @@ pub use contents::{Contents, Stack, contents, contents_of_file, files, is_named}
 pub use slice::Slice;
 
 use super::orientation::Orientation;
-use super::{Geometry, Image, LabelMap, Volume};
+use super::{Geometry, Image, LabelMap, Volume, limit, padding};
 use crate::error::{Error, Result};
 use header::TRAITS;
 use line::{Fault, Line, cross, dot, unit};
@@ -133,7 +133,9 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
         shape_vox: orientation.canonical_shape(shape_vox),
         affine_mm: orientation.canonical_affine(&affine_mm, shape_vox),
     };
-    let image = Volume { voxels: orientation.to_canonical(native), geometry };
+    limit::check_lengths(folder, &geometry)?;
+    let mut image = Volume { voxels: orientation.to_canonical(native), geometry };
+    warnings.extend(padding::mark(&mut image.voxels));
     let files = slices.into_iter().map(|slice| slice.path).collect();
     Ok(Series { image, files, positions_mm, description, warnings, orientation })
 }

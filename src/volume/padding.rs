@@ -15,8 +15,7 @@ const FRAME_FRACTION: f64 = 0.8;
 /// A frame is told from tissue by as many slices that show it alike.
 const FRAME_SLICES: usize = 4;
 
-/// Sets to NaN what is infinite, padding below the Hounsfield scale, and a burnt-in frame. Gives a sentence for each kind that was
-/// found, NaN included.
+/// Sets to NaN padding below the Hounsfield scale and a burnt-in frame. Gives a sentence for each kind that was found.
 ///
 /// ```
 /// let mut ct = ndarray::Array3::from_elem([4, 8, 8], 40.0f32);
@@ -26,14 +25,6 @@ const FRAME_SLICES: usize = 4;
 /// ```
 pub fn mark(voxels: &mut Array3<f32>) -> Vec<String> {
     let mut notes = Vec::new();
-    let mut non_finite_vox = 0u64;
-    for voxel in voxels.iter_mut().filter(|voxel| !voxel.is_finite()) {
-        *voxel = f32::NAN;
-        non_finite_vox += 1;
-    }
-    if non_finite_vox > 0 {
-        notes.push(format!("{non_finite_vox} voxels are NaN or infinite; they count as padding, outside of the body"));
-    }
     if let Some(value) = below_hounsfield(voxels) {
         voxels.par_mapv_inplace(|v| if v < LOWEST_HU { f32::NAN } else { v });
         notes.push(format!("{value} lies below the Hounsfield scale and is taken for padding, outside of the body"));
@@ -42,6 +33,17 @@ pub fn mark(voxels: &mut Array3<f32>) -> Vec<String> {
         notes.push("a bright frame is burnt into every slice; it counts as padding, outside of the body".to_owned());
     }
     notes
+}
+
+/// Sets to NaN what is infinite. Gives a sentence if that or NaN was found.
+pub fn mark_non_finite(voxels: &mut Array3<f32>) -> Option<String> {
+    let mut non_finite_vox = 0u64;
+    for voxel in voxels.iter_mut().filter(|voxel| !voxel.is_finite()) {
+        *voxel = f32::NAN;
+        non_finite_vox += 1;
+    }
+    let note = || format!("{non_finite_vox} voxels are NaN or infinite; they count as padding, outside of the body");
+    (non_finite_vox > 0).then(note)
 }
 
 /// The image with padding as its lowest intensity, for programs that do not know NaN; 0 where all is padding.
@@ -142,14 +144,15 @@ mod tests {
     fn what_is_no_number_is_padding() {
         let mut image = ct();
         (image[[0, 0, 0]], image[[0, 0, 1]], image[[0, 0, 2]]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
-        let notes = mark(&mut image);
-        assert!(notes.len() == 1 && notes[0].starts_with("3 voxels"), "{notes:?}");
+        let note = mark_non_finite(&mut image);
+        assert!(note.as_ref().is_some_and(|note| note.starts_with("3 voxels")), "{note:?}");
+        assert_eq!(mark_non_finite(&mut ct()), None);
         assert_eq!(mask(&image).map(|mask| mask.iter().filter(|m| **m).count()), Some(3));
         assert_eq!(mask(&ct()), None);
         fill(&mut image);
         assert_eq!(image[[0, 0, 1]], -1006.0);
         let mut nothing = Array3::from_elem([1, 1, 2], f32::NAN);
-        mark(&mut nothing);
+        assert!(mark(&mut nothing).is_empty());
         fill(&mut nothing);
         assert_eq!(nothing, Array3::<f32>::zeros([1, 1, 2]));
     }

@@ -42,6 +42,7 @@ pub fn image(header: Header, bytes: Vec<u8>) -> Result<(Image, NativeGrid)> {
     };
     drop(bytes);
     let (mut volume, mut grid) = canonical(header, voxels);
+    grid.warnings.extend(padding::mark_non_finite(&mut volume.voxels));
     grid.warnings.extend(padding::mark(&mut volume.voxels));
     Ok((volume, grid))
 }
