@@ -1,12 +1,16 @@
 //! `ssl3d segment` on what people have: folders and patterns, DICOM slices, names, pictures and tables, labels that do not belong.
 //! The network is not trained: what it finds does not matter here.
 
+mod challenge;
 mod program;
 mod scanner;
 
+use challenge::zip_folder;
+use dicom_core::VR;
+use dicom_dictionary_std::tags;
 use ndarray::s;
 use program::{command, said, succeed};
-use scanner::{AXIAL, PLAIN, Place, write_series};
+use scanner::{AXIAL, PLAIN, Place, put, write_changed, write_series};
 use ssl3d::phantom::{self, subject, write_cohort};
 use ssl3d::volume::nifti::{read_image, read_labels, write_image, write_new};
 use ssl3d::volume::{LabelMap, Volume};
@@ -369,6 +373,30 @@ fn dicom_slices_are_a_query_and_the_result_lies_on_them() {
     write_new(&bench.at("same.nii.gz"), &whole).unwrap();
     bench.segment(&bench.data.join("label_1.nii.gz"), &bench.at("same.nii.gz"), "out", "");
     assert_eq!(read_labels(&bench.at("out/same_seg.nii.gz")).unwrap().0.voxels, found.voxels);
+
+    // Two series of a folder are two queries, out of an archive, too.
+    let two = bench.at("two");
+    for (name, series) in [("a", "1.2.1"), ("b", "1.2.2")] {
+        let name = |index: usize| format!("{name}{index:03}.dcm");
+        write_changed(&two, &stored, place, &PLAIN, name, |_, object| {
+            put(object, tags::SERIES_INSTANCE_UID, VR::UI, series);
+        });
+    }
+    zip_folder(&two, &bench.at("cd.zip"), None);
+    for (query, out) in [(two.clone(), "from-folder"), (bench.at("cd.zip"), "from-archive")] {
+        bench.segment(&bench.data.join("label_1.nii.gz"), &query, out, "");
+        for name in ["two_1", "two_2"] {
+            let labels = read_labels(&bench.at(out).join(format!("{name}_seg.nii.gz"))).unwrap().0;
+            assert_eq!(labels.voxels, found.voxels, "{out} {name}");
+        }
+    }
+    // One slice names the folder of its series.
+    let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu";
+    let [image, label] = ["image_1.nii.gz", "label_1.nii.gz"].map(|name| bench.data.join(name));
+    let slice = two.join("a003.dcm");
+    let output = command(call, &[&bench.weights, &image, &label, &slice, &bench.at("slice")]).output().unwrap();
+    let expected = format!("one slice of a DICOM series; give the folder that holds it: --query {}", two.display());
+    assert!(output.status.code() == Some(1) && said(&output)[1].contains(&expected), "{output:?}");
 }
 
 #[test]

@@ -449,3 +449,22 @@ fn multi_frame_files_are_read_with_the_place_of_each_frame() {
     let [_, said] = succeed("prepare dicom {} --out {}", &[folder.path(), &out]);
     assert!(said.contains("2 scans"), "{said}");
 }
+
+#[test]
+fn packed_slices_have_the_values_that_pydicom_packed() {
+    for name in ["jpeg2000", "rle"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/packed_{name}.dcm"));
+        let slice = ssl3d::volume::dicom::Slice::read(&path).unwrap();
+        let expected: Vec<f32> = (0..1280).map(|i| (100 * (i / 40) + 7 * (i % 40) - 300) as f32).collect();
+        assert_eq!(slice.values, expected, "{name}");
+        // The decoder writes as many samples as the image says.
+        if name == "jpeg2000" {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(4).position(|four| four == [0xFF, 0x4F, 0xFF, 0x51]).unwrap();
+            bytes[at + 11] = 200;
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("a.dcm"), bytes).unwrap();
+            refused(folder.path(), &["a JPEG 2000 image of 40 x 32 grey pixels", "200 x 32 pixels"]);
+        }
+    }
+}

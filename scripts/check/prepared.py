@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,14 +13,18 @@ def prepare(binary, kind, source, out, *arguments):
     """The image of every scan that could be read, and for the others the line that says why."""
     command = [binary, "prepare", kind, source, "--out", out, "--keep-going", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True)
-    refused = [line for line in ran.stderr.splitlines() if line.startswith("left out: ")]
+    lines = ran.stderr.splitlines()
+    refused = [line for line in lines if line.startswith("left out: ")]
+    # DICOM objects that are no slices of a volume, by the name of their folder.
+    parts = [line.removeprefix("warning: ").split(": left out: ", 1) for line in lines if line.startswith("warning: ")]
+    refused += [f"left out: {Path(part[0]).name}: no slice: {part[1]}" for part in parts if len(part) == 2]
     if ran.returncode not in (0, 1) or "panicked" in ran.stderr or (ran.returncode and not refused):
         sys.exit(f"{' '.join(map(str, command))}\nended with {ran.returncode}:\n{ran.stderr}")
     if ran.returncode == 1:  # nothing at all could be read
         return {}, dict(line.removeprefix("left out: ").split(": ", 1) for line in refused)
     description = json.loads((out / "dataset.json").read_text())
     images = {name: nib.load(out / f"image_{name}.nii.gz") for name in description["scans"]}
-    return images, description["left_out"]
+    return images, dict(line.removeprefix("left out: ").split(": ", 1) for line in refused) | description["left_out"]
 
 
 def differs(image, values, affine):

@@ -225,9 +225,8 @@ pub fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
                 let path = entry.path();
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => {
-                        if path.canonicalize().map_or(true, |to| known.insert(to)) {
-                            found.push(path);
-                        }
+                        let is_new = path.canonicalize().map_or(true, |to| known.insert(to));
+                        found.extend(is_new.then_some(path));
                     }
                     Ok(kind) if kind.is_symlink() && path.is_dir() => links.push_back(path),
                     _ => (),

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod claims;
+mod codestream;
 mod contents;
 mod file;
 mod header;
@@ -104,9 +105,10 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     let (along, normal) = directions(first, &slices);
     let place = |slice: &Slice| dot(slice.position_mm, normal);
     slices.sort_by(|a, b| place(a).total_cmp(&place(b)));
-    storage::check(folder, &slices)?;
+    let scales = storage::check(folder, &slices)?;
     let positions_mm: Vec<f64> = slices.iter().map(place).collect();
     let Line { step, tilt_mm, mut warnings } = line(folder, &slices, normal)?;
+    warnings.extend(scales);
     if tilt_mm > 0.0 {
         warnings.push(format!(
             "slices lie {tilt_mm:.2} mm aside of each other at every step (a tilted gantry); ITK-SNAP and 3D Slicer refuse \

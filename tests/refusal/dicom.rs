@@ -143,13 +143,14 @@ fn dicom_trees_that_are_no_scans_are_refused() {
             let items = DataSetSequence::from(vec![table]);
             o.put(DataElement::new(tags::MODALITY_LUT_SEQUENCE, VR::SQ, items));
         }),
-        in_series(
-            "one slope for each slice of CT",
+        row(
+            "two slopes of a CT",
+            "/source/a",
             &["slices of one RescaleSlope", "1 in 0.dcm and 2 in 1.dcm"],
-            |o| {
-                text(o, tags::RESCALE_SLOPE, "2");
-                text(o, tags::RESCALE_INTERCEPT, "0");
-            },
+            all_objects(|index, o| {
+                text(o, tags::MODALITY, "CT");
+                text(o, tags::RESCALE_SLOPE, if index == 1 { "2" } else { "1" });
+            }),
         ),
         in_series("a slice aside of the others", &["slices above each other", "1.dcm", "mm aside"], |o| {
             text(o, tags::IMAGE_POSITION_PATIENT, "-10\\-30\\107.7");

@@ -183,9 +183,13 @@ fn sorted(folder: &Path, mut files: Vec<PathBuf>) -> Contents {
             *found.left_out.entry("localizer").or_default() += count;
         }
     }
-    let several = groups.len() > 1;
-    for group in groups {
-        let series = if several { named(&group[0]) } else { String::new() };
+    let names: Vec<String> = groups.iter().map(|group| named(&group[0])).collect();
+    for (group, name) in groups.into_iter().zip(&names) {
+        let series = match names.iter().filter(|other| *other == name).count() {
+            _ if names.len() == 1 => String::new(),
+            1 => name.clone(),
+            _ => format!("{name}, UID {}", group[0].series),
+        };
         let (parts, odd) = split(group);
         if odd > 0 {
             *found.left_out.entry("single slice of another orientation").or_default() += odd;

@@ -2,10 +2,10 @@
 //! modality.
 
 use super::attributes::{Attributes, frames};
-use super::file;
 use super::header::{Traits, traits};
 use super::intensity::{self, Storage};
 use super::line::{dot, unit};
+use super::{codestream, file};
 use crate::error::{Error, Result};
 use crate::volume::limit;
 use dicom_core::Tag;
@@ -126,6 +126,7 @@ impl Slice {
         let [rows, columns] = [tags::ROWS, tags::COLUMNS].map(size);
         limit::check(path, [count, rows, columns], 8)?;
         let syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']).to_owned();
+        codestream::check(path, object, frame.unwrap_or(0), &syntax, [rows, columns])?;
         let decoded = match frame {
             None => object.decode_pixel_data(),
             Some(frame) => object.decode_pixel_data_frame(frame as u32),
@@ -186,7 +187,7 @@ fn several(path: &Path, count: usize) -> Error {
 pub fn square(a: [f64; 3], b: [f64; 3]) -> Option<([[f64; 3]; 2], f64)> {
     let off_length = |v: [f64; 3]| (dot(v, v).sqrt() - 1.0).abs();
     let rounding = off_length(a).max(off_length(b)).max(dot(a, b).abs());
-    if !(rounding <= ROUNDED) {
+    if rounding.is_nan() || rounding > ROUNDED {
         return None;
     }
     let (a, b) = (unit(a), unit(b));

@@ -11,13 +11,13 @@ const SCALED_EACH: [&str; 2] = ["PT", "NM"];
 const SAME: f64 = 1e-6;
 const REMEDY: &str = "export the series again; or give each kind of slices a folder of its own";
 
-/// Compares the slices, which are in the order of their places.
+/// Compares the slices, which are in the order of their places. Says what is odd but meant.
 ///
 /// # Errors
 /// Slices differ in their bits, sign or units; or in slope or intercept, unless each slice of the modality has its own, or the
 /// values show that they are meant.
-pub fn check(folder: &Path, slices: &[Slice]) -> Result<()> {
-    let Some(first) = slices.first() else { return Ok(()) };
+pub fn check(folder: &Path, slices: &[Slice]) -> Result<Option<String>> {
+    let Some(first) = slices.first() else { return Ok(None) };
     let refuse = |name: &str, other: &Slice, a: String, b: String| {
         let found = format!("{a} in {} and {b} in {}", first.name(), other.name());
         Err(Error::file(folder, format!("slices of one {name}"), found, REMEDY))
@@ -35,17 +35,24 @@ pub fn check(folder: &Path, slices: &[Slice]) -> Result<()> {
             return refuse("unit (Units or RescaleType)", other, a.units.clone(), b.units.clone());
         }
     }
-    let is_meant = SCALED_EACH.contains(&first.modality.as_str()) || first.modality != "CT" && are_continuous(slices);
+    let is_each = SCALED_EACH.contains(&first.modality.as_str());
+    let is_meant = is_each || first.modality != "CT" && are_continuous(slices);
+    let mut differ = false;
     for other in &slices[1..] {
         let (a, b) = (&first.storage, &other.storage);
         let shown = |value: Option<f64>| value.map_or("a table".to_owned(), |value| value.to_string());
         for (name, a, b) in [("RescaleSlope", a.slope, b.slope), ("RescaleIntercept", a.intercept, b.intercept)] {
-            if !same(a, b) && !(is_meant && a.is_some() && b.is_some()) {
+            if same(a, b) {
+                continue;
+            }
+            differ = true;
+            if !is_meant || a.is_none() || b.is_none() {
                 return refuse(name, other, shown(a), shown(b));
             }
         }
     }
-    Ok(())
+    let warning = "slices have slopes and intercepts of their own, with which neighbours are more alike than without";
+    Ok((differ && !is_each).then(|| warning.to_owned()))
 }
 
 fn same(a: Option<f64>, b: Option<f64>) -> bool {
