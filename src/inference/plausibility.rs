@@ -195,7 +195,7 @@ fn contrast(image: ArrayView3<f32>, labels: ArrayView3<i32>, value: i32, spacing
     });
     let [zs, ys, xs] = within;
     let here = s![zs, ys, xs];
-    let (image, labels) = (image.slice(here.clone()), labels.slice(here));
+    let (image, labels) = (image.slice(here), labels.slice(here));
     let mut near: Array3<f32> = labels.mapv(|label| f32::from(u8::from(label == value)));
     Blur { std_mm: [SURROUNDINGS_MM as f32; 3] }.apply(&mut near, spacing_mm);
     let (mut inside, mut around) = (Vec::new(), Vec::new());
