@@ -76,6 +76,8 @@ static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
     let [config, data, supervoxels, run] = ["tiny.toml", "data", "supervoxels", "run"].map(|name| folder.join(name));
     fs::write(&config, TINY).unwrap();
     write_cohort(&data, &cohort(6)).unwrap();
+    let names = r#"{"classes": {"liver": 1, "right_kidney": 2, "left_kidney": 3, "spleen": 4}}"#;
+    fs::write(data.join("dataset.json"), names).unwrap();
     succeed("pseudolabel --config {} --data {} --out {}", &[&config, &data, &supervoxels]);
     let train = "train --config {} --data {} --supervoxels {} --run {} --fold 1 --device cpu";
     succeed(train, &[&config, &data, &supervoxels, &run]);
@@ -416,7 +418,8 @@ fn segment_takes_several_supports_and_goes_on_after_a_bad_query() {
     let output = command(arguments, &paths).output().unwrap();
     let stderr = &said(&output)[1];
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let lines: Vec<&str> = stderr.lines().collect();
+    // What an untrained network finds in the other query is doubted.
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.contains("query.v2.nii.gz: ")).collect();
     assert!(lines.len() == 2 && lines[0].starts_with("warning: ") && lines[0].contains("bad.nii.gz"), "{stderr}");
     assert!(lines[1].starts_with("ssl3d: segment: expected 2 results, found 1; failed: "), "{stderr}");
     let (found, _) = read_labels(&out.join("query.v2_seg.nii.gz")).unwrap();

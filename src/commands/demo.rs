@@ -47,7 +47,7 @@ impl Files {
         let Self { data, config, supervoxels, run, evaluation, segmentations, report } = self;
         let is_under_way = std::fs::read(config).is_ok_and(|text| text == CONFIG.as_bytes()) && !report.exists();
         let all = [report, data, config, supervoxels, run, evaluation, segmentations];
-        artifact::refuse_existing(all, "demonstration", is_under_way)
+        if is_under_way { Ok(()) } else { artifact::refuse_existing(all, "demonstration", false) }
     }
 
     /// The flags of `ssl3d train`.

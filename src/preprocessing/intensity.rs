@@ -32,24 +32,16 @@ pub fn clipped(image: &Image, lower: f64, upper: f64) -> (Array3<f32>, Option<Ar
     (voxels, padding)
 }
 
-/// (v - mean) / sd, with mean and sd over all voxels that are not padding; sums in float64 and in order.
-pub(super) fn standardise(voxels: &mut Array3<f32>, padding: Option<&Array3<bool>>) {
-    let (mean, sd, largest) = match padding {
-        None => moments(voxels.iter()),
-        Some(padding) => moments(voxels.iter().zip(padding).filter(|(_, is_padding)| !**is_padding).map(|(v, _)| v)),
-    };
+/// (v - mean) / sd over all voxels, sums in float64 and in order.
+pub(super) fn standardise(voxels: &mut Array3<f32>) {
+    let count = voxels.len() as f64;
+    let mean = voxels.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
+    let variance = voxels.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
+    let sd = variance.sqrt();
+    let largest = voxels.iter().fold(0.0, |largest: f64, &v| largest.max(f64::from(v).abs()));
     if sd <= CONSTANT * largest {
         voxels.fill(0.0);
         return;
     }
     voxels.mapv_inplace(|v| ((f64::from(v) - mean) / sd) as f32);
-}
-
-/// Mean, standard deviation and greatest magnitude; zeros of no values.
-fn moments<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f64, f64, f64) {
-    let values = values.map(|&v| f64::from(v));
-    let count = values.clone().count().max(1) as f64;
-    let mean = values.clone().sum::<f64>() / count;
-    let variance = values.clone().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
-    (mean, variance.sqrt(), values.fold(0.0, |largest: f64, v| largest.max(v.abs())))
 }

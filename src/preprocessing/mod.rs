@@ -112,7 +112,7 @@ impl Config {
 /// A scan as the network sees it.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The network's array, mean 0 and standard deviation 1 over what is not padding.
+    /// The network's array, mean 0 and standard deviation 1.
     pub input: Array3<f32>,
     /// Where it lies in the scan.
     pub grid: WorkingGrid,
@@ -124,8 +124,8 @@ pub struct Prepared {
 }
 
 /// Clips, crops, resamples, cuts or pads (with the image's minimum), and scales to mean 0 and standard deviation 1
-/// over the working volume. A constant image becomes zeros. Padding of the scan is as dark as the image's minimum, and counts neither
-/// for percentiles nor for mean and standard deviation.
+/// over the working volume. A constant image becomes zeros. Padding of the scan counts for no percentile, and then stands for the air that it
+/// hides: it takes the image's minimum, so that a scan with padding and one without are scaled alike.
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
     let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
     let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
@@ -136,11 +136,11 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
     let grid = WorkingGrid::new(&image.geometry, seen, config);
     let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
     let mut input = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
+    standardise(&mut input);
     let padding = padding.map(|padding| {
         let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
         grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
     });
-    standardise(&mut input, padding.as_ref());
     Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
 }
 

@@ -179,7 +179,7 @@ fn size_mode_is_a_crop_and_a_resize_whatever_the_spacing_key_says() {
         let mut clipped = image.voxels.clone();
         clip(&mut clipped, 0.0, 99.5);
         let mut twin = resize(grid.cropped(clipped.view()), [7, 31, 45]);
-        standardise(&mut twin, None);
+        standardise(&mut twin);
         assert_eq!(working, twin);
         assert_eq!((grid.resampled_vox, grid.offset_vox()), ([7, 31, 45], [0; 3]));
         let other = Config { spacing_mm: [3.0, 2.0, 1.0], ..config([7, 31, 45], crop) };
@@ -193,7 +193,7 @@ fn the_native_spacing_and_size_change_nothing() {
     let image = phantom();
     let Prepared { input: working, grid, .. } = prepare(&image, &spaced([12, 50, 60], Crop::None, [8.0, 1.5, 1.25]));
     let mut scaled = image.voxels.clone();
-    standardise(&mut scaled, None);
+    standardise(&mut scaled);
     assert_eq!(working, scaled);
     assert_eq!(grid.spacing_mm(&image.geometry), [8.0, 1.5, 1.25]);
     assert_eq!(to_native(&grid, &working, 9.0), scaled);
@@ -391,26 +391,20 @@ fn native_slices_lie_where_their_labels_lie_on_the_networks_grid() {
 }
 
 #[test]
-fn padding_is_outside_of_body_percentiles_and_z_scores() {
+fn padding_is_outside_of_the_body_and_of_percentiles_and_changes_nothing_else() {
     let image = phantom();
     let config = config([12, 32, 40], Crop::Body);
     let plain = prepare(&image, &config);
     assert!(plain.padding.is_none());
+    // In the place of air, which is 1 throughout.
     let mut padded = image.clone();
-    padded.voxels.slice_mut(s![.., ..6, ..]).fill(f32::NAN);
+    padded.voxels.slice_mut(s![.., ..12, ..]).mapv_inplace(|v| if v == 1.0 { f32::NAN } else { v });
     padded.voxels.slice_mut(s![.., .., ..2]).fill(f32::NAN);
     let found = prepare(&padded, &config);
     assert_eq!((found.grid.start_vox, found.grid.end_vox), (plain.grid.start_vox, plain.grid.end_vox));
-    assert!(found.input.iter().all(|v| v.is_finite()));
-    // Inside of the body's box: mean and spread are those of what is known.
-    padded.voxels.slice_mut(s![.., ..14, ..]).fill(f32::NAN);
-    let found = prepare(&padded, &config);
-    let padding = found.padding.expect("a part of the box");
-    let known: Vec<f64> = found.input.iter().zip(&padding).filter(|(_, p)| !**p).map(|(v, _)| f64::from(*v)).collect();
-    assert!(known.len() < found.input.len());
-    let mean = known.iter().sum::<f64>() / known.len() as f64;
-    let variance = known.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / known.len() as f64;
-    assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+    assert!(found.padding.is_some_and(|padding| padding.iter().any(|is_padding| *is_padding)));
+    let distance = plain.input.iter().zip(&found.input).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance < 0.05, "{distance}"); // the percentile is that of fewer voxels
     padded.voxels.fill(f32::NAN);
     assert!(prepare(&padded, &config).input.iter().all(|v| *v == 0.0));
 }
