@@ -431,6 +431,11 @@ enum Sink {
 
 const SINKS: [Sink; 3] = [Sink::ClosedPipe, Sink::FullDisk, Sink::Closed];
 
+/// What was said but for warnings, which are about scans and labels.
+fn without_warnings(said: &str) -> String {
+    said.lines().filter(|line| !line.starts_with("warning: ")).map(|line| format!("{line}\n")).collect()
+}
+
 /// The command with its standard output (1) or standard error (2) led there.
 fn into_sink(mut command: Command, stream: u8, sink: Sink) -> Output {
     if sink == Sink::Closed {
@@ -458,7 +463,7 @@ fn results_that_nobody_reads_end_quietly_and_those_without_room_are_named() {
     let check = |arguments: &str, paths: &[&Path], sink: Sink| {
         let expected = if sink == Sink::FullDisk { (Some(1), NO_ROOM) } else { (Some(0), "") };
         let (code, said) = ended(&into_sink(command(arguments, paths), 1, sink));
-        assert_eq!((code, said.as_str()), expected, "{arguments} into {sink:?}");
+        assert_eq!((code, without_warnings(&said).as_str()), expected, "{arguments} into {sink:?}");
     };
     for sink in SINKS {
         for arguments in ["info", "info --json", "--help", "segment --help", "--version"] {
@@ -572,6 +577,7 @@ fn little_memory_ends_in_one_line_and_never_in_a_panic_or_a_hang() {
             command(&train, &[config, scans, supervoxels, &run]),
         ] {
             let (code, text) = within(kib, &command);
+            let text = without_warnings(&text);
             match code {
                 Some(0) => assert_eq!(text, "", "{kib} KiB"),
                 Some(1) => assert!(text.starts_with("ssl3d: ") && text.lines().count() == 1, "{kib} KiB: {text}"),
