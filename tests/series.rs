@@ -273,12 +273,12 @@ fn padding_is_no_intensity_and_a_table_stands_for_slope_and_intercept() {
         write_changed(folder.path(), stored, AXIAL, storage, |i| format!("{i}.dcm"), |_, object| change(object));
         all(&found(folder.path())).remove(0).image.voxels
     };
-    let ct = Storage { stored: 16, signed: true, rescale: Some((1.0, -1024.0)), ..PLAIN };
+    let ct = Storage { stored: 16, signed: true, rescale: Some((1.0, 1000.0)), ..PLAIN };
     let mut stored = counted(0);
-    stored.slice_mut(s![.., 0, ..]).fill(12_000);
-    stored.slice_mut(s![.., 1, ..4]).fill(11_990);
-    let values = canonical(&stored.mapv(|value| value - 1024));
-    for (vr, padding) in [(VR::SS, 12_000), (VR::US, 12_000)] {
+    stored.slice_mut(s![.., 0, ..]).fill(-2000);
+    stored.slice_mut(s![.., 1, ..4]).fill(-1990);
+    let values = canonical(&stored.mapv(|value| value + 1000));
+    for (vr, padding) in [(VR::SS, -2000i16 as u16), (VR::US, -2000i16 as u16)] {
         let pad = |object: &mut InMemDicomObject, tag: Tag, value: u16| match vr {
             VR::SS => put(object, tag, vr, dicom_core::dicom_value!(I16, [value as i16])),
             _ => put(object, tag, vr, dicom_core::dicom_value!(U16, [value])),
@@ -286,11 +286,11 @@ fn padding_is_no_intensity_and_a_table_stands_for_slope_and_intercept() {
         let one = read(&ct, &stored, &|object| pad(object, tags::PIXEL_PADDING_VALUE, padding));
         let range = read(&ct, &stored, &|object| {
             pad(object, tags::PIXEL_PADDING_VALUE, padding);
-            pad(object, tags::PIXEL_PADDING_RANGE_LIMIT, 11_980);
+            pad(object, tags::PIXEL_PADDING_RANGE_LIMIT, -1980i16 as u16);
         });
         for (index, &value) in values.indexed_iter() {
-            assert_eq!(one[index].is_nan(), value == 10_976.0, "{vr:?} at {index:?}");
-            assert_eq!(range[index].is_nan(), value > 10_900.0, "{vr:?} at {index:?}");
+            assert_eq!(one[index].is_nan(), value == -1000.0, "{vr:?} at {index:?}");
+            assert_eq!(range[index].is_nan(), value < -975.0, "{vr:?} at {index:?}");
             assert!(one[index].is_nan() || one[index] == value);
         }
     }
