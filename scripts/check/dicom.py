@@ -87,9 +87,15 @@ def main():
             if "PixelPaddingValue" in data:
                 padding = np.array(data.PixelPaddingValue).astype(data.pixel_array.dtype)
                 expected[data.pixel_array == padding] = np.nan
+            lowest = np.nanmin(expected)
+            if lowest < -1024 and (expected == lowest).mean() >= 1e-3:
+                expected[expected < -1024] = np.nan  # below the Hounsfield scale
+            expected[np.isnan(expected)] = np.nanmin(expected)  # prepare writes padding as the lowest intensity
             # One slice: which way it lies is the series' business, above.
             ours = np.concatenate([np.asarray(image.dataobj).ravel() for image in found])
-            if not np.array_equal(np.sort(ours), np.sort(expected, axis=None), equal_nan=True):
+            # Decoders of lossy JPEG 2000 round differently.
+            is_lossy = data.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.91"
+            if np.abs(np.sort(ours) - np.sort(expected, axis=None)).max() > (1 if is_lossy else 0):
                 faults.append(f"{name}: other pixels than pydicom's")
         reasons = collections.Counter()
         for name, line in refused.items():
