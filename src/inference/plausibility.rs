@@ -28,12 +28,12 @@ const SECOND_BODY: f64 = 0.5;
 /// differ by less.
 const VOLUME_FACTOR: f64 = 4.0;
 /// And a structure that stands out from its surroundings by less than this fraction of what it does in the supports: organs of CHAOS T2
-/// and MS-CMRSeg as annotated do by 0.32 and more.
-const CONTRAST_FRACTION: f64 = 0.25;
+/// and MS-CMRSeg as annotated do by 0.37 and more.
+const CONTRAST_FRACTION: f64 = 0.3;
 /// Supports in which a structure stands out less say nothing of it.
 const LEAST_CONTRAST: f64 = 0.2;
 /// Standard deviation of the blur that finds the surroundings, in nominal millimetres, ...
-const SURROUNDINGS_MM: f64 = 7.5;
+const SURROUNDINGS_MM: f64 = 4.0;
 /// ... and its least value there: within two standard deviations of a flat surface.
 const LEAST_NEAR: f32 = 0.023;
 /// Intensities on each side from which the contrast is taken, at most and at least.
