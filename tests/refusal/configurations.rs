@@ -151,6 +151,7 @@ fn more_classes_than_a_byte_counts_are_refused_by_every_command() {
         "{{\"channel_names\": {{\"0\": \"CT\"}}, \"labels\": {{\"background\": 0, {labels}}}, \"numTraining\": 0, \"file_ending\": \".nii.gz\"}}"
     );
     fs::write(at("nnunet/dataset.json"), json).unwrap();
+    fs::write(at("nnunet/imagesTr/a_0000.nii.gz"), "").unwrap();
     for arguments in [
         "info --config {}/many.toml",
         "pseudolabel --config {}/many.toml --data {}/data --out {}/out",
