@@ -397,7 +397,9 @@ fn a_tilted_gantry_is_named_with_its_remedy_which_works() {
     let folder = tempfile::tempdir().unwrap();
     let [source, out] = ["tilted", "out"].map(|name| folder.path().join(name));
     let tilted = Place { step: [0.0, 3.0, 7.7], ..AXIAL };
-    write(&source, "a", &counted(0).mapv(|value| value / 48 * 48 + 500), tilted, |_, _| ());
+    // One value in each slice, and a dark column beside it.
+    let stored = counted(0).mapv(|value| if value % 8 == 0 { 0 } else { value / 48 * 48 + 500 });
+    write(&source, "a", &stored, tilted, |_, _| ());
     let [_, said] = succeed("prepare dicom {} --out {}", &[&source, &out]);
     assert!(said.contains("tilted gantry") && said.contains("ITK-SNAP") && said.contains("--upright"), "{said}");
     let [_, said] = succeed("prepare dicom {} --out {} --upright --force", &[&source, &out]);
@@ -405,6 +407,7 @@ fn a_tilted_gantry_is_named_with_its_remedy_which_works() {
     let image = read_image(&out.join("image_tilted.nii.gz")).unwrap().0;
     let a = image.geometry.affine_mm;
     assert!(a[1][2].abs() < 1e-6 && (a[2][2] - 7.7).abs() < 1e-5, "{a:?}");
+    assert!(image.voxels.iter().all(|v| !v.is_nan()), "beside the slices it is as dark as the darkest column");
     // Each slice is as bright as it was, two rows further back than the one below: 3 mm of 1.5 each.
     assert_eq!(image.voxels.shape(), [5, 6 + 8, 8]);
     for z in 0..5 {

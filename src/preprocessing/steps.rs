@@ -29,11 +29,11 @@ impl Steps {
 
     /// Image and label map on one grid before and after. Padding becomes as dark as the darkest intensity: other programs do not expect NaN.
     pub fn apply(&self, mut image: Image, mut label: Option<LabelMap>) -> (Image, Option<LabelMap>) {
-        padding::fill(&mut image.voxels);
         if let Some(upright) = Upright::new(&image.geometry).filter(|_| self.upright) {
             image = upright.image(&image);
             label = label.map(|label| upright.labels(&label));
         }
+        padding::fill(&mut image.voxels); // beside the slices of an upright grid, too
         if let Some(percent) = self.clip_percent {
             clip(&mut image.voxels, percent);
         }
