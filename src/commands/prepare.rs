@@ -164,11 +164,11 @@ impl Writing<'_> {
             }
             match (source.read)().map_err(|error| error.unpacked(&self.origin.root, &self.origin.source)) {
                 Ok(mut scan) => {
-                    if self.steps.upright && Upright::new(&scan.image.geometry).is_some() {
-                        scan.warnings.retain(|text| !text.contains("--upright")); // which is followed
-                        scan.warnings
-                            .push("its axes were not at right angles; it is resampled to upright ones".to_owned());
-                    }
+                    let tilt = Upright::doubt(&scan.image.geometry).map(|doubt| match self.steps.upright {
+                        true => "its axes were not at right angles; it is resampled to upright ones".to_owned(),
+                        false => doubt,
+                    });
+                    scan.warnings.extend(tilt);
                     artifact::refuse_to_lose(&scan.files, self.there)?;
                     scan.warnings.iter().for_each(|text| self.bar.note(&format!("warning: {}: {text}", source.id)));
                     let mut entry = write_scan(scan, source, self.origin, self.steps, self.beside)?;

@@ -9,7 +9,8 @@ use crate::training::validation::Annotated;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::formats;
 use crate::volume::nifti::NativeGrid;
-use crate::volume::{ClassMap, LabelMap, regrid};
+use crate::volume::upright::Upright;
+use crate::volume::{ClassMap, Image, LabelMap, regrid};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -44,10 +45,21 @@ impl ScanFile {
     /// As [`formats::read_image`].
     pub fn read(path: &Path, config: &preprocessing::Config) -> Result<Self> {
         let (image, native) = formats::read_image(path)?;
-        for warning in &native.warnings {
-            warn(&format!("{}: {warning}", path.display()));
-        }
-        Ok(Self { scan: PreparedScan::new(image, config), native })
+        let warnings = native.warnings.clone();
+        Ok(Self::new(&path.display().to_string(), image, native, &warnings, config))
+    }
+
+    /// Prepares a volume that was read, after its warnings. `name`: as a message calls it.
+    pub fn new(
+        name: &str,
+        image: Image,
+        native: NativeGrid,
+        warnings: &[String],
+        config: &preprocessing::Config,
+    ) -> Self {
+        let tilt = Upright::doubt(&image.geometry);
+        warnings.iter().chain(&tilt).for_each(|text| warn(&format!("{name}: {text}")));
+        Self { scan: PreparedScan::new(image, config), native }
     }
 
     /// Labels of this scan on its own grid; those of another grid are brought there with `resample` alone.

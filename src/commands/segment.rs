@@ -69,12 +69,12 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
         segmenter.keep_largest_of_all();
     }
     let fitted = supports.fit(&segmenter, &network.config)?;
-    let reference = Reference::new(&supports.annotated(), &supports.map);
     queries.iter().try_for_each(|query| outputs.probabilities(query, &supports.map).map(drop))?;
     if !args.force {
         summary::refuse_others(&supports.classes, &args.out)?;
     }
     let origin = Origin::new(args)?;
+    let reference = Reference::new(&supports.annotated(), &supports.map);
     let mut summary = Summary { classes: supports.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
 
     let progress = Progress::new("segmenting", 0, queries.len() as u64);

@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_second_body_is_pointed_out() {
-        let (one, labels) = scan(160.0, 24, 1.0);
+        let (one, _) = scan(160.0, 24, 1.0);
         let voxels =
             ndarray::concatenate(ndarray::Axis(2), &[one.image.voxels.view(), one.image.voxels.view()]).unwrap();
         let config = config::load(None, &["preprocessing.crop=body".to_owned()]).unwrap();
@@ -299,6 +299,5 @@ mod tests {
         let both = PreparedScan::new(Image { voxels, geometry }, &config.preprocessing);
         let found = query_doubts(&both, &[one]);
         assert!(found.iter().any(|text| text.contains("two regions stand out")), "{found:?}");
-        drop(labels);
     }
 }

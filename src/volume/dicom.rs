@@ -17,13 +17,15 @@ mod split;
 mod storage;
 
 pub use contents::{Contents, Stack, contents, contents_of_file, files, is_named};
+pub use file::is_start_of_dicom;
 pub use slice::Slice;
 
 use super::orientation::Orientation;
+use super::vector::{cross, difference, dot, unit};
 use super::{Geometry, Image, LabelMap, Volume, limit, padding};
 use crate::error::{Error, Result};
 use header::TRAITS;
-use line::{Fault, Line, cross, dot, unit};
+use line::{Fault, Line};
 use ndarray::{Array2, Array3, Axis, stack};
 use std::path::{Path, PathBuf};
 
@@ -110,10 +112,7 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
     let Line { step, tilt_mm, mut warnings } = line(folder, &slices, normal)?;
     warnings.extend(scales);
     if tilt_mm > 0.0 {
-        warnings.push(format!(
-            "slices lie {tilt_mm:.2} mm aside of each other at every step (a tilted gantry); ITK-SNAP and 3D Slicer refuse \
-             such a sheared grid: `ssl3d prepare dicom --upright` resamples it to an upright one"
-        ));
+        warnings.push(format!("slices lie {tilt_mm:.2} mm aside of each other at every step (a tilted gantry)"));
     }
     let first = &slices[0];
     // Index (column, row, slice) to L P S in mm, and from there to R A S.
@@ -151,7 +150,7 @@ fn directions(first: &Slice, slices: &[Slice]) -> ([[f64; 3]; 2], [f64; 3]) {
     let lowest = slices.iter().min_by(|a, b| place(a).total_cmp(&place(b)));
     let highest = slices.iter().max_by(|a, b| place(a).total_cmp(&place(b)));
     let (Some(lowest), Some(highest)) = (lowest, highest) else { return (along, normal) };
-    let line = line::difference(highest.position_mm, lowest.position_mm);
+    let line = difference(highest.position_mm, lowest.position_mm);
     let length = dot(line, line).sqrt();
     if first.rounding <= ROUNDED || length <= 0.0 || dot(line, normal) < (1.0 - NEARLY_UPRIGHT.powi(2) / 2.0) * length {
         return (along, normal);

@@ -16,6 +16,7 @@ pub mod padding;
 pub mod regrid;
 pub mod resample;
 pub mod upright;
+mod vector;
 
 pub use classes::{Class, ClassMap};
 

@@ -25,11 +25,13 @@ const FRAME_SLICES: usize = 4;
 /// ```
 pub fn mark(voxels: &mut Array3<f32>) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(value) = below_hounsfield(voxels) {
+    let range = [f32::INFINITY, f32::NEG_INFINITY];
+    let [lowest, highest] = voxels.iter().fold(range, |[low, high], &v| [low.min(v), high.max(v)]);
+    if is_below_hounsfield(voxels, lowest) {
         voxels.par_mapv_inplace(|v| if v < LOWEST_HU { f32::NAN } else { v });
-        notes.push(format!("{value} lies below the Hounsfield scale and is taken for padding, outside of the body"));
+        notes.push(format!("{lowest} lies below the Hounsfield scale and is taken for padding, outside of the body"));
     }
-    if burnt_in_frame(voxels) {
+    if lowest < highest && burnt_in_frame(voxels, highest) {
         notes.push("a bright frame is burnt into every slice; it counts as padding, outside of the body".to_owned());
     }
     notes
@@ -58,11 +60,10 @@ pub fn mask(voxels: &Array3<f32>) -> Option<Array3<bool>> {
     voxels.iter().any(|v| v.is_nan()).then(|| voxels.mapv(f32::is_nan))
 }
 
-/// The lowest value, if it is padding of a CT.
-fn below_hounsfield(voxels: &Array3<f32>) -> Option<f32> {
-    let lowest = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-    if !lowest.is_finite() || lowest >= LOWEST_HU {
-        return None;
+/// Whether the lowest value is padding of a CT.
+fn is_below_hounsfield(voxels: &Array3<f32>, lowest: f32) -> bool {
+    if lowest >= LOWEST_HU {
+        return false;
     }
     let (mut at, mut between) = (0u64, 0u64);
     for &v in voxels.iter().filter(|v| **v < LOWEST_HU) {
@@ -70,16 +71,11 @@ fn below_hounsfield(voxels: &Array3<f32>) -> Option<f32> {
     }
     let is_padding =
         at as f64 >= LEAST_FRACTION * voxels.len() as f64 && (between as f64) < (MOST_BETWEEN * at as f64).max(1.0);
-    (is_padding && at + between < voxels.len() as u64).then_some(lowest)
+    is_padding && at + between < voxels.len() as u64
 }
 
 /// Sets to NaN the pixels that have the greatest intensity in every slice along an axis, where they form a frame. Says whether they do.
-fn burnt_in_frame(voxels: &mut Array3<f32>) -> bool {
-    let highest = voxels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let lowest = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-    if highest <= lowest {
-        return false;
-    }
+fn burnt_in_frame(voxels: &mut Array3<f32>, highest: f32) -> bool {
     for axis in (0..3).map(Axis).filter(|axis| voxels.len_of(*axis) >= FRAME_SLICES) {
         let always = voxels.map_axis(axis, |column| column.iter().all(|v| *v == highest));
         if is_frame(always.view()) {

@@ -3,6 +3,7 @@
 use super::{Geometry, LabelMap};
 use crate::error::{Error, Result};
 use crate::volume::nifti::check_same_geometry;
+use crate::volume::orientation::determinant;
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ pub fn inverse(affine: &[[f64; 4]; 4]) -> Option<[[f64; 3]; 3]> {
         let (r, s, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);
         a[r][c] * a[s][d] - a[r][d] * a[s][c]
     };
-    let determinant: f64 = (0..3).map(|j| a[0][j] * cofactor(0, j)).sum();
+    let determinant = determinant(a);
     let inverse = [0, 1, 2].map(|i| [0, 1, 2].map(|j| cofactor(j, i) / determinant));
     inverse.iter().flatten().all(|v| v.is_finite()).then_some(inverse)
 }

@@ -2,6 +2,7 @@
 //!
 //! Each slice stays on its plane and is shifted within it, by interpolation between its own pixels only.
 
+use super::vector::dot;
 use super::{Geometry, Image, LabelMap, Volume};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 
@@ -47,6 +48,15 @@ impl Upright {
             }
         }
         Some(Self { axis, shift_vox, geometry: to })
+    }
+
+    /// What to say of a grid that is not upright.
+    pub fn doubt(geometry: &Geometry) -> Option<String> {
+        Self::new(geometry).map(|_| {
+            "its axes are not at right angles, as a tilted gantry leaves them; ITK-SNAP and 3D Slicer refuse such a grid, that of the \
+             result, too: ssl3d prepare --upright resamples it to an upright one"
+                .to_owned()
+        })
     }
 
     /// Where pixel 0 of a slice comes to lie, along the two axes within it.
@@ -101,10 +111,6 @@ impl Upright {
 
 fn others(axis: usize) -> [usize; 2] {
     [[1, 2], [0, 2], [0, 1]][axis]
-}
-
-fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|i| a[i] * b[i]).sum()
 }
 
 #[cfg(test)]

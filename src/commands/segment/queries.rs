@@ -7,7 +7,6 @@ mod names;
 use crate::commands::progress::{note, warn};
 use crate::commands::scans::ScanFile;
 use crate::error::{Error, Result};
-use crate::inference::PreparedScan;
 use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
 use crate::volume::dicom::{Slice, Stack};
@@ -70,11 +69,8 @@ impl Query {
 
     fn read_stack(&self, stack: &Stack, config: &preprocessing::Config) -> Result<ScanFile> {
         let series = stack.read()?;
-        for warning in &series.warnings {
-            warn(&format!("{}: {warning}", self.shown()));
-        }
         let native = NativeGrid::new(&series.image.geometry);
-        Ok(ScanFile { scan: PreparedScan::new(series.image, config), native })
+        Ok(ScanFile::new(&self.shown(), series.image, native, &series.warnings, config))
     }
 
     /// The path, and which of the volumes that have it.

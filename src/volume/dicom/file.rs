@@ -33,21 +33,30 @@ enum Start {
 fn start(path: &Path) -> std::io::Result<Start> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take((PREAMBLE_BYTES + MARK.len()) as u64).read_to_end(&mut bytes)?;
-    if bytes.get(PREAMBLE_BYTES..) == Some(MARK) || bytes.starts_with(MARK) {
-        return Ok(Start::Mark);
+    Ok(start_of(&bytes))
+}
+
+fn start_of(bytes: &[u8]) -> Start {
+    if bytes.get(PREAMBLE_BYTES..).is_some_and(|rest| rest.starts_with(MARK)) || bytes.starts_with(MARK) {
+        return Start::Mark;
     }
-    let Some(first) = bytes.first_chunk::<8>() else { return Ok(Start::Other) };
+    let Some(first) = bytes.first_chunk::<8>() else { return Start::Other };
     let [group, element] = [[first[0], first[1]], [first[2], first[3]]].map(u16::from_le_bytes);
     let typed = FIRST_TYPES.contains(&&[first[4], first[5]]);
     let length = u32::from_le_bytes([first[4], first[5], first[6], first[7]]);
-    Ok(match (group, element) {
+    match (group, element) {
         (0x0002, 0x0000) if typed => Start::Meta,
         (0x0008, ..=0x0070) if typed => Start::Values(uids::EXPLICIT_VR_LITTLE_ENDIAN),
         (0x0008, ..=0x0070) if length <= MOST_FIRST_BYTES && length.is_multiple_of(2) => {
             Start::Values(uids::IMPLICIT_VR_LITTLE_ENDIAN)
         }
         _ => Start::Other,
-    })
+    }
+}
+
+/// Whether bytes are the first ones of a DICOM file.
+pub fn is_start_of_dicom(bytes: &[u8]) -> bool {
+    start_of(bytes) != Start::Other
 }
 
 /// Whether a file begins as DICOM does.

@@ -1,5 +1,7 @@
 //! The line on which the slices of a volume lie.
 
+use crate::volume::vector::{difference, dot};
+
 /// Largest difference of a step between slices from the median step, as a fraction of it, before it counts as a gap.
 const GAP: f64 = 0.1;
 /// Slices may lie off even distances by this fraction of a step, since positions are rounded, whatever single steps are.
@@ -120,27 +122,6 @@ pub fn through(points: &[[f64; 3]], normal: [f64; 3], pixel_mm: f64) -> Result<L
         true => Line { step: mean, tilt_mm: aside(mean), warnings },
         false => Line { step: upright, tilt_mm: 0.0, warnings },
     })
-}
-
-/// a - b
-pub fn difference(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
-}
-
-/// a x b
-pub fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
-}
-
-/// a . b
-pub fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|i| a[i] * b[i]).sum()
-}
-
-/// The vector of length 1 that points the same way.
-pub fn unit(v: [f64; 3]) -> [f64; 3] {
-    let length = dot(v, v).sqrt();
-    v.map(|x| x / length)
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 use super::attributes::{Attributes, frames};
 use super::header::{Traits, traits};
 use super::intensity::{self, Storage};
-use super::line::{dot, unit};
 use super::{codestream, file};
 use crate::error::{Error, Result};
 use crate::volume::limit;
+use crate::volume::vector::{dot, unit};
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::DefaultDicomObject;

@@ -2,8 +2,9 @@
 //! places.
 
 use super::header::{Header, Place, TRAITS, Tells};
-use super::line::{self, cross, dot, unit};
+use super::line;
 use super::slice::square;
+use crate::volume::vector::{cross, dot, unit};
 use std::collections::BTreeMap;
 
 /// Directions that differ by more than rounding are those of another volume.

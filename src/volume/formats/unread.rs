@@ -1,5 +1,6 @@
 //! What a file is that is not read, and what makes a volume of it.
 
+use crate::volume::dicom;
 use crate::volume::nifti::without;
 
 /// First bytes, what has them, and what to do.
@@ -54,10 +55,7 @@ const STARTS: &[(&[u8], &str, &str)] = &[
 ];
 
 /// Bytes at another place.
-const LATER: &[(usize, &[u8], &str, &str)] = &[
-    (128, b"DICM", "a single DICOM file", DICOM),
-    (257, b"ustar", "a tar archive", "unpack it and name the volume in it"),
-];
+const LATER: &[(usize, &[u8], &str, &str)] = &[(257, b"ustar", "a tar archive", "unpack it and name the volume in it")];
 
 /// Endings of files that are known by their names alone.
 const ENDINGS: &[(&[&str], &str, &str)] = &[
@@ -107,21 +105,13 @@ pub fn what(name: &str, start: &[u8]) -> Option<(&'static str, &'static str)> {
     if let Some((.., what, remedy)) = LATER.iter().find(|(at, bytes, ..)| is_there(*at, bytes)) {
         return Some((what, remedy));
     }
-    if is_bare_dicom(start) {
+    if dicom::is_start_of_dicom(start) {
         return Some(("a single DICOM file", DICOM));
     }
     if start.windows(15).any(|bytes| bytes == b"/annex/objects/") {
         return Some(("a pointer of git-annex in place of the file", "fetch the file itself with git annex get"));
     }
     named.map(|(_, what, remedy)| (*what, *remedy))
-}
-
-/// Whether the bytes are DICOM without its preamble: a first element of group 2 or 8 with a text or number type, or a small length.
-fn is_bare_dicom(start: &[u8]) -> bool {
-    let Some([group, 0, element, 0, rest @ ..]) = start.get(..8) else { return false };
-    let is_typed = [*b"UL", *b"UI", *b"CS", *b"OB", *b"SH", *b"DA", *b"TM"].iter().any(|kind| rest.starts_with(kind));
-    let is_short = rest[1..] == [0; 3] && rest[0] > 0 && rest[0] < 128 && rest[0] % 2 == 0;
-    [2, 8].contains(group) && *element < 0x20 && (is_typed || is_short)
 }
 
 #[cfg(test)]
