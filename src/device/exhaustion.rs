@@ -10,6 +10,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
 use std::panic::{self, PanicHookInfo};
+use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 /// The system's allocator; an allocation that fails ends the process.
@@ -93,10 +95,11 @@ impl Lack {
     }
 }
 
-/// Lets panics and C++ exceptions that nothing catches end the process: with the line of what is lacking; or, where they show a
-/// bug, with their message, a request to report it, and exit code 101.
+/// Lets panics, C++ exceptions that nothing catches, and null pointers of kernels that got no memory end the process: with the
+/// line of what is lacking; or, where they show a bug, with their message, a request to report it, and exit code 101.
 pub fn end_at_panics() {
     end_at_exceptions();
+    end_at_null_pointers();
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let message = message_of(info);
@@ -110,9 +113,11 @@ pub fn end_at_panics() {
     }));
 }
 
+/// With less left, memory is what a fault inside of libtorch is put down to.
+const TIGHT_BYTES: u64 = 512 << 20;
+
 /// What libtorch's kernels say where they get no memory ("could not create a primitive") says nothing of it.
 fn of_libtorch(message: &str) -> Option<Lack> {
-    const TIGHT_BYTES: u64 = 512 << 20;
     let tight = || memory::host().is_some_and(|memory| memory.available_bytes < TIGHT_BYTES);
     (message.contains("Torch(") && tight()).then_some(Lack::Memory { bytes: None })
 }
@@ -158,6 +163,41 @@ extern "C" fn end_at_exception() {
                 leave(101)
             }
         },
+    }
+}
+
+/// oneDNN writes its kernels at run time, and calls one through a null pointer where it got no memory for it.
+fn end_at_null_pointers() {
+    // SAFETY: the handler calls nothing that may not be called from a signal; an action of zeros is the default one.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = at_segmentation_fault as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        let mut before = std::mem::zeroed();
+        if libc::sigaction(libc::SIGSEGV, ptr::null(), &mut before) == 0 && BEFORE.set(before).is_ok() {
+            libc::sigaction(libc::SIGSEGV, &action, ptr::null_mut());
+        }
+    }
+}
+
+/// What became of a segmentation fault before, Rust's own word on stacks that overflow.
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+extern "C" fn at_segmentation_fault(signal: c_int, about: *const libc::siginfo_t, _context: *const ()) {
+    const FIRST_PAGE: usize = 4096;
+    // SAFETY: the kernel gives where the fault is. The mapping is never written to, and the process is about to end.
+    unsafe {
+        let tight = || {
+            let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            libc::mmap(ptr::null_mut(), TIGHT_BYTES as usize, access, kind, -1, 0) == libc::MAP_FAILED
+        };
+        if ((*about).si_addr() as usize) < FIRST_PAGE && tight() {
+            end(&Lack::Memory { bytes: None });
+        }
+        // The instruction fails once more, and this time as it always did.
+        if let Some(before) = BEFORE.get() {
+            libc::sigaction(signal, before, ptr::null_mut());
+        }
     }
 }
 
