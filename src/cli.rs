@@ -45,6 +45,8 @@ pub enum Command {
     Prepare(Prepare),
     /// Precompute supervoxels for every scan of a dataset: the pseudo-labels of training.
     Pseudolabel(Pseudolabel),
+    /// Write a recipe for a dataset, with the reason for each number, from its scans alone.
+    Plan(Plan),
     /// Learn from supervoxels; the same command again goes on where it stopped.
     Train(Train),
     /// Dice of a trained run on its held-out scans, one support each.
@@ -159,11 +161,11 @@ fn numbers<T: FromStr, const N: usize>(text: &str) -> Result<[T; N], String> {
 }
 
 /// The configuration file and changes to it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Configuration {
-    /// The experiment; configs/ has those that ship. What it leaves out is the paper's.
+    /// The experiment; configs/ has those that ship. What it leaves out is the paper's [default: as ssl3d plan makes it].
     #[arg(long, value_name = "TOML")]
-    pub config: PathBuf,
+    pub config: Option<PathBuf>,
     /// Changes to the configuration.
     #[command(flatten)]
     pub overrides: Overrides,
@@ -195,6 +197,41 @@ pub struct Pseudolabel {
     /// Write <id>_preview.png with the outlines of the regions.
     #[arg(long)]
     pub preview: bool,
+}
+
+/// Flags of `ssl3d plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Dataset folder.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Where the recipe goes [default: standard output].
+    #[arg(long, value_name = "TOML")]
+    pub out: Option<PathBuf>,
+    /// What it will be trained on [default: what --device finds].
+    #[arg(long = "for", value_enum)]
+    pub machine: Option<Machine>,
+    /// Minutes for the training of a fold on this machine: a step is timed, and the epochs are as many as there is time for.
+    #[arg(long, value_name = "N", value_parser = values::minutes)]
+    pub minutes: Option<f64>,
+    /// Overwrite a file that is there already.
+    #[arg(long)]
+    pub force: bool,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    pub device: Request,
+    /// Changes to how the dataset is read.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// What a recipe is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Machine {
+    /// Two cores.
+    Cpu,
+    /// One GPU with 8 GB or more.
+    Gpu,
 }
 
 /// Flags of `ssl3d train`.

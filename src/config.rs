@@ -17,6 +17,17 @@ use toml::{Table, Value};
 
 const BASE: &str = include_str!("../configs/defaults.toml");
 
+/// A value of the configuration and why it is that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// `section.key`
+    pub key: &'static str,
+    /// As TOML has it.
+    pub value: String,
+    /// A sentence or two.
+    pub reason: String,
+}
+
 /// Tables that are one value: what a file gives replaces them whole.
 const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototypes.test_window"];
 
@@ -114,6 +125,49 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     let place = |key: &str| overridden(key, overrides).unwrap_or_else(|| format!("{at}: {key}"));
     config.check().map_err(|fault| of_flag(fault.placed(place)))?;
     Ok(config)
+}
+
+/// A configuration in which some values are replaced, each with its reason as a comment. What is left keeps its own comments.
+///
+/// # Errors
+/// `recipe` is no TOML, or a value is none; or the result is no configuration.
+pub fn planned(recipe: &str, choices: &[Choice]) -> Result<String> {
+    let refuse = |fault: toml_edit::TomlError| Error::invalid("the recipe", "TOML", fault.message(), "report it");
+    let mut document: toml_edit::DocumentMut = recipe.parse().map_err(refuse)?;
+    let comment = |text: &str| -> String { text.lines().map(|line| format!("# {line}\n")).collect() };
+    for Choice { key, value, reason } in choices {
+        let value: toml_edit::Value = value.parse().map_err(refuse)?;
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let last = parts.pop().expect("a key has a last part");
+        let mut table = document.as_table_mut();
+        for part in parts {
+            let item = table.entry(part).or_insert(toml_edit::table());
+            table = item.as_table_mut().expect("sections of a recipe are tables");
+        }
+        table.insert(last, toml_edit::value(value));
+        if let Some(mut key) = table.key_mut(last) {
+            key.leaf_decor_mut().set_prefix(comment(&wrapped(reason)));
+        }
+    }
+    let text = document.to_string();
+    Config::from_toml(&text, "the plan")?;
+    Ok(text)
+}
+
+/// Lines of at most so many letters.
+fn wrapped(text: &str) -> String {
+    const LETTERS: usize = 110;
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("one at least");
+        if !line.is_empty() && line.len() + word.len() >= LETTERS {
+            lines.push(word.to_owned());
+        } else {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
 }
 
 /// The compiled-in values.

@@ -100,6 +100,9 @@ pub mod training;
 // The experiment: every section of the configuration.
 pub mod config;
 
+// Sizes that follow from the data.
+pub mod planning;
+
 // Trained networks from files.
 pub mod pretrained;
 

@@ -6,6 +6,7 @@ use crate::inference::{NetworkVolume, Segmenter};
 use crate::network::Network;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::templates;
+use crate::volume::frame::Frame;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -42,7 +43,7 @@ impl Weights {
         let network = Network::new(&config.network(), device, config.training.seed);
         network.load(&self.path, &self.tensors)?;
         let templates = templates::read(&self.path, &self.provenance, config.inference.templates)?;
-        Ok(Pretrained { config, network, templates })
+        Ok(Pretrained { config, network, templates, frame: self.provenance.frame })
     }
 }
 
@@ -61,6 +62,8 @@ pub struct Pretrained {
     /// With the trained weights.
     pub network: Network,
     templates: Vec<NetworkVolume>,
+    /// Which way the training scans were turned.
+    pub frame: Option<Frame>,
 }
 
 impl Pretrained {

@@ -54,6 +54,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("training", ANY_ABOVE),
     ("config", ANY_ABOVE),
+    ("planning", ANY_ABOVE),
     ("pretrained", ANY_ABOVE),
     ("evaluation", ANY_ABOVE),
     ("cli", &["error", "device"]),

@@ -542,7 +542,7 @@ fn wrong_flags_exit_with_2_and_help_and_version_with_0() {
     const DEVICE: &str = "for '--device <DEVICE>': expected auto, cpu, cuda or cuda:N";
     let segment = "segment --weights a --support b --support-label c --query d --out e";
     for (arguments, code, words) in [
-        ("train --data a --run b", 2, "--config"),
+        ("train --data a", 2, "--run"),
         ("segment --weights a", 2, "--support"),
         ("eval --run a --data b --out c --protocol ep3", 2, "[possible values: full, ep1, ep2, all]"),
         ("train --config a --data b --run c --device gpu", 2, DEVICE),

@@ -46,7 +46,7 @@ fn scan(size_vox: [usize; 3], content: Content) -> Image {
 }
 
 fn tiny() -> Config {
-    let set = ["supervoxels.slic.k=24", "supervoxels.felzenszwalb.min_size_vox=5"];
+    let set = ["supervoxels.slic.k=24", "supervoxels.felzenszwalb.min_size_fraction=1e-5"];
     config::load(None, &set.map(str::to_owned)).unwrap()
 }
 

@@ -24,7 +24,7 @@ const COHORT: phantom::Config =
 
 /// The recipe, cut down to seconds.
 const SMALL: &str = "--set split.folds=3 --set preprocessing.size_vox=[12,48,48] --set episode.depth_vox=6 \
-                     --set features.f_maps=8 --set supervoxels.felzenszwalb.min_size_vox=250 --set training.epochs=1 \
+                     --set features.f_maps=8 --set supervoxels.felzenszwalb.min_size_fraction=0.0076 --set training.epochs=1 \
                      --set training.iterations_per_epoch=2 --set training.validate_every_epochs=1 \
                      --set training.validation_episodes=2";
 const NO_TEMPLATES: &str = "--set inference.templates=0";

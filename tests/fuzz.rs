@@ -385,6 +385,7 @@ fn about() -> Provenance {
         fold,
         trained_on: vec!["1".to_owned()],
         data,
+        frame: None,
         state,
     }
 }

@@ -34,7 +34,7 @@ const SMALLER: [&str; 7] = [
     "preprocessing.size_vox=[8,32,32]",
     "episode.depth_vox=4",
     "features.f_maps=4",
-    "supervoxels.felzenszwalb.min_size_vox=20000",
+    "supervoxels.felzenszwalb.min_size_fraction=0.02",
 ];
 
 fn run(folder: &Path, command: &str) {

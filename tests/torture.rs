@@ -49,7 +49,7 @@ fn trainee() -> (Bench, Network, Vec<AdamW>) {
 fn about(step: u64) -> Provenance {
     let state = State { step, updates: vec![0], ..State::START };
     let [ssl3d, config, fold, data] = [(); 4].map(|()| String::new());
-    Provenance { ssl3d, config, fold, trained_on: vec![], data, state }
+    Provenance { ssl3d, config, fold, trained_on: vec![], data, frame: None, state }
 }
 
 #[test]

@@ -97,7 +97,8 @@ pub fn slic(unit: &Array3<f32>, spacing_mm: [f64; 3], k: usize) -> Array3<i32> {
 }
 
 pub fn felzenszwalb(unit: &Array3<f32>, spacing_mm: [f64; 3]) -> Array3<i32> {
-    let config = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };
+    let config =
+        felzenszwalb::Config { scale: 1.0, min_size_fraction: 5000.0 / unit.len() as f64, min_size_2d_vox: 400 };
     felzenszwalb::segment((unit * 255.0).view(), spacing_mm, None, &config)
 }
 

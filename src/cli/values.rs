@@ -10,6 +10,14 @@ pub fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&threads| threads > 0).ok_or_else(|| "expected a number of threads, 1 or more".to_owned())
 }
 
+/// `--minutes`: more than none.
+pub fn minutes(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|&m: &f64| m > 0.0 && m.is_finite())
+        .ok_or_else(|| "expected minutes, more than 0".to_owned())
+}
+
 /// `ssl3d train --fold`: what to hold out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {

@@ -53,7 +53,7 @@ impl Files {
     /// The flags of `ssl3d train`.
     fn training(&self, args: &cli::Demo) -> cli::Train {
         cli::Train {
-            configuration: cli::Configuration { config: self.config.clone(), overrides: cli::Overrides::default() },
+            configuration: cli::Configuration { config: Some(self.config.clone()), ..Default::default() },
             data: self.data.clone(),
             supervoxels: Some(self.supervoxels.clone()),
             run: self.run.clone(),

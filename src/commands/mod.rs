@@ -5,6 +5,7 @@ pub mod eval;
 pub mod info;
 pub mod lock;
 pub mod memory;
+pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod pseudolabel;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Prepare(Prepare::Dicom(args)) => prepare::dicom::run(&args),
         Command::Prepare(Prepare::Nifti(args)) => prepare::nifti::run(&args),
         Command::Pseudolabel(args) => pseudolabel::run(args, memory_limit),
+        Command::Plan(args) => plan::run(&args, resources(args.device)?),
         Command::Train(args) => train::run(&args, resources(args.device)?),
         Command::Eval(args) => eval::run(&args, resources(args.device)?),
         Command::Segment(args) => segment::run(&args, resources(args.device)?),

@@ -7,14 +7,13 @@ use crate::artifact;
 use crate::cli;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
-use crate::commands::{scans, stop};
-use crate::config;
+use crate::commands::{plan, scans, stop};
 use crate::error::{Error, Result};
 use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
 use crate::volume::dataset::{Case, Dataset};
-use crate::volume::{Geometry, formats, nifti};
+use crate::volume::{Geometry, formats, nifti, regrid};
 use room::{Plan, Room};
 use std::borrow::Cow;
 use std::fs::File;
@@ -44,7 +43,7 @@ pub struct Task {
 /// # Errors
 /// As [`compute`], and where the configuration or the dataset is faulty.
 pub fn run(args: cli::Pseudolabel, memory_limit: Option<u64>) -> Result<()> {
-    let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
+    let config = plan::recipe_or(&args.configuration)?;
     let data = scans::open(&args.data, &config.data)?;
     if args.score {
         scans::doubt_names(&data);
@@ -182,7 +181,7 @@ impl Job<'_> {
                 None => None,
                 Some(label) => {
                     let (organs, _) = formats::read_labels(label)?;
-                    nifti::check_same_geometry(&case.image, geometry, label, &organs.geometry)?;
+                    let (organs, _) = regrid::on_grid_of((&case.image, geometry), (label, organs), false)?;
                     quality::measure(regions.view(), &organs, &self.task.data.classes)
                 }
             };

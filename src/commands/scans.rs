@@ -8,22 +8,50 @@ use crate::preprocessing;
 use crate::training::validation::Annotated;
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::formats;
+use crate::volume::frame::Frame;
 use crate::volume::nifti::NativeGrid;
 use crate::volume::upright::Upright;
 use crate::volume::{ClassMap, Image, LabelMap, regrid};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Opens a dataset and says how it was read.
+/// Opens a dataset and says how it was read. Where nothing names the labels, their values may.
 ///
 /// # Errors
 /// As [`dataset::open`].
 pub fn open(folder: &Path, config: &dataset::Config) -> Result<Dataset> {
+    let mut data = open_unread(folder, config)?;
+    if !data.named {
+        data.call_by_values(&values(&data));
+    }
+    Ok(data)
+}
+
+/// The same without a look at any label map.
+///
+/// # Errors
+/// As [`dataset::open`].
+pub fn open_unread(folder: &Path, config: &dataset::Config) -> Result<Dataset> {
     let data = dataset::open(folder, config)?;
     data.notes.iter().for_each(|text| progress::note(&format!("{}: {text}", folder.display())));
     data.warnings.iter().for_each(|text| warn(&format!("{}: {text}", folder.display())));
     Ok(data)
 }
+
+/// The label values of up to [`MOST_LABELS`] label maps, evenly through the dataset. One that cannot be read is named where it is needed.
+fn values(data: &Dataset) -> BTreeSet<i32> {
+    let labels: Vec<&PathBuf> = data.cases.iter().filter_map(|case| case.label.as_ref()).collect();
+    let count = MOST_LABELS.min(labels.len());
+    let of = |index: usize| -> BTreeSet<i32> {
+        let read = formats::read_labels(labels[index * labels.len() / count]);
+        read.map(|(labels, _)| labels.voxels.iter().copied().collect()).unwrap_or_default()
+    };
+    (0..count).into_par_iter().map(of).reduce(BTreeSet::new, |a, b| &a | &b)
+}
+
+/// Label maps that are looked at where nothing names the labels.
+const MOST_LABELS: usize = 8;
 
 /// Warns that the names of the classes are a guess; what follows bears them.
 pub fn doubt_names(data: &Dataset) {
@@ -32,31 +60,35 @@ pub fn doubt_names(data: &Dataset) {
 
 /// A scan as the network sees it, and the grid on which results are written.
 pub struct ScanFile {
-    /// In the canonical frame.
+    /// In the canonical frame, or turned from it.
     pub scan: PreparedScan,
     /// As the file has it.
     pub native: NativeGrid,
 }
 
 impl ScanFile {
-    /// Reads a scan and prepares it as section `[preprocessing]` says.
+    /// Reads a scan, turns it as `frame` says, and prepares it as section `[preprocessing]` does.
     ///
     /// # Errors
     /// As [`formats::read_image`].
-    pub fn read(path: &Path, config: &preprocessing::Config) -> Result<Self> {
+    pub fn read(path: &Path, frame: Option<&Frame>, config: &preprocessing::Config) -> Result<Self> {
         let (image, native) = formats::read_image(path)?;
         let warnings = native.warnings.clone();
-        Ok(Self::new(&path.display().to_string(), image, native, &warnings, config))
+        Ok(Self::new(&path.display().to_string(), (image, native), &warnings, frame, config))
     }
 
     /// Prepares a volume that was read, after its warnings. `name`: as a message calls it.
     pub fn new(
         name: &str,
-        image: Image,
-        native: NativeGrid,
+        (mut image, mut native): (Image, NativeGrid),
         warnings: &[String],
+        frame: Option<&Frame>,
         config: &preprocessing::Config,
     ) -> Self {
+        if let Some(frame) = frame {
+            let turn = frame.turn(&image.geometry);
+            (image, native) = (image.turned(turn), native.turned(turn));
+        }
         let tilt = Upright::doubt(&image.geometry);
         warnings.iter().chain(&tilt).for_each(|text| warn(&format!("{name}: {text}")));
         Self { scan: PreparedScan::new(image, config), native }
@@ -72,6 +104,15 @@ impl ScanFile {
         done.iter().for_each(|text| warn(&format!("{}: {text}", label.display())));
         Ok(labels)
     }
+}
+
+/// Which way the scans of a training are turned: as that which is closest to all. None of no scans.
+///
+/// # Errors
+/// A header cannot be read.
+pub fn frame(cases: &[&Case]) -> Result<Option<Frame>> {
+    let geometries: Result<Vec<_>> = cases.par_iter().map(|case| formats::read_geometry(&case.image)).collect();
+    Ok(Frame::of_cohort(&geometries?))
 }
 
 /// Where `ssl3d pseudolabel` puts the supervoxels of a scan.
@@ -90,7 +131,7 @@ pub fn scans(
     supervoxels: Option<&Path>,
     (classes, ignore): (&ClassMap, Option<i32>),
     rules: &Rules,
-    config: &preprocessing::Config,
+    (frame, config): (Option<&Frame>, &preprocessing::Config),
     label: &str,
 ) -> Result<Vec<Scan>> {
     let progress = Progress::new(label, 0, cases.len() as u64);
@@ -100,7 +141,7 @@ pub fn scans(
             let remedy = "run ssl3d pseudolabel on the same dataset, or leave out --supervoxels";
             return Err(Error::file(path, format!("the supervoxels of scan {}", case.id), "no such file", remedy));
         }
-        let file = ScanFile::read(&case.image, config)?;
+        let file = ScanFile::read(&case.image, frame, config)?;
         let grid = &file.scan.grid;
         let labels = |path: &Path| file.read_labels(&case.image, path, false);
         let regions = path.map(|path| Ok(grid.labels(labels(&path)?.voxels.view()))).transpose()?;
@@ -146,10 +187,10 @@ fn has(labels: &LabelMap, ignore: Option<i32>) -> bool {
 pub fn annotated(
     case: &Case,
     (classes, ignore): (&ClassMap, Option<i32>),
-    config: &preprocessing::Config,
+    (frame, config): (Option<&Frame>, &preprocessing::Config),
 ) -> Result<Option<Annotated>> {
     let Some(label) = &case.label else { return Ok(None) };
-    let file = ScanFile::read(&case.image, config)?;
+    let file = ScanFile::read(&case.image, frame, config)?;
     let labels = file.read_labels(&case.image, label, false)?;
     if has(&labels, ignore) {
         return Ok(None);

@@ -14,11 +14,11 @@ use crate::commands::scans::ScanFile;
 use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::inference::{self, Fitted, PreparedScan, Reference, Segmentation, Segmenter, Support};
+use crate::inference::{self, Fitted, PreparedScan, Reference, Segmenter, Support};
 use crate::metrics::Measured;
 use crate::preprocessing::Annotation;
 use crate::pretrained::Weights;
-use crate::report::overlay;
+use crate::volume::frame::Frame;
 use crate::volume::{Class, ClassMap, LabelMap, nifti};
 use outputs::Outputs;
 use queries::Query;
@@ -41,9 +41,6 @@ fn check_pairs(args: &Segment) -> Result<()> {
     Err(Error::flag("--support-label", expected, labels.to_string(), "repeat both flags in the same order"))
 }
 
-/// Slices in a preview.
-const PREVIEW_SLICES: usize = 3;
-
 /// Reads, segments and writes every query.
 ///
 /// # Errors
@@ -63,7 +60,7 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     memory::check("segmenting", needed, resources.memory_limit, resources.device, memory::SEGMENTING)?;
     artifact::create_folder(&args.out)?;
     let network = weights.load(config, resources.device)?;
-    let mut supports = Supports::read(args, &network.config)?;
+    let mut supports = Supports::read(args, network.frame.as_ref(), &network.config)?;
     let mut segmenter = network.segmenter();
     if args.largest_component {
         segmenter.keep_largest_of_all();
@@ -113,10 +110,12 @@ struct Supports {
 }
 
 impl Supports {
-    fn read(args: &Segment, config: &Config) -> Result<Self> {
-        let (mut scans, mut maps) = (Vec::new(), Vec::new());
+    /// The first one is turned as the training scans, and all others, the queries too, as the first.
+    fn read(args: &Segment, frame: Option<&Frame>, config: &Config) -> Result<Self> {
+        let (mut scans, mut maps) = (Vec::<PreparedScan>::new(), Vec::new());
         for (image, label) in pairs(args) {
-            let file = ScanFile::read(image, &config.preprocessing)?;
+            let first = scans.first().map(|scan| Frame::of(&scan.image.geometry));
+            let file = ScanFile::read(image, first.as_ref().or(frame), &config.preprocessing)?;
             maps.push(file.read_labels(image, label, args.resample_label)?);
             scans.push(file.scan);
         }
@@ -131,6 +130,10 @@ impl Supports {
             doubts.iter().for_each(|text| warn(&format!("{}: {text}", file.display())));
         }
         Ok(Self { scans, maps, map: ClassMap::new(values)?, classes, ignore })
+    }
+
+    fn frame(&self) -> Frame {
+        Frame::of(&self.scans[0].image.geometry)
     }
 
     /// The supports as inference takes them.
@@ -195,7 +198,7 @@ fn segment(
     let (classes, args) = (&supports.classes, outputs.args);
     let result = outputs.result(query);
     let probabilities = outputs.probabilities(query, &supports.map)?;
-    let ScanFile { scan, native } = query.read(&config.preprocessing)?;
+    let ScanFile { scan, native } = query.read(&supports.frame(), &config.preprocessing)?;
     let mut warnings = Vec::new();
     let mut say = |text: String| {
         warn(&format!("{}: {text}", query.path.display()));
@@ -223,7 +226,7 @@ fn segment(
         Ok(())
     })?;
     if args.preview {
-        write_preview(query, &scan, &found, classes, outputs)?;
+        outputs.write_preview(query, &scan, &found, classes)?;
     }
     Ok(Answer {
         path: query.path.display().to_string(),
@@ -233,18 +236,4 @@ fn segment(
         found: rows,
         origin: origin.clone(),
     })
-}
-
-fn write_preview(
-    query: &Query,
-    scan: &PreparedScan,
-    found: &Segmentation,
-    classes: &[LabelClass],
-    outputs: &Outputs,
-) -> Result<()> {
-    let labels = found.labels.view();
-    let slices = overlay::best_slices(labels, PREVIEW_SLICES);
-    let colours = classes.iter().map(|class| (class.value, class.colour)).collect();
-    let png = overlay::overlay_png(&scan.image, None, labels, &colours, &slices);
-    artifact::write_bytes(&outputs.preview(query), &png)
 }

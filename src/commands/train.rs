@@ -6,8 +6,8 @@ mod shown;
 use crate::artifact;
 use crate::cli::{Held, Train};
 use crate::commands::progress::{note, warn};
-use crate::commands::{Resources, memory, pseudolabel, scans, stop};
-use crate::config::{self, Config};
+use crate::commands::{Resources, memory, plan, pseudolabel, scans, stop};
+use crate::config::Config;
 use crate::episode::{Source, split};
 use crate::error::{Error, Result};
 use fold::Training;
@@ -55,7 +55,7 @@ fn fold_name(fold: Option<usize>) -> String {
 /// # Errors
 /// The configuration, the dataset or the flags are faulty; the run has another configuration; a training fails or is stopped.
 pub fn run(args: &Train, resources: Resources) -> Result<()> {
-    let config = config::load(Some(&args.configuration.config), &args.configuration.overrides.set)?;
+    let config = plan::configuration(&args.configuration, &args.data, &args.run, resources)?;
     let folds = folds(args.fold, &config.split)?;
     let job = Job { args, config, device: resources.device };
     let (config, run) = (&job.config, &args.run);

@@ -6,7 +6,8 @@ use crate::augment::intensity::Blur;
 use crate::components::bounding_box;
 use crate::preprocessing::{body_mask, clipped};
 use crate::units;
-use crate::volume::{ClassMap, Image, LabelMap};
+use crate::volume::frame::Frame;
+use crate::volume::{ClassMap, Geometry, Image, LabelMap};
 use ndarray::{Array3, ArrayView3, Zip, s};
 
 /// A label is pointed out if more than this fraction of it lies in the air, ...
@@ -68,7 +69,14 @@ fn percent(fraction: f64) -> String {
 /// What about a query is so unlike every support that the result may not be trusted.
 pub fn query_doubts(query: &PreparedScan, supports: &[PreparedScan]) -> Vec<String> {
     let mut doubts = Vec::new();
-    let [ours, theirs] = [query, &supports[0]].map(|scan| scan.image.geometry.spacing_mm());
+    let [ours, theirs] = [query, &supports[0]].map(|scan| &scan.image.geometry);
+    if Frame::of(theirs).is_crossed_by(ours) {
+        let [ours, theirs] = [ours, theirs].map(Frame::plane);
+        doubts.push(format!(
+            "its slices are {ours} and those of the support {theirs}: they are cut across, along the support's"
+        ));
+    }
+    let [ours, theirs] = [ours, theirs].map(Geometry::spacing_mm);
     let is_far = |other: &PreparedScan| {
         let spacing = other.image.geometry.spacing_mm();
         (0..3).any(|axis| apart(ours[axis], spacing[axis]) > SPACING_FACTOR)

@@ -129,10 +129,7 @@ pub struct Prepared {
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
     let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
     let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
-    let seen = body.as_ref().map(|body| {
-        let [_, ys, xs] = body.bounding_box(BODY_MARGIN);
-        [slices_with_contrast(voxels.view()), ys, xs]
-    });
+    let seen = body.as_ref().map(|body| seen_of(voxels.view(), body));
     let grid = WorkingGrid::new(&image.geometry, seen, config);
     let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
     let mut input = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
@@ -142,6 +139,22 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
         grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
     });
     Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
+}
+
+/// The voxels z y x of a scan that the network sees.
+pub fn seen_box(image: &Image, config: &Config) -> [Range<usize>; 3] {
+    match config.crop {
+        Crop::None => image.geometry.shape_vox.map(|n| 0..n),
+        Crop::Body => {
+            let (voxels, _) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
+            seen_of(voxels.view(), &body(voxels.view()))
+        }
+    }
+}
+
+fn seen_of(voxels: ArrayView3<f32>, body: &Body) -> [Range<usize>; 3] {
+    let [_, ys, xs] = body.bounding_box(BODY_MARGIN);
+    [slices_with_contrast(voxels), ys, xs]
 }
 
 /// All slices but those at the ends that are the same everywhere; all of a volume that is.

@@ -85,10 +85,8 @@ impl Blocks {
     /// Does the same as [`generate`] on [`Self::means`], with sizes in voxels scaled accordingly: a region for each block.
     pub fn regions(&self, means: &Image, config: &Config) -> Array3<i32> {
         let mut config = config.clone();
-        let graph = &mut config.felzenszwalb;
-        for size in [&mut graph.min_size_vox, &mut graph.min_size_2d_vox] {
-            *size = (*size / self.size_vox.iter().product::<usize>()).max(1);
-        }
+        let size = &mut config.felzenszwalb.min_size_2d_vox;
+        *size = (*size / self.size_vox.iter().product::<usize>()).max(1);
         generate(means, &config)
     }
 

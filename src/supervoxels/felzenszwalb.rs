@@ -21,8 +21,9 @@ pub struct Config {
     /// k of the paper, on intensities of 0 to 255: a larger value gives larger regions before the minimum size is
     /// applied. The public 3D code divides its 1 by 255 although its intensities reach 255, so 0.0039 is its equal.
     pub scale: f64,
-    /// Regions below this many voxels are united with the neighbour of the cheapest edge.
-    pub min_size_vox: usize,
+    /// Regions below this fraction of what is divided, the body or the whole volume, are united with the neighbour of the cheapest
+    /// edge.
+    pub min_size_fraction: f64,
     /// The minimum size in voxels for the slice-wise method.
     pub min_size_2d_vox: usize,
 }
@@ -44,10 +45,12 @@ impl Config {
         if !(self.scale.is_finite() && self.scale >= 0.0) {
             return refuse("scale", "a number of 0 or more", self.scale.to_string());
         }
-        for (key, size) in [("min_size_vox", self.min_size_vox), ("min_size_2d_vox", self.min_size_2d_vox)] {
-            if size == 0 || size > u32::MAX as usize {
-                return refuse(key, "1 or more voxels", size.to_string());
-            }
+        if !(0.0..=1.0).contains(&self.min_size_fraction) {
+            return refuse("min_size_fraction", "a fraction from 0 to 1", self.min_size_fraction.to_string());
+        }
+        let size = self.min_size_2d_vox;
+        if size == 0 || size > u32::MAX as usize {
+            return refuse("min_size_2d_vox", "1 or more voxels", size.to_string());
         }
         Ok(())
     }
@@ -75,7 +78,9 @@ pub fn segment(
         let cost = ((along + s * s) / (along + 1.0)).sqrt();
         steps.push(Step { dz: 1, dy: dy as isize, dx: dx as isize, cost: cost as f32 });
     }
-    unite(intensity, mask, &steps, config.scale as f32, config.min_size_vox as u32)
+    let voxels = mask.map_or(intensity.len(), |mask| mask.iter().filter(|inside| **inside).count());
+    let least = (config.min_size_fraction * voxels as f64).round().max(1.0);
+    unite(intensity, mask, &steps, config.scale as f32, least as u32)
 }
 
 /// Cuts each slice into regions: 8 neighbours, cost |dI|. Labels are numbered through the volume and no region spans
@@ -347,6 +352,8 @@ mod tests {
             }
         }
         edges.sort_by(|a, b| a.0.total_cmp(&b.0)); // stable
+        let inside = mask.iter().filter(|inside| **inside).count();
+        let least = (config.min_size_fraction * inside as f64).round() as usize;
         let mut region = Array3::from_shape_fn(intensity.dim(), |(z, y, x)| (z * height + y) * width + x);
         let mut inner = vec![0f32; intensity.len()];
         for first_pass in [true, false] {
@@ -356,7 +363,7 @@ mod tests {
                 let threshold = |r: usize| inner[r] + config.scale as f32 / size(r) as f32;
                 let joins = match first_pass {
                     true => cost < threshold(a).min(threshold(b)),
-                    false => size(a).min(size(b)) < config.min_size_vox,
+                    false => size(a).min(size(b)) < least,
                 };
                 if a != b && joins {
                     region.mapv_inplace(|r| if r == b { a } else { r });
@@ -381,9 +388,10 @@ mod tests {
     #[test]
     fn bands_of_useful_edges_equal_one_sort_of_all_edges() {
         let mut random = rng::stream(6, "felzenszwalb", 0);
-        for (scale, min_size_vox) in [(0.004, 1), (0.004, 12), (30.0, 1), (30.0, 20), (300.0, 5), (0.0, 8)] {
+        for (scale, least_vox) in [(0.004, 1), (0.004, 12), (30.0, 1), (30.0, 20), (300.0, 5), (0.0, 8)] {
             for levels in [6, 256] {
-                let config = Config { scale, min_size_vox, min_size_2d_vox: 1 };
+                let min_size_fraction = f64::from(least_vox) / (4.0 * 6.0 * 7.0);
+                let config = Config { scale, min_size_fraction, min_size_2d_vox: 1 };
                 let shape = (4, 6, 7);
                 let intensity = Array3::from_shape_simple_fn(shape, || random.random_range(0..levels) as f32);
                 let mask = Array3::from_shape_simple_fn(shape, || random.random_range(0..10) < 9);
@@ -401,7 +409,7 @@ mod tests {
         let mut random = rng::stream(7, "felzenszwalb", 0);
         let phantom =
             Array3::from_shape_fn((16, 16, 16), |at| octant(at) as f32 * 30.0 + random.random_range(0.0..5.0f32));
-        let config = Config { scale: 1.0, min_size_vox: 300, min_size_2d_vox: 40 };
+        let config = Config { scale: 1.0, min_size_fraction: 300.0 / 4096.0, min_size_2d_vox: 40 };
         let expected = Array3::from_shape_fn((16, 16, 16), octant);
         assert_eq!(segment(phantom.view(), [1.0; 3], None, &config), expected);
         let slices = segment_slices(phantom.view(), None, &config);
@@ -412,7 +420,7 @@ mod tests {
     fn no_region_is_below_the_minimum_size_where_all_is_connected() {
         let mut random = rng::stream(8, "felzenszwalb", 0);
         let noise = Array3::from_shape_simple_fn((5, 12, 12), || random.random_range(0.0..255.0f32));
-        let config = Config { scale: 1.0, min_size_vox: 50, min_size_2d_vox: 30 };
+        let config = Config { scale: 1.0, min_size_fraction: 50.0 / 720.0, min_size_2d_vox: 30 };
         for (regions, smallest) in [
             (segment(noise.view(), [2.0, 1.0, 1.0], None, &config), 50),
             (segment_slices(noise.view(), None, &config), 30),

@@ -90,7 +90,7 @@ impl Config {
 /// ```
 /// use ssl3d::supervoxels::{Config, Method, felzenszwalb, generate, slic};
 /// let slic = slic::Config { k: 2, compactness: 0.1, iterations: 10, min_size_fraction: 0.1, tolerance_vox: 0.1 };
-/// let felzenszwalb = felzenszwalb::Config { scale: 0.0039, min_size_vox: 10, min_size_2d_vox: 10 };
+/// let felzenszwalb = felzenszwalb::Config { scale: 0.0039, min_size_fraction: 0.08, min_size_2d_vox: 10 };
 /// let config = Config { method: Method::Slic, body_mask: false, clip_percentile: 100.0, slic, felzenszwalb };
 /// let voxels = ndarray::Array3::from_shape_fn([4, 4, 8], |(_, _, x)| if x < 4 { 0.0 } else { 1.0 });
 /// let geometry = ssl3d::volume::Geometry::with_spacing([4, 4, 8], [1.0; 3]);
@@ -171,7 +171,7 @@ mod tests {
     fn config(method: Method) -> Config {
         let slic =
             slic::Config { k: 12, compactness: 0.2, iterations: 10, min_size_fraction: 0.25, tolerance_vox: 0.1 };
-        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 40, min_size_2d_vox: 10 };
+        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_fraction: 0.014, min_size_2d_vox: 10 };
         Config { method, body_mask: false, clip_percentile: 99.5, slic, felzenszwalb }
     }
 
@@ -274,7 +274,7 @@ mod tests {
             benchmark: String::new(),
         };
         let data = dataset::open(folder.as_ref(), &patterns).unwrap();
-        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 5000, min_size_2d_vox: 400 };
+        let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_fraction: 0.0035, min_size_2d_vox: 400 };
         let config = Config { body_mask: true, felzenszwalb, ..config(Method::Felzenszwalb) };
         let mut dice = Vec::new();
         for case in &data.cases {

@@ -7,6 +7,7 @@ use crate::artifact;
 use crate::episode::Scan;
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::volume::frame::Frame;
 use crate::weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,6 +65,9 @@ pub struct Provenance {
     pub trained_on: Vec<String>,
     /// [`digest`] of the scans from which episodes are drawn.
     pub data: String,
+    /// Which way the training scans were turned; None in weights of earlier versions, and where nothing was.
+    #[serde(default)]
+    pub frame: Option<Frame>,
     /// Position of the training in this file.
     pub state: State,
 }

@@ -5,6 +5,7 @@ pub mod adamw;
 pub mod checkpoint;
 pub mod log;
 pub mod one_cycle;
+pub mod pace;
 pub mod run;
 pub mod step;
 pub mod templates;

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::inference;
 use crate::network::Network;
 use crate::report::EpochRow;
+use crate::volume::frame::Frame;
 use crate::{rng, weights};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -41,6 +42,8 @@ pub struct Run<'a> {
     pub held_out: &'a [Scan],
     /// Ids of the scans on which the initial weights were trained.
     pub seen: &'a [String],
+    /// Which way the scans were turned.
+    pub frame: Option<&'a Frame>,
     /// Annotated held-out scans for the Dice in the log, if there are any.
     pub organs: Option<&'a Organs>,
     /// Folder of `checkpoints/`, `log.csv`, `weights.safetensors` and `templates.safetensors`.
@@ -67,6 +70,7 @@ impl Run<'_> {
             fold: self.fold.to_owned(),
             trained_on: before.chain(now).cloned().collect(),
             data: checkpoint::digest(self.train),
+            frame: self.frame.cloned(),
             state: State::START,
         }
     }

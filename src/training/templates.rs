@@ -92,6 +92,7 @@ mod tests {
             fold: fold.to_owned(),
             trained_on: vec![],
             data: String::new(),
+            frame: None,
             state: State::START,
         }
     }

@@ -8,7 +8,7 @@ use super::nifti;
 use crate::error::{Error, Result};
 use crate::text;
 use pattern::{Matches, Pattern};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 mod bids;
@@ -80,6 +80,16 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Calls classes by their values where label maps hold others than those that [`Config::usual_classes`] names.
+    pub fn call_by_values(&mut self, values: &BTreeSet<i32>) {
+        let values: Vec<i32> =
+            values.iter().copied().filter(|value| *value != 0 && Some(*value) != self.ignore).collect();
+        let is_usual = |value: &i32| self.classes.values().any(|usual| usual == value);
+        if !values.iter().all(is_usual) && values.len() <= MOST_CLASSES {
+            self.classes = values.into_iter().map(|value| (format!("label {value}"), value)).collect();
+        }
+    }
+
     /// What to say where scans are labelled and nothing names the labels.
     pub fn guessed(&self) -> Option<String> {
         if self.named || self.cases.iter().all(|case| case.label.is_none()) {

@@ -126,14 +126,12 @@ pub fn assemble(folder: &Path, mut slices: Vec<Slice>) -> Result<Series> {
 
     let shape_vox = [slices.len(), first.rows, first.columns];
     let description = first.description.clone();
-    let orientation = Orientation::nearest(&affine_mm);
+    let stored = Geometry { shape_vox, affine_mm };
+    let orientation = Orientation::canonical(&stored);
     let mut voxels = Vec::with_capacity(shape_vox.iter().product());
     slices.iter().for_each(|slice| voxels.extend_from_slice(&slice.values));
     let native = Array3::from_shape_vec(shape_vox, voxels).expect("slices of one size");
-    let geometry = Geometry {
-        shape_vox: orientation.canonical_shape(shape_vox),
-        affine_mm: orientation.canonical_affine(&affine_mm, shape_vox),
-    };
+    let geometry = stored.turned(orientation);
     limit::check_lengths(folder, &geometry)?;
     let mut image = Volume { voxels: orientation.to_canonical(native), geometry };
     warnings.extend(padding::mark(&mut image.voxels));

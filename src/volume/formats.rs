@@ -11,7 +11,7 @@ mod stored;
 mod unread;
 
 use super::nifti::{self, NativeGrid};
-use super::{Image, LabelMap};
+use super::{Geometry, Image, LabelMap};
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
@@ -45,6 +45,17 @@ pub fn read_labels(path: &Path) -> Result<(LabelMap, NativeGrid)> {
     match read(path)? {
         None => nifti::read_labels(path),
         Some(Stored { header, bytes }) => nifti::labels(path, header, bytes),
+    }
+}
+
+/// Shape and affine of a volume in the canonical frame; see [`nifti::read_geometry`].
+///
+/// # Errors
+/// As [`read_image`], as far as the header tells.
+pub fn read_geometry(path: &Path) -> Result<Geometry> {
+    match read(path)? {
+        None => nifti::read_geometry(path),
+        Some(Stored { header, .. }) => Ok(nifti::geometry(&header)),
     }
 }
 

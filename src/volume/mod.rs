@@ -1,14 +1,17 @@
 //! Volumes: voxels with the geometry that places them in the patient.
 //!
 //! Arrays are indexed `[z, y, x]` in the canonical frame: x grows towards the patient's **R**ight, y towards
-//! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Only [`nifti`], [`formats`],
-//! [`dicom`] and [`orientation`] handle the axis order of files.
+//! **A**nterior, z towards **S**uperior (RAS+, as close as the affine allows). Of a stack of slices ([`Geometry::slice_axis`]) z is the
+//! axis along which they are stacked, whatever it is in the patient: sagittal slices are indexed R, S, A, coronal ones A, S, R.
+//! [`frame`] turns the scans of a cohort alike. Only [`nifti`], [`formats`], [`dicom`] and [`orientation`] handle the axis order of
+//! files.
 
 pub mod chaos_mask;
 mod classes;
 pub mod dataset;
 pub mod dicom;
 pub mod formats;
+pub mod frame;
 pub mod limit;
 pub mod nifti;
 pub mod orientation;
@@ -21,6 +24,10 @@ mod vector;
 pub use classes::{Class, ClassMap};
 
 use ndarray::Array3;
+
+/// Voxels of a stack are longer across its slices than in them by this factor at least. Below, a volume shows the patient from all sides
+/// alike: most 3D sequences and thin-slice CT.
+const STACK_RATIO: f64 = 1.5;
 
 /// Size and position of a voxel grid in the patient.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +59,17 @@ impl Geometry {
     pub fn spacing_mm(&self) -> [f64; 3] {
         let column = |axis: usize| (0..3).map(|row| self.affine_mm[row][axis].powi(2)).sum::<f64>().sqrt();
         [column(2), column(1), column(0)]
+    }
+
+    /// The axis (0 is z) along which slices are stacked: that of a single voxel, or along which voxels are at least 1.5 times as long
+    /// as along both others. None of a volume that is nearly isotropic.
+    pub fn slice_axis(&self) -> Option<usize> {
+        let single: Vec<usize> = (0..3).filter(|&axis| self.shape_vox[axis] == 1).collect();
+        if let [axis] = single[..] {
+            return Some(axis);
+        }
+        let mm = self.spacing_mm();
+        (0..3).find(|&axis| (0..3).all(|other| other == axis || mm[axis] >= STACK_RATIO * mm[other]))
     }
 
     /// Volume of one voxel in cubic millimetres.

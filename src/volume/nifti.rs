@@ -16,7 +16,7 @@ pub(super) use files::without;
 pub use files::{name_of, stem};
 pub(super) use header::Header;
 pub(super) use nifti::NiftiType as VoxelType;
-pub(super) use reader::{image, labels};
+pub(super) use reader::{geometry, image, labels};
 pub use reader::{read_geometry, read_image, read_labels};
 pub use same_grid::check_same_geometry;
 pub use writer::{Voxel, write_image, write_labels, write_new};
@@ -58,13 +58,18 @@ impl NativeGrid {
         }
     }
 
+    /// The grid of the volume when it is turned like this.
+    pub fn turned(self, turn: Orientation) -> Self {
+        Self { geometry: self.geometry.turned(turn), orientation: self.orientation.then(turn), ..self }
+    }
+
     /// Shape and affine in the canonical frame.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// Converts axial slices from the file's numbers, counted from 0, to canonical ones.
-    pub fn axial_slices(&self, stored: &RangeInclusive<usize>) -> Range<usize> {
+    /// Converts slices, along the canonical z, from the file's numbers, counted from 0, to canonical ones.
+    pub fn slices(&self, stored: &RangeInclusive<usize>) -> Range<usize> {
         self.orientation.canonical_slices(stored, self.geometry.shape_vox[0])
     }
 
@@ -72,9 +77,14 @@ impl NativeGrid {
         if self.raw.len() == Layout::Nifti2.header_bytes() { Layout::Nifti2 } else { Layout::Nifti1 }
     }
 
-    /// The axis order of the file; it prints as viewers show it, for instance "LPI".
+    /// From the axis order of the file to that of the geometry.
     pub fn orientation(&self) -> Orientation {
         self.orientation
+    }
+
+    /// Directions in which the file's x, y, z grow, as viewers show them, for instance "LPI".
+    pub fn axis_codes(&self) -> String {
+        self.orientation.then(Orientation::anatomical(&self.geometry)).codes()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Axis order of files: one of 48 permutations and flips, to the canonical frame and back.
 
+use super::Geometry;
+use super::vector::{cross, dot, unit};
 use ndarray::{Array3, ArrayView3, Axis};
 use std::ops::{Range, RangeInclusive};
 
@@ -17,24 +19,45 @@ impl Orientation {
     /// The canonical order: x to the right, y anterior, z superior.
     pub const CANONICAL: Self = Self { source: [0, 1, 2], reversed: [false; 3] };
 
-    /// The orientation whose axes are closest to those of `affine` (index i, j, k to R, A, S): the sum of
-    /// |cos(canonical axis, stored axis)| is greatest.
-    pub fn nearest(affine: &[[f64; 4]; 4]) -> Self {
-        // Array order on both sides: world axis z, y, x against stored axis k, j, i.
-        let cosine = |world: usize, stored: usize| {
-            let column = 2 - stored;
-            let length = (0..3).map(|row| affine[row][column].powi(2)).sum::<f64>().sqrt();
-            affine[2 - world][column] / length
-        };
-        let closeness = |source: &[usize; 3]| (0..3).map(|axis| cosine(axis, source[axis]).abs()).sum::<f64>();
-        let mut source = PERMUTATIONS[0];
-        for candidate in PERMUTATIONS {
-            // The margin keeps an exact tie (45 degrees) with the first, whatever the rounding.
-            if closeness(&candidate) > closeness(&source) + 1e-9 {
-                source = candidate;
+    /// From a file's array to the canonical frame: the nearest anatomical axes in the order S, A, R, but that along which slices are
+    /// stacked ([`Geometry::slice_axis`]) first.
+    pub fn canonical(stored: &Geometry) -> Self {
+        let nearest = Self::anatomical(stored);
+        let Some(first) = stored.slice_axis().map(|axis| nearest.canonical_axis(axis)) else { return nearest };
+        let order: Vec<usize> = std::iter::once(first).chain((0..3).filter(|&axis| axis != first)).collect();
+        let order = [order[0], order[1], order[2]];
+        Self { source: order.map(|axis| nearest.source[axis]), reversed: order.map(|axis| nearest.reversed[axis]) }
+    }
+
+    /// The orientation that brings the axes of `affine` (index i, j, k to R, A, S) closest to `directions`, those of the new axes z, y,
+    /// x in the patient: the sum of their cosines is greatest. It never mirrors. `first`: the stored axis that has to become z.
+    pub fn towards(affine: &[[f64; 4]; 4], directions: &[[f64; 3]; 3], first: Option<usize>) -> Self {
+        let stored = directions_of(affine);
+        let handedness = |axes: &[[f64; 3]; 3]| dot(cross(axes[0], axes[1]), axes[2]);
+        let (mut best, mut closest) = (Self::CANONICAL, f64::NEG_INFINITY);
+        for source in PERMUTATIONS.into_iter().filter(|source| first.is_none_or(|first| source[0] == first)) {
+            for flips in 0..8 {
+                let reversed = [0, 1, 2].map(|axis| flips >> axis & 1 == 1);
+                let turned = [0, 1, 2].map(|axis| {
+                    let sign = if reversed[axis] { -1.0 } else { 1.0 };
+                    stored[source[axis]].map(|part| sign * part)
+                });
+                let closeness: f64 = turned.iter().zip(directions).map(|(a, b)| dot(*a, *b)).sum();
+                // The margin keeps an exact tie (45 degrees) with the first, whatever the rounding.
+                if closeness > closest + 1e-9 && handedness(&turned) * handedness(directions) >= 0.0 {
+                    (best, closest) = (Self { source, reversed }, closeness);
+                }
             }
         }
-        Self { source, reversed: [0, 1, 2].map(|axis| cosine(axis, source[axis]) < 0.0) }
+        best
+    }
+
+    /// This one, and then another.
+    pub fn then(self, next: Self) -> Self {
+        Self {
+            source: next.source.map(|axis| self.source[axis]),
+            reversed: [0, 1, 2].map(|axis| next.reversed[axis] != self.reversed[next.source[axis]]),
+        }
     }
 
     /// Reorders a stored array to the canonical frame; a canonical array is not copied.
@@ -42,8 +65,8 @@ impl Orientation {
     /// ```
     /// use ssl3d::volume::orientation::Orientation;
     /// let to_left = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]];
-    /// let orientation = Orientation::nearest(&to_left);
-    /// assert_eq!(orientation.to_string(), "LAS");
+    /// let stored = ssl3d::volume::Geometry { shape_vox: [1, 1, 3], affine_mm: to_left };
+    /// let orientation = Orientation::canonical(&stored);
     /// let stored = ndarray::arr3(&[[[1, 2, 3]]]);
     /// let canonical = orientation.to_canonical(stored.clone());
     /// assert_eq!(canonical, ndarray::arr3(&[[[3, 2, 1]]]));
@@ -94,8 +117,7 @@ impl Orientation {
         canonical
     }
 
-    /// Converts a range of axial slices from the file's numbers to canonical ones. `count` is the number of axial
-    /// slices, along the stored axis that is closest to head-foot.
+    /// Converts a range of slices, along the canonical z, from the file's numbers to canonical ones. `count` is their number.
     pub fn canonical_slices(&self, stored: &RangeInclusive<usize>, count: usize) -> Range<usize> {
         let (first, end) = (*stored.start(), stored.end() + 1);
         if self.reversed[0] { count - end..count - first } else { first..end }
@@ -106,14 +128,28 @@ impl Orientation {
     }
 }
 
-/// Directions in which the file's x, y, z grow, as viewers show them: "RAS" is canonical.
-impl std::fmt::Display for Orientation {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        [2, 1, 0].into_iter().try_for_each(|stored| {
-            let axis = self.canonical_axis(stored);
-            f.write_str([["S", "I"], ["A", "P"], ["R", "L"]][axis][usize::from(self.reversed[axis])])
-        })
+impl Orientation {
+    /// To the nearest anatomical axes: z to S, y to A, x to R.
+    pub fn anatomical(geometry: &Geometry) -> Self {
+        Self::towards(&geometry.affine_mm, &ANATOMICAL, None)
     }
+
+    /// Directions in which the stored x, y, z grow, of an orientation to the anatomical axes.
+    pub(super) fn codes(&self) -> String {
+        let code = |stored: usize| {
+            let axis = self.canonical_axis(stored);
+            [["S", "I"], ["A", "P"], ["R", "L"]][axis][usize::from(self.reversed[axis])]
+        };
+        [2, 1, 0].map(code).concat()
+    }
+}
+
+/// S, A and R as (R, A, S).
+const ANATOMICAL: [[f64; 3]; 3] = [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]];
+
+/// Where the axes k, j, i of an affine point, each of length 1.
+pub(super) fn directions_of(affine: &[[f64; 4]; 4]) -> [[f64; 3]; 3] {
+    [2, 1, 0].map(|column| unit([0, 1, 2].map(|row| affine[row][column])))
 }
 
 /// The determinant of the upper left 3 x 3 part.
@@ -126,7 +162,6 @@ pub fn determinant(affine: &[[f64; 4]; 4]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     const NATIVE: [usize; 3] = [2, 3, 4];
 
@@ -155,10 +190,42 @@ mod tests {
     #[test]
     fn the_nearest_of_the_48_is_found() {
         for (orientation, affine) in all() {
-            assert_eq!(Orientation::nearest(&affine), orientation);
+            assert_eq!(nearest(&affine), orientation);
         }
-        let names: BTreeSet<_> = all().iter().map(|(orientation, _)| orientation.to_string()).collect();
-        assert!(names.len() == 48 && Orientation::CANONICAL.to_string() == "RAS");
+    }
+
+    fn nearest(affine: &[[f64; 4]; 4]) -> Orientation {
+        Orientation::towards(affine, &ANATOMICAL, None)
+    }
+
+    #[test]
+    fn one_after_the_other_is_the_same_as_both_at_once() {
+        let native = Array3::from_shape_vec(NATIVE, (0..24).collect()).unwrap();
+        for (first, _) in all() {
+            for (second, _) in all() {
+                let twice = second.to_canonical(first.to_canonical(native.clone()));
+                assert_eq!(first.then(second).to_canonical(native.clone()), twice);
+            }
+        }
+    }
+
+    #[test]
+    fn slices_come_first_where_they_are_thick_and_nothing_is_mirrored() {
+        for (orientation, affine) in all() {
+            for (stored, thick) in [(0, 1.0), (0, 9.0), (1, 9.0), (2, 9.0)] {
+                let mut affine = affine;
+                let lengths = directions_of(&affine).map(|_| 1.0);
+                for (axis, direction) in directions_of(&affine).into_iter().enumerate() {
+                    let mm = lengths[axis] * if axis == stored { thick } else { 1.0 };
+                    (0..3).for_each(|row| affine[row][2 - axis] = mm * direction[row]);
+                }
+                let geometry = Geometry { shape_vox: NATIVE, affine_mm: affine };
+                let canonical = Orientation::canonical(&geometry);
+                assert_eq!(canonical.source[0], if thick > 1.0 { stored } else { orientation.source[0] });
+                let turned = directions_of(&canonical.canonical_affine(&affine, NATIVE));
+                assert!(turned.iter().all(|axis| axis.iter().any(|part| *part > 0.9)), "along S, A and R: {turned:?}");
+            }
+        }
     }
 
     #[test]
@@ -170,7 +237,7 @@ mod tests {
             assert_eq!(orientation.native_shape(orientation.canonical_shape(NATIVE)), NATIVE);
             assert_eq!(orientation.to_native(canonical.view()), native);
             let canonical_affine = orientation.canonical_affine(&affine, NATIVE);
-            assert_eq!(Orientation::nearest(&canonical_affine), Orientation::CANONICAL);
+            assert_eq!(nearest(&canonical_affine), Orientation::CANONICAL);
         }
     }
 
@@ -185,7 +252,7 @@ mod tests {
                 let axis = orientation.source[0];
                 let mut back: Vec<usize> = slices.map(|slice| stored(slice)[axis]).collect();
                 back.sort_unstable();
-                assert_eq!(back, (first..=last).collect::<Vec<_>>(), "{orientation}");
+                assert_eq!(back, (first..=last).collect::<Vec<_>>(), "{orientation:?}");
             }
         }
     }
@@ -197,7 +264,7 @@ mod tests {
             let canonical_affine = orientation.canonical_affine(&affine, NATIVE);
             for ((z, y, x), &stored) in orientation.to_canonical(index.clone()).indexed_iter() {
                 let (here, there) = (place(&canonical_affine, [z, y, x]), place(&affine, stored));
-                assert!((0..3).all(|r| (here[r] - there[r]).abs() < 1e-9), "{orientation}: {here:?} {there:?}");
+                assert!((0..3).all(|r| (here[r] - there[r]).abs() < 1e-9), "{orientation:?}: {here:?} {there:?}");
             }
         }
     }

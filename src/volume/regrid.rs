@@ -3,7 +3,7 @@
 use super::{Geometry, LabelMap};
 use crate::error::{Error, Result};
 use crate::volume::nifti::check_same_geometry;
-use crate::volume::orientation::determinant;
+use crate::volume::orientation::{Orientation, determinant, directions_of};
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -82,8 +82,8 @@ pub fn onto(labels: &LabelMap, geometry: &Geometry) -> Option<Regridded> {
     Some(Regridded { labels: LabelMap { voxels, geometry: geometry.clone() }, outside, lost })
 }
 
-/// The label map on its image's grid: as it is where it lies there, and otherwise, with `resample`, by [`onto`]. The text says what
-/// was done.
+/// The label map on its image's grid, in its order of axes: as it is where it lies there, and otherwise, with `resample`, by [`onto`].
+/// The text says what was done.
 ///
 /// # Errors
 /// It lies on another grid, and `resample` is not set; or elsewhere in space altogether.
@@ -92,6 +92,8 @@ pub fn on_grid_of(
     (label, labels): (&Path, LabelMap),
     resample: bool,
 ) -> Result<(LabelMap, Option<String>)> {
+    let turn = Orientation::towards(&labels.geometry.affine_mm, &directions_of(&of_image.affine_mm), None);
+    let labels = labels.turned(turn);
     let fault = match check_same_geometry(image, of_image, label, &labels.geometry) {
         Ok(()) => return Ok((labels, None)),
         Err(fault) if !resample => return Err(fault),

@@ -113,6 +113,7 @@ impl Bench {
             held_out: &self.held_out,
             seen: &[],
             organs: Some(&self.organs),
+            frame: None,
             folder,
             config: &self.text,
             fold: "fold 0 of 5",

@@ -2,7 +2,7 @@
 
 use super::Task;
 use crate::commands::progress::Progress;
-use crate::commands::scans::ScanFile;
+use crate::commands::scans::{self, ScanFile};
 use crate::commands::train::group_folder;
 use crate::commands::{memory, stop};
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::pretrained::{self, Pretrained};
 use crate::report::{Row, overlay};
 use crate::volume::ClassMap;
 use crate::volume::dataset::{Case, Dataset};
+use crate::volume::frame::Frame;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A query that is shown.
@@ -64,7 +65,12 @@ impl<'a> Group<'a> {
             (Some(pretrained), _) => Evaluated::Network(pretrained.segmenter()),
             (None, copy) => Evaluated::MaskCopy(copy.expect("a system without weights")),
         };
-        let read = |&position: &usize| Ok((position, annotated(&data.cases[position], config)?));
+        let frame = match &pretrained {
+            Some(pretrained) => pretrained.frame.clone(),
+            None => scans::frame(&needed.iter().map(|&position| &data.cases[position]).collect::<Vec<_>>())?,
+        };
+        let frame = frame.as_ref();
+        let read = |&position: &usize| Ok((position, annotated(&data.cases[position], frame, config)?));
         let scans: BTreeMap<usize, AnnotatedScan> = needed.iter().map(read).collect::<Result<_>>()?;
         let total = supports.len() * parts.test.len();
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, total as u64);
@@ -130,12 +136,12 @@ impl<'a> Group<'a> {
     }
 }
 
-fn annotated(case: &Case, config: &Config) -> Result<AnnotatedScan> {
+fn annotated(case: &Case, frame: Option<&Frame>, config: &Config) -> Result<AnnotatedScan> {
     let Some(label) = &case.label else {
         let remedy = "eval needs the labels of the tested scans and of their support";
         return Err(Error::file(&case.image, "a label volume beside it", "none", remedy));
     };
-    let file = ScanFile::read(&case.image, &config.preprocessing)?;
+    let file = ScanFile::read(&case.image, frame, &config.preprocessing)?;
     let labels = file.read_labels(&case.image, label, false)?;
     Ok(AnnotatedScan::new(case.id.clone(), file.scan, labels, config.data.ignore))
 }

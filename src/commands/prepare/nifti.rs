@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 pub fn run(args: &PrepareNifti) -> Result<()> {
     let PrepareNifti { source, common: args, overrides, resample_label } = args;
     let config = config::load(None, &overrides.set)?;
-    let data = scans::open(source, &config.data)?;
+    let data = scans::open_unread(source, &config.data)?;
     if source.canonicalize().is_ok_and(|source| args.out.canonicalize().is_ok_and(|out| out == source)) {
         let (expected, found) = ("another folder than the source", "the source itself");
         return Err(Error::file(&args.out, expected, found, "give another --out: a source stays as it is"));

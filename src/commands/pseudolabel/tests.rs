@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 fn config() -> Config {
     let slic = slic::Config { k: 8, compactness: 0.1, iterations: 10, min_size_fraction: 0.25, tolerance_vox: 0.05 };
-    let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_vox: 40, min_size_2d_vox: 10 };
+    let felzenszwalb = felzenszwalb::Config { scale: 1.0, min_size_fraction: 0.01, min_size_2d_vox: 10 };
     Config { method: Method::Slic, body_mask: false, clip_percentile: 100.0, slic, felzenszwalb }
 }
 

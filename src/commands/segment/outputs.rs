@@ -2,10 +2,12 @@
 
 use super::descriptions;
 use super::queries::{self, Query};
-use super::summary::{SUMMARY, VOLUMES};
+use super::summary::{LabelClass, SUMMARY, VOLUMES};
 use crate::artifact;
 use crate::cli::Segment;
 use crate::error::{Error, Result};
+use crate::inference::{PreparedScan, Segmentation};
+use crate::report::overlay;
 use crate::volume::{Class, ClassMap};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use std::path::{Path, PathBuf};
 fn tables() -> [&'static str; 4] {
     [SUMMARY, VOLUMES, descriptions::ITK_SNAP, descriptions::SLICER]
 }
+
+/// Slices in a preview.
+const PREVIEW_SLICES: usize = 3;
 
 /// The files that a call writes.
 pub struct Outputs<'a> {
@@ -30,6 +35,24 @@ impl Outputs<'_> {
     /// The picture of a query.
     pub fn preview(&self, query: &Query) -> PathBuf {
         self.args.out.join(format!("{}_preview.png", query.name))
+    }
+
+    /// Draws the picture of a query.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_preview(
+        &self,
+        query: &Query,
+        scan: &PreparedScan,
+        found: &Segmentation,
+        classes: &[LabelClass],
+    ) -> Result<()> {
+        let labels = found.labels.view();
+        let slices = overlay::best_slices(labels, PREVIEW_SLICES);
+        let colours = classes.iter().map(|class| (class.value, class.colour)).collect();
+        let png = overlay::overlay_png(&scan.image, None, labels, &colours, &slices);
+        artifact::write_bytes(&self.preview(query), &png)
     }
 
     /// The probability of each class, in order; none where they are not wanted.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
 use crate::volume::dicom::{Slice, Stack};
+use crate::volume::frame::Frame;
 use crate::volume::nifti::NativeGrid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -54,10 +55,10 @@ struct Found {
 impl Query {
     /// # Errors
     /// As for a NIfTI file, or for a series of DICOM slices.
-    pub fn read(&self, config: &preprocessing::Config) -> Result<ScanFile> {
+    pub fn read(&self, frame: &Frame, config: &preprocessing::Config) -> Result<ScanFile> {
         let read = match &self.source {
-            Source::Volume(path) => ScanFile::read(path, config),
-            Source::Stack(stack) => self.read_stack(stack, config),
+            Source::Volume(path) => ScanFile::read(path, Some(frame), config),
+            Source::Stack(stack) => self.read_stack(stack, frame, config),
             Source::Slice(path) => Err(one_slice(path)),
             Source::Nothing(found) => Err(nothing(&self.path, found)),
         };
@@ -67,10 +68,10 @@ impl Query {
         }
     }
 
-    fn read_stack(&self, stack: &Stack, config: &preprocessing::Config) -> Result<ScanFile> {
+    fn read_stack(&self, stack: &Stack, frame: &Frame, config: &preprocessing::Config) -> Result<ScanFile> {
         let series = stack.read()?;
         let native = NativeGrid::new(&series.image.geometry);
-        Ok(ScanFile::new(&self.shown(), series.image, native, &series.warnings, config))
+        Ok(ScanFile::new(&self.shown(), (series.image, native), &series.warnings, Some(frame), config))
     }
 
     /// The path, and which of the volumes that have it.

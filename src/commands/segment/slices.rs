@@ -27,7 +27,7 @@ pub fn ranges(given: &[SliceRange], classes: &[LabelClass], grid: &NativeGrid) -
             let expected = format!("slices 0 to {} of the query", count - 1);
             return Err(Error::flag("--slices", expected, given.to_string(), "count from 0, in the order of the file"));
         }
-        if ranges.set(Class::at(index), grid.axial_slices(&given.slices)).is_some() {
+        if ranges.set(Class::at(index), grid.slices(&given.slices)).is_some() {
             let expected = format!("one range of slices for {}", classes[index].name);
             return Err(Error::flag("--slices", expected, "two", "give its first and last slice once"));
         }

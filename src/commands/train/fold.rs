@@ -6,16 +6,17 @@ use crate::artifact;
 use crate::commands::lock::Lock;
 use crate::commands::progress::{brief, note, warn};
 use crate::commands::scans;
-use crate::config::Config;
 use crate::episode::{Rules, Scan, Source, split};
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::preprocessing;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::validation::Organs;
 use crate::training::{self, Run, WEIGHTS};
 use crate::units;
 use crate::volume::ClassMap;
 use crate::volume::dataset::{Case, Dataset};
+use crate::volume::frame::Frame;
 use crate::weights;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -29,6 +30,8 @@ struct Scans {
     withheld: Vec<String>,
     /// Organs of the held-out scans, for the log.
     organs: Option<Organs>,
+    /// Which way all of them are turned.
+    frame: Option<Frame>,
 }
 
 /// One training of a run.
@@ -83,6 +86,7 @@ impl Training<'_> {
             train: &scans.train,
             held_out: &scans.held_out,
             seen: &seen,
+            frame: scans.frame.as_ref(),
             organs: scans.organs.as_ref(),
             folder: &folder,
             config: &config.to_toml(),
@@ -108,17 +112,21 @@ impl Training<'_> {
             train.truncate(config.supervision.annotated_scans); // the others are not looked at
         }
         let (classes, ignore) = (class_map(data)?, data.ignore);
+        let cases =
+            |positions: &[usize]| -> Vec<&Case> { positions.iter().map(|&position| &data.cases[position]).collect() };
+        let frame = scans::frame(&cases(&train))?;
+        let placed = (frame.as_ref(), &config.preprocessing);
         let read = |positions: &[usize], rules: &Rules, what: &str| {
-            let cases: Vec<&Case> = positions.iter().map(|&position| &data.cases[position]).collect();
+            let cases = cases(positions);
             let label = format!("{name}: reading {what} scans");
-            scans::scans(&cases, self.supervoxels, (&classes, ignore), rules, &config.preprocessing, &label)
+            scans::scans(&cases, self.supervoxels, (&classes, ignore), rules, placed, &label)
         };
         let train = read(&train, rules, "training")?;
         let held_out = read(&test, &Rules::unlabelled(), "held-out")?;
         let id = |&position: &usize| data.cases[position].id.clone();
         let withheld = parts.iter().flat_map(|p| p.test.iter().chain([&p.support]).map(id)).collect();
-        let organs = parts.map(|parts| organs(config, data, &parts)).transpose()?.flatten();
-        Ok(Scans { train, held_out, withheld, organs })
+        let organs = parts.map(|parts| organs(placed, data, &parts)).transpose()?.flatten();
+        Ok(Scans { train, held_out, withheld, organs, frame })
     }
 
     /// Takes over `training.initial_weights` where the training begins anew; ids of the scans that they have seen.
@@ -194,10 +202,13 @@ fn start_from(model: &Network, path: &Path, withheld: &[String]) -> Result<Vec<S
 }
 
 /// Organs of the held-out scans for the log, where all that is needed has been drawn.
-fn organs(config: &Config, data: &Dataset, parts: &split::Fold) -> Result<Option<Organs>> {
+fn organs(
+    placed: (Option<&Frame>, &preprocessing::Config),
+    data: &Dataset,
+    parts: &split::Fold,
+) -> Result<Option<Organs>> {
     let (classes, ignore) = (class_map(data)?, data.ignore);
-    let annotated =
-        |position: usize| scans::annotated(&data.cases[position], (&classes, ignore), &config.preprocessing);
+    let annotated = |position: usize| scans::annotated(&data.cases[position], (&classes, ignore), placed);
     let Some(support) = annotated(parts.support)? else { return Ok(None) };
     let queries: Result<Vec<_>> = parts.test.iter().map(|&position| annotated(position)).collect();
     let queries: Vec<_> = queries?.into_iter().flatten().collect();

@@ -49,8 +49,8 @@ pub fn on_map(volume: &NetworkVolume, size_vox: [i64; 3], config: &Config) -> Ar
     let NetworkVolume { image, spacing_mm } = volume;
     let voxels = to_voxels(&image.to_device(Device::Cpu));
     let shape: [usize; 3] = voxels.dim().into();
-    let least = (config.network_min_fraction * voxels.len() as f64).round().max(1.0) as usize;
-    let graph = felzenszwalb::Config { scale: SCALE, min_size_vox: least, min_size_2d_vox: least };
+    let graph =
+        felzenszwalb::Config { scale: SCALE, min_size_fraction: config.network_min_fraction, min_size_2d_vox: 1 };
     let unit = to_unit_range(&voxels, config.network_clip_percentile) * 255.0;
     let labels = felzenszwalb::segment(unit.view(), *spacing_mm, None, &graph);
     let map = size_vox.map(|n| n as usize);

@@ -92,20 +92,24 @@ pub fn labels(path: &Path, header: Header, bytes: Vec<u8>) -> Result<(LabelMap, 
 /// As [`read_image`], as far as the header tells.
 pub fn read_geometry(path: &Path) -> Result<Geometry> {
     let path = &files::header_of(path)?;
-    let header = read_header(path, &mut open(path)?)?;
-    Ok(canonical_geometry(&header, Orientation::nearest(&header.affine_mm)))
+    Ok(geometry(&read_header(path, &mut open(path)?)?))
 }
 
-fn canonical_geometry(header: &Header, orientation: Orientation) -> Geometry {
-    Geometry {
-        shape_vox: orientation.canonical_shape(header.shape_vox),
-        affine_mm: orientation.canonical_affine(&header.affine_mm, header.shape_vox),
-    }
+/// Shape and affine of a volume with this header, in the canonical frame.
+pub fn geometry(header: &Header) -> Geometry {
+    let stored = stored(header);
+    stored.turned(Orientation::canonical(&stored))
+}
+
+/// Shape and affine in the axis order of the file.
+fn stored(header: &Header) -> Geometry {
+    Geometry { shape_vox: header.shape_vox, affine_mm: header.affine_mm }
 }
 
 fn canonical<T: Clone>(header: Header, voxels: Vec<T>) -> (Volume<T>, NativeGrid) {
-    let orientation = Orientation::nearest(&header.affine_mm);
-    let geometry = canonical_geometry(&header, orientation);
+    let stored = stored(&header);
+    let orientation = Orientation::canonical(&stored);
+    let geometry = stored.turned(orientation);
     let native = Array3::from_shape_vec(header.shape_vox, voxels).expect("one value per voxel was decoded");
     let grid = NativeGrid {
         big_endian: header.is_raw_big_endian,

@@ -17,6 +17,7 @@ fn initial_weights_are_taken_over_unless_they_are_another_networks_or_have_seen_
         fold: String::new(),
         trained_on: vec!["7".to_owned()],
         data: String::new(),
+        frame: None,
         state,
     };
     let path = initial_weights(&format!("{}/{{fold}}.safetensors", folder.path().display()), Some(3));

@@ -37,8 +37,10 @@ fn voxels_and_affines_are_those_that_nibabel_reads() {
     for (name, orientation) in FIXTURES {
         let (image, grid) = read_image(&fixture(name)).unwrap();
         let expected = expected(name);
+        let turn = Orientation::anatomical(&image.geometry); // slices 5 mm apart come first otherwise
+        let image = image.turned(turn);
         assert_eq!(image.geometry.shape_vox, expected.shape_zyx);
-        assert_eq!(grid.orientation().to_string(), orientation);
+        assert_eq!(grid.axis_codes(), orientation);
         let expected_warnings = usize::from(name == "analyze.hdr");
         assert_eq!(grid.warnings.len(), expected_warnings, "{name}: {:?}", grid.warnings);
         for (found, expected) in image.geometry.affine_mm.iter().flatten().zip(expected.affine.iter().flatten()) {

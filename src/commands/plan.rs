@@ -1,0 +1,120 @@
+//! `ssl3d plan`: a recipe for a dataset, from its scans alone.
+
+use crate::artifact;
+use crate::cli::{self, Machine};
+use crate::commands::progress::{self, Progress, note};
+use crate::commands::{Resources, scans, stop};
+use crate::config::{self, Choice, Config};
+use crate::error::Result;
+use crate::planning::{self, ScanFacts};
+use crate::report::published;
+use crate::training::pace;
+use crate::volume::dataset::{Case, Dataset};
+use crate::volume::formats;
+use rayon::prelude::*;
+use std::path::Path;
+
+/// Scans that are looked at, evenly through the dataset; of the others only the headers.
+const MOST_SCANS: usize = 16;
+
+/// The recipe for two cores, and that for a GPU.
+const CPU: &str = include_str!("../../configs/cpu.toml");
+const GPU: &str = include_str!("../../configs/chaos.toml");
+
+fn recipe(machine: Machine) -> &'static str {
+    match machine {
+        Machine::Cpu => CPU,
+        Machine::Gpu => GPU,
+    }
+}
+
+/// Writes the plan of a dataset, or prints it.
+///
+/// # Errors
+/// The dataset is faulty, a scan cannot be read, or the file is there already.
+pub fn run(args: &cli::Plan, resources: Resources) -> Result<()> {
+    if let Some(out) = &args.out {
+        artifact::refuse_existing([out], "plan", args.force)?;
+    }
+    let machine = args.machine.unwrap_or(if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu });
+    let data = scans::open(&args.data, &config::load(None, &args.overrides.set)?.data)?;
+    let text = plan(&data, machine, args.minutes.map(|minutes| (minutes, resources)))?;
+    match &args.out {
+        Some(out) => artifact::write_bytes(out, text.as_bytes())?,
+        None => progress::print(&text),
+    }
+    Ok(())
+}
+
+/// The configuration of a training: that of a file, or the plan for the scans, which is kept in the run directory.
+///
+/// # Errors
+/// As [`config::load`], and as [`run`].
+pub fn configuration(given: &cli::Configuration, data: &Path, run: &Path, resources: Resources) -> Result<Config> {
+    let set = &given.overrides.set;
+    if given.config.is_some() {
+        return config::load(given.config.as_deref(), set);
+    }
+    let machine = if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu };
+    let data = scans::open(data, &config::load(None, set)?.data)?;
+    let text = plan(&data, machine, None)?;
+    artifact::create_folder(run)?;
+    let path = run.join("plan.toml");
+    artifact::write_bytes(&path, text.as_bytes())?;
+    note(&format!("no --config: planned from the scans, see {}", path.display()));
+    config::load(Some(&path), set)
+}
+
+/// The configuration of what no plan changes: that of a file, or the recipe.
+///
+/// # Errors
+/// As [`config::load`].
+pub fn recipe_or(given: &cli::Configuration) -> Result<Config> {
+    match &given.config {
+        Some(path) => config::load(Some(path), &given.overrides.set),
+        None => config::with_overrides(CPU, "the recipe", &given.overrides.set),
+    }
+}
+
+/// As the text of a configuration.
+fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>) -> Result<String> {
+    let base = Config::from_toml(recipe(machine), "the recipe")?;
+    let cases: Vec<&Case> = data.cases.iter().collect();
+    let frame = scans::frame(&cases)?;
+    let count = MOST_SCANS.min(cases.len());
+    let progress = Progress::new("looking at scans", 0, count as u64);
+    let look = |index: usize| {
+        stop::check()?;
+        let (image, _) = formats::read_image(&cases[index * cases.len() / count].image)?;
+        let turn = frame.as_ref().map(|frame| frame.turn(&image.geometry));
+        let image = turn.into_iter().fold(image, |image, turn| image.turned(turn));
+        let facts = ScanFacts::of(&image, &base.preprocessing);
+        progress.step("");
+        Ok(facts)
+    };
+    let facts: Vec<ScanFacts> = (0..count).into_par_iter().map(look).collect::<Result<_>>()?;
+    progress.finish();
+    let mut choices = vec![Choice {
+        key: "name",
+        value: format!("\"{}, planned\"", base.name),
+        reason: format!(
+            "What ssl3d plan made of {} scans ({} of them looked at), without any label. What is not said here is the paper's.",
+            cases.len(),
+            count
+        ),
+    }];
+    let benchmark = published::benchmark(&base.data.benchmark);
+    if !benchmark.is_some_and(|of| of.is_of(data.classes.keys().map(String::as_str))) {
+        let reason = "No published results are of these classes.".to_owned();
+        choices.push(Choice { key: "data.benchmark", value: "\"\"".to_owned(), reason });
+    }
+    choices.extend(planning::choices(&facts, cases.len(), &base));
+    if let Some((minutes, resources)) = time {
+        let text = config::planned(recipe(machine), &choices)?;
+        let planned = Config::from_toml(&text, "the plan")?;
+        let size_vox = planned.preprocessing.size_vox;
+        let seconds = pace::seconds_per_step(&planned.network(), &planned.recipe(vec![]), size_vox, resources.device);
+        choices.push(planning::epochs(&planned, seconds, minutes));
+    }
+    config::planned(recipe(machine), &choices)
+}
