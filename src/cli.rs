@@ -220,7 +220,7 @@ pub struct Plan {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     pub device: Request,
-    /// Changes to how the dataset is read.
+    /// What the plan is to have in any case, for instance data.image.
     #[command(flatten)]
     pub overrides: Overrides,
 }

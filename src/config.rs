@@ -21,7 +21,7 @@ const BASE: &str = include_str!("../configs/defaults.toml");
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
     /// `section.key`
-    pub key: &'static str,
+    pub key: String,
     /// As TOML has it.
     pub value: String,
     /// A sentence or two.
@@ -206,6 +206,24 @@ fn remedy(message: &str) -> String {
         Some(known) => format!("did you mean {known}? Otherwise {COMPARE}"),
         None => COMPARE.to_owned(),
     }
+}
+
+/// The values that overrides of the form `section.key=value` set.
+///
+/// # Errors
+/// An override has another form.
+pub fn given(overrides: &[String]) -> Result<Vec<Choice>> {
+    let choice = |text: &String| {
+        let mut values = BTreeMap::new();
+        let (key, _) = text.split_once('=').unwrap_or((text, ""));
+        list(parse_override(text)?, "", &mut values);
+        let value = match values.remove(key.trim()) {
+            Some(value) => value,
+            None => parse_override(&format!("value={}", &text[key.len() + 1..]))?.remove("value").expect("it was set"),
+        };
+        Ok(Choice { key: key.trim().to_owned(), value: value.to_string(), reason: "Given with --set.".to_owned() })
+    };
+    overrides.iter().map(choice).collect()
 }
 
 impl Config {

@@ -53,14 +53,14 @@ pub fn choices(scans: &[ScanFacts], count: usize, recipe: &Config) -> Vec<Choice
     let multiple = |axis: usize| recipe.features.pooling.iter().map(|factors| factors[axis] as usize).product();
     let size_vox = seen.grid(most_vox, [multiple(0), multiple(1)]);
     let mut choices = vec![Choice {
-        key: "preprocessing.size_vox",
+        key: "preprocessing.size_vox".to_owned(),
         value: format!("{size_vox:?}"),
         reason: seen.reason(size_vox, most_vox),
     }];
     choices.extend(on_grid(recipe, size_vox));
     let folds = ((count as f64 / SCANS_IN_FOLD).round() as usize).clamp(2, MOST_FOLDS);
     choices.push(Choice {
-        key: "split.folds",
+        key: "split.folds".to_owned(),
         value: folds.to_string(),
         reason: format!("{count} scans: about {SCANS_IN_FOLD} are held out at a time, in at most {MOST_FOLDS} folds"),
     });
@@ -114,7 +114,7 @@ fn on_grid(recipe: &Config, size_vox: [usize; 3]) -> Vec<Choice> {
     let map = |size: [usize; 3]| features.level_shapes(size.map(|n| n as i64))[features.output_level];
     let (base_map, new_map) = (map(base_vox), map(size_vox));
     let part = |axis: usize, length: i64| (length as f64 / base_map[axis] as f64, new_map[axis] as f64);
-    let window = |key: &'static str, window: Window| {
+    let window = |key: &str, window: Window| {
         let Window::Size(size) = window else { return None };
         let scaled = [0, 1, 2].map(|axis| {
             let (part, length) = part(axis, size[axis]);
@@ -122,7 +122,7 @@ fn on_grid(recipe: &Config, size_vox: [usize; 3]) -> Vec<Choice> {
         });
         let parts = [0, 1, 2].map(|axis| format!("1/{:.0}", 1.0 / part(axis, size[axis]).0)).join(", ");
         let reason = format!("{parts} of the feature map, {} x {} x {}.", new_map[0], new_map[1], new_map[2]);
-        Some(Choice { key, value: format!("{{ size = {scaled:?} }}"), reason })
+        Some(Choice { key: key.to_owned(), value: format!("{{ size = {scaled:?} }}"), reason })
     };
     let volume = |size: [usize; 3]| size.iter().product::<usize>() as f64;
     let least = (recipe.episode.min_size_vox as f64 * volume(size_vox) / volume(base_vox)).round().max(1.0);
@@ -131,14 +131,14 @@ fn on_grid(recipe: &Config, size_vox: [usize; 3]) -> Vec<Choice> {
     choices.extend(window("prototypes.train_window", recipe.prototypes.train_window));
     choices.extend(window("prototypes.test_window", recipe.prototypes.test_window));
     choices.push(Choice {
-        key: "episode.min_size_vox",
+        key: "episode.min_size_vox".to_owned(),
         value: (least as usize).to_string(),
         reason: format!("{:.3} % of the grid.", 100.0 * least / volume(size_vox)),
     });
     if recipe.episode.depth_vox > 0 {
         let slab = depth(recipe.episode.depth_vox);
         let reason = format!("A slab is {slab} of {} slices.", size_vox[0]);
-        choices.push(Choice { key: "episode.depth_vox", value: slab.to_string(), reason });
+        choices.push(Choice { key: "episode.depth_vox".to_owned(), value: slab.to_string(), reason });
     }
     choices
 }
@@ -150,7 +150,7 @@ pub fn epochs(recipe: &Config, seconds_per_step: f64, minutes: f64) -> Choice {
     let epochs = possible.clamp(1, recipe.training.epochs);
     let takes = epochs as f64 * steps * seconds_per_step / 60.0;
     Choice {
-        key: "training.epochs",
+        key: "training.epochs".to_owned(),
         value: epochs.to_string(),
         reason: format!(
             "A step takes {seconds_per_step:.2} s here: about {takes:.0} minutes, of the {minutes} that there are."

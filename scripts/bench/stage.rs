@@ -185,6 +185,7 @@ fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
             fold: "none".to_owned(),
             trained_on: vec![],
             data: String::new(),
+            frame: None,
             state: State::START,
         };
         let model = Trainer::new(&source, false).model;

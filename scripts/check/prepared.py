@@ -28,7 +28,9 @@ def prepare(binary, kind, source, out, *arguments):
 
 
 def differs(image, values, affine):
-    """What is not as expected in an image in RAS: its shape, its affine (float32 in the file) or a voxel; empty if nothing."""
+    """What is not as expected of RAS in an image: its shape, its affine (float32 in the file) or a voxel; empty if nothing. The slices of a
+    stack are the last axis of the file, whatever their plane."""
+    image = nib.as_closest_canonical(image)
     found = np.asarray(image.dataobj)
     if found.shape != values.shape:
         return f"shape {found.shape}, expected {values.shape}"

@@ -11,7 +11,6 @@ use crate::report::published;
 use crate::training::pace;
 use crate::volume::dataset::{Case, Dataset};
 use crate::volume::formats;
-use rayon::prelude::*;
 use std::path::Path;
 
 /// Scans that are looked at, evenly through the dataset; of the others only the headers.
@@ -38,7 +37,7 @@ pub fn run(args: &cli::Plan, resources: Resources) -> Result<()> {
     }
     let machine = args.machine.unwrap_or(if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu });
     let data = scans::open(&args.data, &config::load(None, &args.overrides.set)?.data)?;
-    let text = plan(&data, machine, args.minutes.map(|minutes| (minutes, resources)))?;
+    let text = plan(&data, machine, args.minutes.map(|minutes| (minutes, resources)), &args.overrides.set)?;
     match &args.out {
         Some(out) => artifact::write_bytes(out, text.as_bytes())?,
         None => progress::print(&text),
@@ -57,7 +56,7 @@ pub fn configuration(given: &cli::Configuration, data: &Path, run: &Path, resour
     }
     let machine = if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu };
     let data = scans::open(data, &config::load(None, set)?.data)?;
-    let text = plan(&data, machine, None)?;
+    let text = plan(&data, machine, None, set)?;
     artifact::create_folder(run)?;
     let path = run.join("plan.toml");
     artifact::write_bytes(&path, text.as_bytes())?;
@@ -77,7 +76,7 @@ pub fn recipe_or(given: &cli::Configuration) -> Result<Config> {
 }
 
 /// As the text of a configuration.
-fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>) -> Result<String> {
+fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &[String]) -> Result<String> {
     let base = Config::from_toml(recipe(machine), "the recipe")?;
     let cases: Vec<&Case> = data.cases.iter().collect();
     let frame = scans::frame(&cases)?;
@@ -85,17 +84,19 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>) -> Res
     let progress = Progress::new("looking at scans", 0, count as u64);
     let look = |index: usize| {
         stop::check()?;
-        let (image, _) = formats::read_image(&cases[index * cases.len() / count].image)?;
-        let turn = frame.as_ref().map(|frame| frame.turn(&image.geometry));
-        let image = turn.into_iter().fold(image, |image, turn| image.turned(turn));
+        let (mut image, _) = formats::read_image(&cases[index * cases.len() / count].image)?;
+        if let Some(frame) = &frame {
+            let turn = frame.turn(&image.geometry);
+            image = image.turned(turn);
+        }
         let facts = ScanFacts::of(&image, &base.preprocessing);
         progress.step("");
         Ok(facts)
     };
-    let facts: Vec<ScanFacts> = (0..count).into_par_iter().map(look).collect::<Result<_>>()?;
+    let facts: Vec<ScanFacts> = (0..count).map(look).collect::<Result<_>>()?; // one large scan at a time
     progress.finish();
     let mut choices = vec![Choice {
-        key: "name",
+        key: "name".to_owned(),
         value: format!("\"{}, planned\"", base.name),
         reason: format!(
             "What ssl3d plan made of {} scans ({} of them looked at), without any label. What is not said here is the paper's.",
@@ -106,7 +107,7 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>) -> Res
     let benchmark = published::benchmark(&base.data.benchmark);
     if !benchmark.is_some_and(|of| of.is_of(data.classes.keys().map(String::as_str))) {
         let reason = "No published results are of these classes.".to_owned();
-        choices.push(Choice { key: "data.benchmark", value: "\"\"".to_owned(), reason });
+        choices.push(Choice { key: "data.benchmark".to_owned(), value: "\"\"".to_owned(), reason });
     }
     choices.extend(planning::choices(&facts, cases.len(), &base));
     if let Some((minutes, resources)) = time {
@@ -116,5 +117,6 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>) -> Res
         let seconds = pace::seconds_per_step(&planned.network(), &planned.recipe(vec![]), size_vox, resources.device);
         choices.push(planning::epochs(&planned, seconds, minutes));
     }
+    choices.extend(config::given(set)?);
     config::planned(recipe(machine), &choices)
 }

@@ -47,7 +47,7 @@ fn values(data: &Dataset) -> BTreeSet<i32> {
         let read = formats::read_labels(labels[index * labels.len() / count]);
         read.map(|(labels, _)| labels.voxels.iter().copied().collect()).unwrap_or_default()
     };
-    (0..count).into_par_iter().map(of).reduce(BTreeSet::new, |a, b| &a | &b)
+    (0..count).flat_map(of).collect() // one large map at a time
 }
 
 /// Label maps that are looked at where nothing names the labels.
