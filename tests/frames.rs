@@ -41,11 +41,9 @@ fn turned<T: Clone>(volume: &Volume<T>, axis: usize, degrees: f64) -> Volume<T> 
     let (a, b) = ((axis + 1) % 3, (axis + 2) % 3);
     let mut volume = volume.clone();
     let affine = &mut volume.geometry.affine_mm;
-    for column in 0..4 {
-        let [u, v] = [affine[a][column], affine[b][column]];
-        affine[a][column] = cos * u - sin * v;
-        affine[b][column] = sin * u + cos * v;
-    }
+    let [u, v] = [affine[a], affine[b]];
+    affine[a] = [0, 1, 2, 3].map(|column| cos * u[column] - sin * v[column]);
+    affine[b] = [0, 1, 2, 3].map(|column| sin * u[column] + cos * v[column]);
     volume
 }
 

@@ -97,11 +97,9 @@ mod tests {
         let (sin, cos) = degrees.to_radians().sin_cos();
         let (a, b) = ((axis + 1) % 3, (axis + 2) % 3);
         let mut geometry = Geometry::with_spacing([4, 9, 7], [8.0, 1.0, 1.0]);
-        for column in 0..3 {
-            let [u, v] = [geometry.affine_mm[a][column], geometry.affine_mm[b][column]];
-            geometry.affine_mm[a][column] = cos * u - sin * v;
-            geometry.affine_mm[b][column] = sin * u + cos * v;
-        }
+        let [u, v] = [geometry.affine_mm[a], geometry.affine_mm[b]];
+        geometry.affine_mm[a] = [0, 1, 2, 3].map(|column| cos * u[column] - sin * v[column]);
+        geometry.affine_mm[b] = [0, 1, 2, 3].map(|column| sin * u[column] + cos * v[column]);
         geometry
     }
 
