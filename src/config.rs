@@ -3,6 +3,10 @@
 //! There is one source of truth. `configs/defaults.toml` is compiled in; a file given with `--config` replaces what it
 //! names, `--set section.key=value` replaces that again, and the whole is checked once.
 
+mod choices;
+
+pub use choices::{Choice, given, planned};
+
 use crate::error::{Error, Result};
 use crate::network::{self, System};
 use crate::text;
@@ -16,17 +20,6 @@ use std::path::Path;
 use toml::{Table, Value};
 
 const BASE: &str = include_str!("../configs/defaults.toml");
-
-/// A value of the configuration and why it is that.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Choice {
-    /// `section.key`
-    pub key: String,
-    /// As TOML has it.
-    pub value: String,
-    /// A sentence or two.
-    pub reason: String,
-}
 
 /// Tables that are one value: what a file gives replaces them whole.
 const ATOMIC: [&str; 3] = ["data.classes", "prototypes.train_window", "prototypes.test_window"];
@@ -127,49 +120,6 @@ pub fn with_overrides(text: &str, at: &str, overrides: &[String]) -> Result<Conf
     Ok(config)
 }
 
-/// A configuration in which some values are replaced, each with its reason as a comment. What is left keeps its own comments.
-///
-/// # Errors
-/// `recipe` is no TOML, or a value is none; or the result is no configuration.
-pub fn planned(recipe: &str, choices: &[Choice]) -> Result<String> {
-    let refuse = |fault: toml_edit::TomlError| Error::invalid("the recipe", "TOML", fault.message(), "report it");
-    let mut document: toml_edit::DocumentMut = recipe.parse().map_err(refuse)?;
-    let comment = |text: &str| -> String { text.lines().map(|line| format!("# {line}\n")).collect() };
-    for Choice { key, value, reason } in choices {
-        let value: toml_edit::Value = value.parse().map_err(refuse)?;
-        let mut parts: Vec<&str> = key.split('.').collect();
-        let last = parts.pop().expect("a key has a last part");
-        let mut table = document.as_table_mut();
-        for part in parts {
-            let item = table.entry(part).or_insert(toml_edit::table());
-            table = item.as_table_mut().expect("sections of a recipe are tables");
-        }
-        table.insert(last, toml_edit::value(value));
-        if let Some(mut key) = table.key_mut(last) {
-            key.leaf_decor_mut().set_prefix(comment(&wrapped(reason)));
-        }
-    }
-    let text = document.to_string();
-    Config::from_toml(&text, "the plan")?;
-    Ok(text)
-}
-
-/// Lines of at most so many letters.
-fn wrapped(text: &str) -> String {
-    const LETTERS: usize = 110;
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("one at least");
-        if !line.is_empty() && line.len() + word.len() >= LETTERS {
-            lines.push(word.to_owned());
-        } else {
-            line.push_str(if line.is_empty() { "" } else { " " });
-            line.push_str(word);
-        }
-    }
-    lines.join("\n")
-}
-
 /// The compiled-in values.
 fn base() -> Table {
     BASE.parse().expect("the compiled-in configuration is valid")
@@ -206,24 +156,6 @@ fn remedy(message: &str) -> String {
         Some(known) => format!("did you mean {known}? Otherwise {COMPARE}"),
         None => COMPARE.to_owned(),
     }
-}
-
-/// The values that overrides of the form `section.key=value` set.
-///
-/// # Errors
-/// An override has another form.
-pub fn given(overrides: &[String]) -> Result<Vec<Choice>> {
-    let choice = |text: &String| {
-        let mut values = BTreeMap::new();
-        let (key, _) = text.split_once('=').unwrap_or((text, ""));
-        list(parse_override(text)?, "", &mut values);
-        let value = match values.remove(key.trim()) {
-            Some(value) => value,
-            None => parse_override(&format!("value={}", &text[key.len() + 1..]))?.remove("value").expect("it was set"),
-        };
-        Ok(Choice { key: key.trim().to_owned(), value: value.to_string(), reason: "Given with --set.".to_owned() })
-    };
-    overrides.iter().map(choice).collect()
 }
 
 impl Config {

@@ -5,12 +5,12 @@ use ndarray::{Array3, Axis};
 use ssl3d::commands::scans::ScanFile;
 use ssl3d::config::{self, Config};
 use ssl3d::inference::{Segmenter, SliceRanges, Support, query_doubts};
+use ssl3d::metrics;
 use ssl3d::network::Network;
 use ssl3d::phantom;
 use ssl3d::preprocessing::Annotation;
 use ssl3d::volume::frame::Frame;
 use ssl3d::volume::{ClassMap, Geometry, Image, LabelMap, Volume, nifti};
-use ssl3d::{metrics, tensor};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -74,7 +74,7 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        tensor_seed();
+        tch::set_num_threads(1); // libtorch sums in the order of its threads
         let config = recipe();
         let network = Network::new(&config.network(), tch::Device::Cpu, 3);
         Self { folder: tempfile::tempdir().unwrap(), config, network }
@@ -102,8 +102,7 @@ impl Files {
         let (query, _) = self.read("query", query, Some(&of_support));
         let segmenter = Segmenter::new(&self.network, &self.config.inference, &self.config.supervoxels);
         let annotation = Annotation::new(labels, None);
-        let fitted =
-            segmenter.fit(&[Support { scan: &support.scan, annotation }], &ClassMap::new(CLASSES.to_vec()).unwrap());
+        let fitted = segmenter.fit(&[Support { scan: &support.scan, annotation }], &ClassMap::new(CLASSES).unwrap());
         let found = fitted.segment(&query.scan, &SliceRanges::unknown());
         let path = self.folder.path().join("result.nii.gz");
         nifti::write_labels(&path, &found.labels, &query.native).unwrap();
@@ -113,12 +112,6 @@ impl Files {
         let dice = |&class: &i32| metrics::dice(result.voxels.view(), truth.voxels.view(), class).unwrap();
         (CLASSES.iter().map(dice).collect(), query_doubts(&query.scan, std::slice::from_ref(&support.scan)))
     }
-}
-
-/// libtorch sums in the order of its threads.
-fn tensor_seed() {
-    tch::set_num_threads(1);
-    let _ = tensor::from_floats(&[0.0], &[1]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use ndarray::Array3;
 use program::{command, said, succeed};
 use ssl3d::config::{self, Config};
 use ssl3d::phantom::{self, write_cohort};
+use ssl3d::prototypes::Window;
 use ssl3d::volume::{Geometry, Volume, nifti};
 use std::fs;
 use std::path::Path;
@@ -43,13 +44,15 @@ fn a_plan_gives_reasons_reads_no_label_and_is_always_the_same() {
     let volume: usize = config.preprocessing.size_vox.iter().product();
     assert!(volume <= 24 * 96 * 96 && config.episode.depth_vox < config.preprocessing.size_vox[0]);
 
-    let set = "--set data.image=image_{id}.nii --set similarity.alpha=15 --set data.classes={a=1}";
+    let set = "--set data.image=image_{id}.nii --set similarity.alpha=15 --set data.classes={a=1} --set \
+               prototypes.train_window.size=[1,2,3]";
     let mut call = command("plan --for cpu -q --data {}", &[&data]);
-    let output = call.args(set.split(' ')).output().unwrap();
+    let output = call.args(set.split_whitespace()).output().unwrap();
     let printed = said(&output)[0].clone();
     assert!(printed.contains("# Given with --set.\nimage = \"image_{id}.nii\""), "{printed}");
     let config = load(&printed);
     assert_eq!((config.similarity.alpha, config.data.classes["a"]), (15.0, 1));
+    assert_eq!(config.prototypes.train_window, Window::Size([1, 2, 3]));
 
     let [printed, _] = succeed("plan --data {} --for cpu --minutes 0.001 -q", &[&data]);
     assert!(printed.contains("# A step takes "), "{printed}");

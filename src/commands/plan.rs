@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::planning::{self, ScanFacts};
 use crate::report::published;
 use crate::training::pace;
-use crate::volume::dataset::{Case, Dataset};
+use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::formats;
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub fn run(args: &cli::Plan, resources: Resources) -> Result<()> {
         artifact::refuse_existing([out], "plan", args.force)?;
     }
     let machine = args.machine.unwrap_or(if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu });
-    let data = scans::open(&args.data, &config::load(None, &args.overrides.set)?.data)?;
+    let data = scans::open_unread(&args.data, &config::load(None, &args.overrides.set)?.data)?;
     let text = plan(&data, machine, args.minutes.map(|minutes| (minutes, resources)), &args.overrides.set)?;
     match &args.out {
         Some(out) => artifact::write_bytes(out, text.as_bytes())?,
@@ -55,13 +55,15 @@ pub fn configuration(given: &cli::Configuration, data: &Path, run: &Path, resour
         return config::load(given.config.as_deref(), set);
     }
     let machine = if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu };
-    let data = scans::open(data, &config::load(None, set)?.data)?;
+    let data = dataset::open(data, &config::load(None, set)?.data)?; // whose notes the training prints
     let text = plan(&data, machine, None, set)?;
     artifact::create_folder(run)?;
     let path = run.join("plan.toml");
-    artifact::write_bytes(&path, text.as_bytes())?;
+    if !path.exists() {
+        artifact::write_bytes(&path, text.as_bytes())?; // that of a run that is there stays, as its configuration does
+    }
     note(&format!("no --config: planned from the scans, see {}", path.display()));
-    config::load(Some(&path), set)
+    Config::from_toml(&text, "the plan")
 }
 
 /// The configuration of what no plan changes: that of a file, or the recipe.
