@@ -79,8 +79,13 @@ impl Pretrained {
 
     /// A segmenter with the templates.
     pub fn segmenter(&self) -> Segmenter<'_> {
-        let mut segmenter = Segmenter::new(&self.network, &self.config.inference, &self.config.supervoxels);
+        let mut segmenter = self.segmenter_alone();
         segmenter.set_templates(&self.templates);
         segmenter
+    }
+
+    /// A segmenter that looks at no scan beside support and query.
+    pub fn segmenter_alone(&self) -> Segmenter<'_> {
+        Segmenter::new(&self.network, &self.config.inference, &self.config.supervoxels)
     }
 }

@@ -303,10 +303,12 @@ fn segment_answers_on_the_querys_own_grid_in_the_supports_own_labels() {
 
     let before = fs::read(&result).unwrap();
     // With the query's supervoxels, or its brightness, another answer; by the same rule.
-    for help in ["supervoxels.native_weight=2", "intensity.weight=2"] {
+    for (help, more) in
+        [("supervoxels.native_weight=2", ""), ("intensity.weight=2", "--set inference.intensity.confidence=0.5")]
+    {
         let helped = out.join(help);
         succeed(
-            &format!("{SEGMENT} --probabilities --set inference.{help}"),
+            &format!("{SEGMENT} --probabilities --set inference.{help} {more}"),
             &[&*trained.weights, image, label, &*pair.query, &*helped],
         );
         let (labels, _) = read_labels(&helped.join("query.v2_seg.nii.gz")).unwrap();
@@ -357,8 +359,16 @@ fn templates_count_and_a_network_that_wants_them_says_so_where_they_are_missing(
         );
         fs::read_to_string(out.join("summary.json")).unwrap()
     };
-    assert!(summary("").contains("annotation=dense, 2 templates|"));
-    assert!(summary("--set inference.templates=0").contains("annotation=dense|"));
+    let alone = || fs::read_to_string(pair.folder.path().join("evaluation/scores_by_support_alone.csv")).ok();
+    let both = summary("");
+    assert!(both.contains("annotation=dense, 2 templates|") && !both.contains("\"mean_by_support_alone\": null"));
+    let scores = fs::read_to_string(pair.folder.path().join("evaluation/scores.csv")).unwrap();
+    let [header, without] = [scores.lines().next().unwrap().to_owned(), alone().unwrap()];
+    assert!(without.starts_with(&header) && without.lines().count() == scores.lines().count() && without != scores);
+    let never = summary("--set inference.templates=0");
+    assert!(never.contains("annotation=dense|") && never.contains("\"mean_by_support_alone\": null"));
+    assert!(alone().is_none(), "one of another evaluation goes");
+    assert!(without == fs::read_to_string(pair.folder.path().join("evaluation/scores.csv")).unwrap());
 }
 
 /// Asked of the support itself, which is what it has learned from.

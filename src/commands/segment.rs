@@ -9,7 +9,7 @@ mod summary;
 
 use crate::artifact;
 use crate::cli::Segment;
-use crate::commands::progress::{Progress, warn};
+use crate::commands::progress::{Progress, note, warn};
 use crate::commands::scans::ScanFile;
 use crate::commands::{Resources, memory, stop};
 use crate::config::Config;
@@ -170,6 +170,15 @@ impl Supports {
                 .unzip::<_, _, Vec<_>, _>();
             (self.map, self.classes) = (ClassMap::new(values)?, classes);
             fitted = self.fit_all(segmenter);
+        }
+        let without_say = fitted.classes_without_say();
+        if !without_say.is_empty() {
+            let called: Vec<String> =
+                without_say.iter().map(|class| classes::called(&self.classes[class.index()])).collect();
+            note(&format!(
+                "from the support alone, since what looks like it in the training scans does not lead back to the support: {}",
+                called.join(", ")
+            ));
         }
         if !fitted.shows_background() {
             let expected = "at least one annotated voxel of background";

@@ -19,6 +19,9 @@ pub struct Config {
     pub templates: usize,
     /// Times that the templates are segmented: first from the supports, then from the supports and all other templates.
     pub template_rounds: u32,
+    /// A template is believed about a class if the supports, segmented from what was found in it, have at least this fraction of the Dice
+    /// that they have segmented from themselves; 0 believes all.
+    pub min_cycle_fraction: f64,
     /// Rounds in which confident voxels of the query become prototypes beside those of the supports and templates.
     pub self_training_rounds: u32,
     /// A voxel is confident if its class has more than this probability.
@@ -51,6 +54,7 @@ impl Config {
     pub fn check(&self, network: &network::Config) -> Result<()> {
         check_range("templates", self.templates, 0..=1000)?;
         check_range("template_rounds", self.template_rounds, 1..=10)?;
+        check_range("min_cycle_fraction", self.min_cycle_fraction, 0.0..=1.0)?;
         check_range("self_training_rounds", self.self_training_rounds, 0..=100)?;
         if !(0.0..1.0).contains(&self.confidence) {
             let found = self.confidence.to_string();

@@ -4,12 +4,15 @@
 //! ```text
 //! s_c(x) = median_v S_c(f(x); P_v + P_self) + sum_e w_e E_e,c(x)      then each constraint projects s; x rounds
 //! ```
+//!
+//! The median of a class is over the supports and the templates that are believed about it ([`Belief`]).
 
 use super::config::Config;
 use super::constraints::Constraint;
 use super::constraints::single_component::{self, MinFraction, SingleComponents, agreement};
 use super::constraints::slice_range::{DepthRange, InSliceRange};
 use super::constraints::volume_bounds::VolumeBounds;
+use super::cycle::{Belief, dice_on_supports};
 use super::evidence::Evidence;
 use super::evidence::spatial_prior::{self, SpatialPrior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
@@ -44,6 +47,7 @@ pub(super) struct Voters {
     /// All supports together.
     support: Prototypes,
     templates: Vec<Prototypes>,
+    belief: Belief,
     /// Of each class in a query.
     expected: Vec<Expected>,
     /// Of each class.
@@ -90,6 +94,13 @@ impl Voters {
         self.support.foreground.iter().map(|rows| rows.size()[0] > 0).collect()
     }
 
+    /// Of each class whether there are templates, and none is believed about it.
+    pub fn without_say(&self) -> Vec<bool> {
+        let count = self.support.foreground.len();
+        let nobody = |class: Class| !self.templates.is_empty() && self.belief.about(Some(class)).is_empty();
+        (0..count).map(Class::at).map(nobody).collect()
+    }
+
     /// Whether any support shows the background of each class.
     pub fn shows_background(&self) -> bool {
         self.support.background.iter().all(|rows| rows.size()[0] > 0)
@@ -119,32 +130,56 @@ impl Fusion<'_> {
         };
         let min_fractions = single_component::min_fractions(supports, count, &self.config.single_component);
         let tell_sizes = supports.iter().all(|shot| shot.is_whole(self.config.min_annotated_fraction));
-        let mut support = self.network.test_prototypes(&supports.iter().map(encoded).collect::<Vec<_>>());
+        let annotated: Vec<EncodedSupport> = supports.iter().map(encoded).collect();
+        let mut support = self.network.test_prototypes(&annotated);
         if !tell_sizes {
             support.sizes_vox = None;
         }
-        self.voters(support, templates, min_fractions)
+        self.voters(support, &annotated, templates, min_fractions)
     }
 
-    /// The templates are segmented from the supports, and in further rounds from the supports and all other templates.
-    fn voters(&self, support: Prototypes, templates: &[EncodedScan], min_fractions: Vec<MinFraction>) -> Voters {
+    /// The templates are segmented from the supports, and in further rounds from the supports and all other templates. `annotated` are the
+    /// supports, which say what templates are believed.
+    fn voters(
+        &self,
+        support: Prototypes,
+        annotated: &[EncodedSupport],
+        templates: &[EncodedScan],
+        min_fractions: Vec<MinFraction>,
+    ) -> Voters {
         let count = min_fractions.len();
         let labels = |found: &[Template]| -> Vec<Tensor> {
             found.iter().map(|template| similarity::argmax(&template.scores)).collect()
         };
         let nothing = Context { min_fractions: &min_fractions, log_prior: None, ranges: &[] };
-        let mut found = self.segment_templates(templates, &support, &[], nothing);
+        let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), nothing);
+        let mut belief = self.belief(&support, annotated, &found, count);
         for _ in 1..self.config.template_rounds {
-            let log_prior = self.log_prior(&labels(&found), count, &[]);
+            let log_prior = self.log_prior(&labels(&found), &belief, count, &[]);
             let context = Context { log_prior: log_prior.as_ref(), ..nothing };
-            found = self.segment_templates(templates, &support, &found, context);
+            found = self.segment_templates(templates, &support, (&found, &belief), context);
+            belief = self.belief(&support, annotated, &found, count);
         }
         let labels = labels(&found);
-        let log_prior = self.log_prior(&labels, count, &[]);
+        let log_prior = self.log_prior(&labels, &belief, count, &[]);
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
-        let expected = missing::expected(&scores, log_prior.as_ref(), count);
+        let expected = missing::expected(&scores, &belief, log_prior.as_ref(), count);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        Voters { support, templates, expected, min_fractions, labels, log_prior }
+        Voters { support, templates, belief, expected, min_fractions, labels, log_prior }
+    }
+
+    /// What the supports say of the templates.
+    fn belief(&self, support: &Prototypes, annotated: &[EncodedSupport], found: &[Template], count: usize) -> Belief {
+        let least = self.config.min_cycle_fraction;
+        if least == 0.0 || found.is_empty() {
+            return Belief::all(found.len(), count);
+        }
+        let dice = |prototypes: &Prototypes| {
+            dice_on_supports(annotated, count, |features| self.similarity(features, prototypes).scores())
+        };
+        let by_templates: Vec<Vec<f64>> = found.iter().map(|template| dice(&template.prototypes)).collect();
+        let by_supports = dice(support);
+        Belief::of(&by_templates, &by_supports, least)
     }
 
     /// The templates as the supports and the others of the round before segment them.
@@ -152,14 +187,15 @@ impl Fusion<'_> {
         &self,
         templates: &[EncodedScan],
         support: &Prototypes,
-        before: &[Template],
+        (before, belief): (&[Template], &Belief),
         context: Context,
     ) -> Vec<Template> {
         let of_template = |(index, scan): (usize, &EncodedScan)| {
             let others = before.iter().enumerate().filter(|(other, _)| *other != index);
             let voters = std::iter::once(support).chain(others.map(|(_, template)| &template.prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.similarity(&scan.features, voter)).collect();
-            let scores = self.refine(scan, &voters, context, &[]);
+            let belief = if before.is_empty() { Belief::default() } else { belief.without(index) };
+            let scores = self.refine(scan, &voters, &belief, context, &[]);
             let mut prototypes = self.self_prototypes(&scan.features, &scores, context);
             if support.sizes_vox.is_none() {
                 prototypes.sizes_vox = None; // they come from labels that tell nothing of sizes
@@ -170,9 +206,9 @@ impl Fusion<'_> {
     }
 
     /// ln p(class | place) by the channels of the templates, where it has weight.
-    fn log_prior(&self, labels: &[Tensor], count: usize, ranges: &[DepthRange]) -> Option<Tensor> {
+    fn log_prior(&self, labels: &[Tensor], belief: &Belief, count: usize, ranges: &[DepthRange]) -> Option<Tensor> {
         let config = &self.config.spatial_prior;
-        if config.weight > 0.0 { spatial_prior::log_prior(labels, count, ranges, config) } else { None }
+        if config.weight > 0.0 { spatial_prior::log_prior(labels, belief, count, ranges, config) } else { None }
     }
 
     /// A query beside all voters.
@@ -185,19 +221,19 @@ impl Fusion<'_> {
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
     /// taken from the supports alone, with the volume that the templates let expect.
     pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
-        let Voters { expected, min_fractions, labels, log_prior, .. } = voters;
+        let Voters { belief, expected, min_fractions, labels, log_prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
-        let stretched = if are_known { self.log_prior(labels, min_fractions.len(), ranges) } else { None };
+        let stretched = if are_known { self.log_prior(labels, belief, min_fractions.len(), ranges) } else { None };
         let context = Context { min_fractions, log_prior: stretched.as_ref().or(log_prior.as_ref()), ranges };
-        let refined = |voters: &[Similarity], bounds: &[VolumeBounds]| {
-            context.single_components(&self.refine(&compared.query, voters, context, bounds))
+        let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
+            context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
-        let found = refined(&compared.similarities, &[]);
-        let missing = missing::missing_classes(&found, context.log_prior, expected, &self.config.missing_class);
+        let found = refined(&compared.similarities, belief, &[]);
+        let missing = missing::missing_classes(&found, log_prior.as_ref(), expected, &self.config.missing_class);
         if missing.is_empty() {
             return (found, vec![]);
         }
-        let by_supports = refined(&compared.similarities[..1], &missing);
+        let by_supports = refined(&compared.similarities[..1], &Belief::default(), &missing);
         // Above the background, so that a background that no template shows (see `similarity::ABSENT`) takes no digits from the classes.
         let found = &found - found.narrow(1, 0, 1);
         let found = missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
@@ -217,7 +253,14 @@ impl Fusion<'_> {
     /// The median of the scores over the voters, with all evidence and under all constraints. In each further round the prototypes of
     /// the query's own confident voxels stand beside those of each voter. In the last round the features of each voxel decide alone:
     /// no evidence is added.
-    fn refine(&self, query: &EncodedScan, voters: &[Similarity], context: Context, bounds: &[VolumeBounds]) -> Tensor {
+    fn refine(
+        &self,
+        query: &EncodedScan,
+        voters: &[Similarity],
+        belief: &Belief,
+        context: Context,
+        bounds: &[VolumeBounds],
+    ) -> Tensor {
         let network = &self.network.config;
         let mut evidence: Vec<Box<dyn Evidence + '_>> = Vec::new();
         if let Some(labels) = &query.supervoxels {
@@ -228,23 +271,21 @@ impl Fusion<'_> {
         }
         let (ranges, competition) = (context.ranges, network.similarity.competition);
         let in_range = InSliceRange { ranges, competition, config: &self.config.slice_range };
-        let mut constraints: Vec<&dyn Constraint> = vec![&in_range];
-        constraints.extend(bounds.iter().map(|bounds| bounds as &dyn Constraint));
 
         let last = self.config.self_training_rounds;
-        let mut scores = similarity::median(&voters.iter().map(Similarity::scores).collect::<Vec<_>>());
+        let mut scores = fused(&voters.iter().map(Similarity::scores).collect::<Vec<_>>(), belief);
         for round in 0..=last {
             if round > 0 {
                 let own = self.self_prototypes(&query.features, &scores, context);
                 let own = Similarity::of(&query.features, &own, network.similarity.alpha);
                 let joined = voters.iter().map(|voter| voter.joined_with(&own).scores());
-                scores = similarity::median(&joined.collect::<Vec<_>>());
+                scores = fused(&joined.collect::<Vec<_>>(), belief);
             }
             if round < last {
                 scores = evidence.iter().fold(scores, |scores, evidence| evidence.add(scores));
             }
-            let project = |scores, constraint: &&dyn Constraint| constraint.project(scores, round == last);
-            scores = constraints.iter().fold(scores, project);
+            scores = in_range.project(scores, round == last);
+            scores = bounds.iter().fold(scores, |scores, bounds| bounds.project(scores, round == last));
         }
         scores
     }
@@ -260,6 +301,19 @@ impl Fusion<'_> {
         let support = EncodedSupport::sparse(features.shallow_clone(), &classes, count, &is_known);
         self.network.test_prototypes(&[support])
     }
+}
+
+/// The median of scores (1, 1 + K, d, h, w) of the supports, which are the first, and of the templates that are believed about each class.
+fn fused(scores: &[Tensor], belief: &Belief) -> Tensor {
+    if belief.is_complete() {
+        return similarity::median(scores);
+    }
+    let of_channel = |channel: i64| {
+        let believed = belief.about(Class::of_channel(channel as usize));
+        let voters = std::iter::once(0).chain(believed.iter().map(|template| template + 1));
+        similarity::median(&voters.map(|voter| scores[voter].narrow(1, channel, 1)).collect::<Vec<_>>())
+    };
+    Tensor::cat(&(0..scores[0].size()[1]).map(of_channel).collect::<Vec<_>>(), 1)
 }
 
 #[cfg(test)]
@@ -310,8 +364,9 @@ mod tests {
         let left = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
         let right = || prototypes(&[0.0, 1.0], &[1.0, 0.0]);
         let nothing = || prototypes(&[1.0, 0.0, 0.0, 1.0], &[-1.0, -1.0]);
-        let voters = |support, templates, volume_vox: f64| Voters {
+        let voters = |support, templates: Vec<Prototypes>, volume_vox: f64| Voters {
             support,
+            belief: Belief::all(templates.len(), 1),
             templates,
             expected: vec![Expected { volume_vox, evidence_mass: 20.0 * volume_vox }],
             min_fractions: vec![None],
@@ -348,6 +403,7 @@ mod tests {
             let voters = Voters {
                 support: set(rows(&[2]), [rows(&[0]), rows(&[1])]),
                 templates: vec![template(), template()],
+                belief: Belief::all(2, 2),
                 expected: volumes_vox
                     .map(|volume_vox| Expected { volume_vox, evidence_mass: 20.0 * volume_vox })
                     .into(),
@@ -360,6 +416,27 @@ mod tests {
         };
         assert_eq!(found([8.0, 0.0]), ([0, 0, 1], vec![]));
         assert_eq!(found([8.0, 4.0]), ([0, 2, 1], vec![1]));
+    }
+
+    /// The class is the left half of the support. One template looks like the support, in three there is nothing but background.
+    #[test]
+    fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
+        let found = |least: f64| {
+            let (network, config) = setup(&[&format!("inference.min_cycle_fraction={least}")]);
+            let fusion = Fusion { network: &network, config: &config.inference };
+            let classes = Tensor::from_slice(&[1i64, 1, 0, 0].repeat(4)).view([1, 4, 4]);
+            let annotated = [EncodedSupport::new(halves(), &classes, 1)];
+            let background = halves().narrow(4, 2, 2).repeat([1, 1, 1, 1, 2]);
+            let scan = |features: &Tensor| EncodedScan { features: features.shallow_clone(), supervoxels: None };
+            let templates = [&halves(), &background, &background, &background].map(scan);
+            let support = network.test_prototypes(&annotated);
+            let voters = fusion.voters(support, &annotated, &templates, vec![None]);
+            let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
+            let labels = similarity::argmax(&scores);
+            (voters.belief.about(Some(Class::at(0))), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
+        };
+        assert_eq!(found(0.6), (vec![0], [1, 0]));
+        assert_eq!(found(0.0), (vec![0, 1, 2, 3], [0, 0]), "three of five voters see nothing");
     }
 
     /// Of three templates two look enough like the support to be found in, and the third looks like those two.
@@ -376,7 +453,7 @@ mod tests {
                 EncodedScan { features, supervoxels: None }
             };
             let fusion = Fusion { network: &network, config: &config.inference };
-            let voters = fusion.voters(prototypes(&rest, &class), &[40.0, 40.0, 80.0].map(seen), vec![None]);
+            let voters = fusion.voters(prototypes(&rest, &class), &[], &[40.0, 40.0, 80.0].map(seen), vec![None]);
             voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
         };
         assert_eq!(found(1), [true, true, false]);
@@ -403,6 +480,7 @@ mod tests {
             let voters = Voters {
                 support: support(),
                 templates: vec![],
+                belief: Belief::default(),
                 expected: vec![],
                 min_fractions: vec![],
                 labels: vec![],
@@ -427,6 +505,7 @@ mod tests {
             let voters = Voters {
                 support,
                 templates: vec![],
+                belief: Belief::default(),
                 expected: vec![],
                 min_fractions: vec![None],
                 labels: vec![],
@@ -451,6 +530,7 @@ mod tests {
             let voters = Voters {
                 support: prototypes(&[1.0, 0.0], &[0.0, 1.0]),
                 templates: vec![],
+                belief: Belief::default(),
                 expected: vec![],
                 min_fractions: vec![None],
                 labels: vec![],

@@ -1,8 +1,9 @@
 //! A class that label fusion hardly finds in a query, beside what it finds in the templates: it is taken from the supports alone,
 //! and the templates bound its volume.
 
-use super::constraints::margin;
 use super::constraints::volume_bounds::VolumeBounds;
+use super::constraints::{greatest_other, margin};
+use super::cycle::Belief;
 use crate::error::{Error, Result};
 use crate::inference::config::check_range;
 use crate::similarity;
@@ -34,7 +35,7 @@ impl Config {
     }
 }
 
-/// What is expected of a class in a query: the medians over the templates.
+/// What is expected of a class in a query: the medians over the templates that are believed about it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Expected {
     /// Voxels of the feature map.
@@ -43,17 +44,18 @@ pub struct Expected {
     pub evidence_mass: f64,
 }
 
-/// Of `count` classes, from the scores (1, 1 + K, d, h, w) of the templates and ln p(class | place). 0 of no templates.
-pub fn expected(templates: &[&Tensor], log_prior: Option<&Tensor>, count: usize) -> Vec<Expected> {
+/// Of `count` classes, from the scores (1, 1 + K, d, h, w) of the templates and ln p(class | place). 0 where no template is believed.
+pub fn expected(templates: &[&Tensor], belief: &Belief, log_prior: Option<&Tensor>, count: usize) -> Vec<Expected> {
     let volumes_vox: Vec<Vec<f64>> = templates.iter().map(|scores| volumes(scores)).collect();
     let masses: Vec<Vec<f64>> = templates.iter().map(|scores| evidence_masses(scores, log_prior)).collect();
-    let median = |of_templates: &[Vec<f64>], class: usize| {
-        let mut of_class: Vec<f64> = of_templates.iter().map(|of_classes| of_classes[class]).collect();
+    let median = |of_templates: &[Vec<f64>], class: Class| {
+        let believed = belief.about(Some(class)).into_iter();
+        let mut of_class: Vec<f64> = believed.map(|template| of_templates[template][class.index()]).collect();
         of_class.sort_by(f64::total_cmp);
         of_class.get(of_class.len() / 2).copied().unwrap_or(0.0)
     };
     let of_class = |class| Expected { volume_vox: median(&volumes_vox, class), evidence_mass: median(&masses, class) };
-    (0..count).map(of_class).collect()
+    (0..count).map(Class::at).map(of_class).collect()
 }
 
 /// The classes that are missing in scores (1, 1 + K, d, h, w), with the bounds of their volume.
@@ -71,11 +73,12 @@ pub fn missing_classes(
     expected.iter().zip(evidence_masses(scores, log_prior)).enumerate().filter_map(bounds).collect()
 }
 
-/// Scores (1, 1 + K, d, h, w) in which the margin of `class` over the background is that over all others in `other`.
+/// Scores (1, 1 + K, d, h, w) in which the margin of `class` over all others is that in `other`: it is where it is there, also where the
+/// others have taken its place.
 pub fn with_class(scores: &Tensor, other: &Tensor, class: Class) -> Tensor {
     let channel = class.channel() as i64;
     let found = scores.copy();
-    found.narrow(1, channel, 1).copy_(&(scores.narrow(1, 0, 1) + margin(other, channel)));
+    found.narrow(1, channel, 1).copy_(&(greatest_other(scores, channel) + margin(other, channel)));
     found
 }
 
@@ -129,19 +132,19 @@ mod tests {
     fn the_median_is_expected_and_a_class_of_less_than_a_quarter_of_its_mass_is_missing() {
         let template = |class: f32| line(&[[0.0; 4], [class, class, -1.0, -1.0]]);
         let templates = [1.0, 9.0, 2.0].map(template);
-        let found = expected(&templates.each_ref(), None, 1);
+        let found = expected(&templates.each_ref(), &Belief::all(3, 1), None, 1);
         assert_eq!(found, [Expected { volume_vox: 2.0, evidence_mass: 4.0 }]);
         assert_eq!(missing_classes(&template(0.51), None, &found, &CONFIG), []);
         let missing = missing_classes(&template(0.49), None, &found, &CONFIG);
         assert_eq!(missing, [VolumeBounds { class: Class::at(0), min_vox: 1.4, max_vox: 2.4 }]);
-        assert_eq!(expected(&[], None, 2), [Expected { volume_vox: 0.0, evidence_mass: 0.0 }; 2]);
-        let nothing = missing_classes(&template(-1.0), None, &expected(&[], None, 1), &CONFIG);
+        assert_eq!(expected(&[], &Belief::default(), None, 2), [Expected { volume_vox: 0.0, evidence_mass: 0.0 }; 2]);
+        let nothing = missing_classes(&template(-1.0), None, &expected(&[], &Belief::default(), None, 1), &CONFIG);
         assert_eq!(nothing, [], "nothing is expected without templates");
     }
 
     #[test]
-    fn one_class_of_other_scores_replaces_its_own_and_the_rest_stays() {
-        let scores = line(&[[0.0, 1.0, 0.0], [-5.0, -5.0, -5.0], [1.0, 0.0, 2.0]]);
+    fn one_class_of_other_scores_takes_its_place_back_and_the_rest_stays() {
+        let scores = line(&[[0.0, 1.0, 0.0], [-5.0, -5.0, -5.0], [9.0, 0.0, 2.0]]);
         let other = line(&[[0.0, 0.0, 0.0], [3.0, 2.0, -1.0], [0.0, 0.0, 9.0]]);
         let found = with_class(&scores, &other, Class::at(0));
         assert_eq!(classes_of(&found), [1, 1, 2]);

@@ -2,8 +2,8 @@
 //!
 //! The procedure, in the order of this file:
 //!
-//! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them, and
-//!    the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
+//! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them and
+//!    asked what they are worth (`cycle.rs`), and the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
 //! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes and fuses the scores (`label_fusion.rs`): the median over
 //!    supports and templates, then [`evidence`] is added and [`constraints`] are applied, round after round.
 //! 3. The scores are brought to the scan's own grid, where supervoxels and intensities are further evidence ([`GridScores`]).
@@ -40,6 +40,7 @@
 pub mod boundary;
 mod config;
 pub mod constraints;
+mod cycle;
 pub mod evidence;
 mod label_fusion;
 pub mod missing;
@@ -264,6 +265,16 @@ impl Fitted<'_> {
     /// The classes that no support shows on the network's grid. They are never predicted.
     pub fn classes_without_voxels(&self) -> Vec<Class> {
         self.classes.iter().zip(self.scorer.shown()).filter(|(_, shown)| !shown).map(|(class, _)| class).collect()
+    }
+
+    /// The classes in which the templates, of which there are some, have no say: what was found in them does not lead back to the supports.
+    pub fn classes_without_say(&self) -> Vec<Class> {
+        self.classes
+            .iter()
+            .zip(self.scorer.without_say())
+            .filter(|(_, without)| *without)
+            .map(|(class, _)| class)
+            .collect()
     }
 
     /// Whether any support shows what is none of the classes.

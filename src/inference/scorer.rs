@@ -21,6 +21,11 @@ pub trait Scorer {
     /// For each class whether any support shows it. A class that none shows is never predicted.
     fn shown(&self) -> Vec<bool>;
 
+    /// For each class whether no template is believed about it, although there are some.
+    fn without_say(&self) -> Vec<bool> {
+        vec![false; self.shown().len()]
+    }
+
     /// Whether any support shows what is none of the classes.
     fn shows_background(&self) -> bool;
 
@@ -77,6 +82,10 @@ impl Scorer for PrototypeScorer<'_> {
 
     fn shown(&self) -> Vec<bool> {
         self.voters.shown()
+    }
+
+    fn without_say(&self) -> Vec<bool> {
+        self.voters.without_say()
     }
 
     fn shows_background(&self) -> bool {

@@ -332,7 +332,7 @@ mod tests {
         }
         let comparison = compare(&a, &b, 0).unwrap();
         let d = &comparison.protocols[0];
-        let [a, b] = [a, b].map(|rows| summarise(&rows, &setup())[0].mean.unwrap());
+        let [a, b] = [a, b].map(|rows| summarise(&rows, &[], &setup())[0].mean.unwrap());
         assert!(near(d.mean_points, 100.0 * (a - b)), "{d:?}");
         assert_eq!((d.pairs, d.absent, d.queries), (12, 6, 9));
         assert!(comparison.unmatched.is_empty());

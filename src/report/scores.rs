@@ -146,6 +146,8 @@ pub struct ProtocolScores {
     pub signature: String,
     /// Mean of the class means of Dice; `None` if no class was scored.
     pub mean: Option<f64>,
+    /// The same where no scan beside support and query was looked at; `None` where none was in the first place.
+    pub mean_by_support_alone: Option<f64>,
     /// Mean of the class means of HD95 in millimetres.
     pub hd95_mm: Option<f64>,
     /// Mean of the class means of ASSD in millimetres.
@@ -165,6 +167,8 @@ pub struct ClassScores {
     pub class: String,
     /// Dice over all scored rows, whatever their query, support, fold and seed.
     pub rows: Option<Summary>,
+    /// Their mean where no scan beside support and query was looked at: see [`ProtocolScores::mean_by_support_alone`].
+    pub mean_by_support_alone: Option<f64>,
     /// HD95 in millimetres over the rows with a prediction of the class.
     pub hd95_mm: Option<Summary>,
     /// ASSD in millimetres over the rows with a prediction of the class.
@@ -196,24 +200,26 @@ pub struct Spreads {
     pub seeds: Option<Summary>,
 }
 
-/// Averages `rows` by protocol and class.
-pub fn summarise(rows: &[Row], setup: &Setup) -> Vec<ProtocolScores> {
+/// Averages `rows` by protocol and class. `alone` are those of the same queries without any other scan, where there were some.
+pub fn summarise(rows: &[Row], alone: &[Row], setup: &Setup) -> Vec<ProtocolScores> {
     let protocols: BTreeSet<_> = rows.iter().map(|row| row.protocol).collect();
     protocols
         .into_iter()
         .map(|protocol| {
-            let rows: Vec<&Row> = rows.iter().filter(|row| row.protocol == protocol).collect();
+            let [rows, alone]: [Vec<&Row>; 2] =
+                [rows, alone].map(|rows| rows.iter().filter(|row| row.protocol == protocol).collect());
             ProtocolScores {
                 protocol,
                 signature: setup.signature(protocol),
                 mean: class_mean(&rows, |row| row.dice),
+                mean_by_support_alone: class_mean(&alone, |row| row.dice),
                 hd95_mm: class_mean(&rows, |row| row.hd95_mm),
                 assd_mm: class_mean(&rows, |row| row.assd_mm),
                 nsd: class_mean(&rows, |row| row.nsd),
                 over: spreads(&rows),
                 classes: unique(rows.iter().map(|row| &row.class))
                     .into_iter()
-                    .map(|class| class_scores(&rows, class))
+                    .map(|class| class_scores(&rows, &alone, class))
                     .collect(),
             }
         })
@@ -256,8 +262,9 @@ pub fn write_summary(path: &Path, protocols: &[ProtocolScores]) -> Result<()> {
     })
 }
 
-fn class_scores(rows: &[&Row], class: &str) -> ClassScores {
-    let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.class == class).collect();
+fn class_scores(rows: &[&Row], alone: &[&Row], class: &str) -> ClassScores {
+    let [rows, alone]: [Vec<&Row>; 2] =
+        [rows, alone].map(|rows| rows.iter().copied().filter(|row| row.class == class).collect());
     let absent: Vec<f64> = rows.iter().filter(|row| row.dice.is_none()).map(|row| row.predicted_ml).collect();
     let fold = groups(&rows, |row| row.fold)
         .into_iter()
@@ -266,6 +273,7 @@ fn class_scores(rows: &[&Row], class: &str) -> ClassScores {
     ClassScores {
         class: class.to_owned(),
         rows: summary(&rows, |row| row.dice),
+        mean_by_support_alone: summary(&alone, |row| row.dice).map(|summary| summary.mean),
         hd95_mm: summary(&rows, |row| row.hd95_mm),
         assd_mm: summary(&rows, |row| row.assd_mm),
         nsd: summary(&rows, |row| row.nsd),
@@ -353,7 +361,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_mean_is_that_of_the_class_means_and_absent_classes_do_not_count() {
-        let scores = summarise(&rows(), &setup());
+        let scores = summarise(&rows(), &[], &setup());
         assert_eq!(scores.iter().map(|s| s.protocol).collect::<Vec<_>>(), [Protocol::Full, Protocol::Ep1]);
         let full = &scores[0];
         assert!((full.mean.unwrap() - (0.5 + 0.8) / 2.0).abs() < 1e-12);
@@ -371,7 +379,7 @@ pub(super) mod tests {
         let mut rows = rows();
         rows.truncate(4);
         rows.push(row("3", "4", 1, "spleen", Protocol::Full, Some(0.0)));
-        let full = &summarise(&rows, &setup())[0];
+        let full = &summarise(&rows, &[], &setup())[0];
         let [spleen, liver] = [&full.classes[0], &full.classes[1]];
         assert_eq!((spleen.missed, spleen.absent, liver.missed), (1, 1, 0));
         assert_eq!((spleen.hd95_mm.unwrap().n, spleen.hd95_mm.unwrap().mean), (1, 10.0));
@@ -424,7 +432,7 @@ pub(super) mod tests {
         assert_eq!(read_csv(&path).unwrap(), rows());
 
         let path = folder.path().join("summary.json");
-        let scores = summarise(&rows(), &setup());
+        let scores = summarise(&rows(), &[], &setup());
         write_summary(&path, &scores).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let read: Vec<ProtocolScores> = serde_json::from_value(value["protocols"].clone()).unwrap();

@@ -75,11 +75,23 @@ pub fn beside_published(scores: &[ProtocolScores], setting: Setting, network: &s
         .chain(["mean", "sd queries", "sd folds", "source"])
         .map(spoken)
         .collect();
-    let ours = scores.iter().map(|s| {
-        let mut cells = ["ssl3d", network, protocol_name(s.protocol), &setting.to_string()].map(str::to_owned).to_vec();
-        cells.extend(classes.iter().map(|class| per_cent(class_mean(s, class))));
-        cells.extend([per_cent(s.mean), sd(s.over.queries), sd(s.over.folds), "this run".to_owned()]);
+    let setting_name = setting.to_string();
+    let line = |name: &str, s: &ProtocolScores, of_classes: Vec<Option<f64>>, last: [Option<String>; 3]| {
+        let mut cells = [name, network, protocol_name(s.protocol), &setting_name].map(str::to_owned).to_vec();
+        cells.extend(of_classes.into_iter().map(per_cent));
+        cells.extend(last.map(|cell| cell.unwrap_or_else(|| "-".to_owned())));
+        cells.push("this run".to_owned());
         Line { cells, ours: true }
+    };
+    let ours = scores.iter().flat_map(|s| {
+        let of_classes = classes.iter().map(|class| class_mean(s, class)).collect();
+        let with = line("ssl3d", s, of_classes, [per_cent(s.mean), sd(s.over.queries), sd(s.over.folds)].map(Some));
+        let alone = s.mean_by_support_alone.map(|mean| {
+            let of_class = |class: &&str| s.classes.iter().find(|c| c.class == **class)?.mean_by_support_alone;
+            let of_classes = classes.iter().map(of_class).collect();
+            line("ssl3d, support alone", s, of_classes, [Some(per_cent(Some(mean))), None, None])
+        });
+        std::iter::once(with).chain(alone)
     });
     let published = benchmark.rows.iter().map(|p| {
         let Published { system, network, protocol, setting, mean, dice, source } = p;
@@ -115,17 +127,20 @@ pub struct System<'a> {
 /// column has protocol and setting of the published result.
 pub fn systems(systems: &[System]) -> Table {
     let classes = unique(systems.iter().flat_map(|system| &system.scores.classes).map(|class| &class.class));
-    let before =
-        ["system", "network", "learns from", "prototypes", "setting", "protocol", "support", "mean", "published"];
+    let before = ["system", "network", "learns from", "prototypes", "setting", "protocol", "support", "mean"];
+    let alone = systems.iter().any(|system| system.scores.mean_by_support_alone.is_some()).then_some(SUPPORT_ALONE);
+    let before = before.into_iter().chain(alone).chain(["published"]);
     let after = ["sd folds", "sd seeds", "folds", "seeds", "published under"];
-    let header = before.into_iter().chain(classes.iter().copied()).chain(after).map(spoken).collect();
+    let header = before.chain(classes.iter().copied()).chain(after).map(spoken).collect();
     let rows = systems.iter().map(|system| {
         let System { name, network, learns_from, prototypes, setup, scores, published } = system;
         let (protocol, seeds) = (protocol_name(scores.protocol), setup.seed_list());
         let setting = setup.setting.to_string();
         let mut row = [name, network.as_str(), learns_from, prototypes, &setting, protocol].map(str::to_owned).to_vec();
         let theirs = tenths(published.map(|p| p.mean));
-        row.extend([setup.annotation.clone(), per_cent(scores.mean), theirs]);
+        row.extend([setup.annotation.clone(), per_cent(scores.mean)]);
+        row.extend(alone.map(|_| per_cent(scores.mean_by_support_alone)));
+        row.push(theirs);
         row.extend(classes.iter().map(|class| per_cent(class_mean(scores, class))));
         row.extend([sd(scores.over.folds), sd(scores.over.seeds), setup.fold.clone(), seeds]);
         row.push(published.map_or("-".to_owned(), provenance));
@@ -146,22 +161,28 @@ fn class_mean(scores: &ProtocolScores, class: &str) -> Option<f64> {
     Some(scores.classes.iter().find(|c| c.class == class)?.rows?.mean)
 }
 
+/// Heads the column of the scores without any scan beside support and query.
+const SUPPORT_ALONE: &str = "support alone";
+
 /// The scores of each class under one protocol: mean Dice, surface distances and surface Dice, the spread of Dice over
 /// queries and supports, extremes, the mean of each fold. Dice in per cent.
 pub fn by_class(scores: &ProtocolScores) -> Table {
     let mut folds: Vec<usize> = scores.classes.iter().flat_map(|c| c.fold.keys().copied()).collect();
     folds.sort_unstable();
     folds.dedup();
-    let columns = ["class", "Dice", "HD95 mm", "ASSD mm", "NSD", "sd queries", "sd supports", "lowest", "highest"];
-    let mut header: Vec<String> =
-        columns.into_iter().chain(["scored", "missed", "absent"]).map(str::to_owned).collect();
+    let alone = scores.mean_by_support_alone.map(|_| SUPPORT_ALONE);
+    let columns = ["HD95 mm", "ASSD mm", "NSD", "sd queries", "sd supports", "lowest", "highest"];
+    let columns = ["class", "Dice"].into_iter().chain(alone).chain(columns).chain(["scored", "missed", "absent"]);
+    let mut header: Vec<String> = columns.map(str::to_owned).collect();
     header.extend(folds.iter().map(|fold| format!("fold {fold}")));
     let mean = |summary: Option<Summary>| summary.map(|s| s.mean);
     let mut rows: Vec<Vec<String>> = scores
         .classes
         .iter()
         .map(|c| {
-            let mut row = vec![spoken(&c.class), per_cent(mean(c.rows)), tenths(mean(c.hd95_mm))];
+            let mut row = vec![spoken(&c.class), per_cent(mean(c.rows))];
+            row.extend(alone.map(|_| per_cent(c.mean_by_support_alone)));
+            row.extend([tenths(mean(c.hd95_mm))]);
             row.extend([tenths(mean(c.assd_mm)), per_cent(mean(c.nsd)), sd(c.over.queries), sd(c.over.supports)]);
             row.extend([per_cent(c.rows.map(|r| r.min)), per_cent(c.rows.map(|r| r.max))]);
             row.extend([c.rows.map_or(0, |r| r.n), c.missed, c.absent].map(|n| n.to_string()));
@@ -170,7 +191,9 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
         })
         .collect();
     let over = &scores.over;
-    let mut last = vec!["mean of classes".to_owned(), per_cent(scores.mean), tenths(scores.hd95_mm)];
+    let mut last = vec!["mean of classes".to_owned(), per_cent(scores.mean)];
+    last.extend(alone.map(|_| per_cent(scores.mean_by_support_alone)));
+    last.push(tenths(scores.hd95_mm));
     last.extend([tenths(scores.assd_mm), per_cent(scores.nsd), sd(over.queries), sd(over.supports)]);
     last.extend(["-"; 5].map(str::to_owned));
     last.extend(folds.iter().map(|fold| {
@@ -236,7 +259,7 @@ mod tests {
     #[test]
     fn ours_come_first_with_their_network_and_every_row_says_its_protocol_and_setting() {
         let chaos = benchmark("chaos-t2-spir").unwrap();
-        let table = beside_published(&summarise(&rows(), &setup()), Setting::One, "2D", chaos);
+        let table = beside_published(&summarise(&rows(), &[], &setup()), Setting::One, "2D", chaos);
         assert_eq!(table.rows.len(), 2 + chaos.rows.len());
         let starts = |at: usize, cells: [&str; 7]| assert_eq!(table.rows[at].cells[..7], cells.map(str::to_owned));
         starts(0, ["ssl3d", "2D", "full", "1", "50.0", "80.0", "65.0"]);
@@ -263,14 +286,14 @@ mod tests {
         };
         let classes = ["spleen", "liver"].map(str::to_owned).into();
         let benchmark = Benchmark { title: "A dataset".to_owned(), classes, rows: vec![row] };
-        let table = beside_published(&summarise(&rows(), &setup()), Setting::One, "3D", &benchmark);
+        let table = beside_published(&summarise(&rows(), &[], &setup()), Setting::One, "3D", &benchmark);
         let cells = ["another", "3D", "full", "2", "-", "80.0", "71.2", "-", "-", "somewhere"];
         assert_eq!(table.rows.last().unwrap().cells, cells.map(str::to_owned));
     }
 
     #[test]
     fn the_table_by_class_ends_in_the_mean_of_the_classes() {
-        let table = by_class(&summarise(&rows(), &setup())[0]);
+        let table = by_class(&summarise(&rows(), &[], &setup())[0]);
         assert_eq!(table.header.last().unwrap(), "fold 1");
         let spleen = ["spleen", "50.0", "10.0", "5.0", "25.0", "-", "-", "50.0", "50.0", "1", "0", "1", "50.0", "-"];
         assert_eq!(table.rows[0].cells, spleen.map(str::to_owned));
@@ -281,11 +304,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_without_other_scans_stands_beside() {
+        let alone: Vec<Row> = rows().into_iter().map(|row| Row { dice: row.dice.map(|d| d - 0.25), ..row }).collect();
+        let scores = summarise(&rows(), &alone, &setup());
+        let table = by_class(&scores[0]);
+        assert_eq!(table.header[..3], ["class", "Dice", SUPPORT_ALONE]);
+        assert_eq!(table.rows[0].cells[..3], ["spleen", "50.0", "25.0"].map(str::to_owned));
+        assert_eq!(table.rows[2].cells[..3], ["mean of classes", "65.0", "40.0"].map(str::to_owned));
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
+        let table = beside_published(&scores, Setting::One, "3D", benchmark("chaos-t2-spir").unwrap());
+        assert_eq!(table.rows[1].cells[..4], ["ssl3d, support alone", "3D", "full", "1"].map(str::to_owned));
+        assert!(table.rows.iter().all(|row| row.cells.len() == table.header.len()));
+    }
+
+    #[test]
     fn systems_stand_beside_their_published_figures_with_the_protocol_of_each() {
         let mut rows = rows();
         rows.extend(rows.clone().into_iter().map(|row| Row { seed: 1, dice: row.dice.map(|d| d - 0.1), ..row }));
-        let (setup, trained) = (setup(), summarise(&rows, &setup()));
-        let floor = summarise(&rows[..2], &setup);
+        let (setup, trained) = (setup(), summarise(&rows, &[], &setup()));
+        let floor = summarise(&rows[..2], &[], &setup);
         let untrained = Setup { setting: Setting::Untrained, seeds: vec![0], ..setup.clone() };
         let published = |system, setting, protocol| benchmark("chaos-t2-spir").unwrap().find(system, setting, protocol);
         let system = |name, setup, scores, published| {

@@ -26,6 +26,14 @@ pub struct Example {
     pub png: Vec<u8>,
 }
 
+/// Every class of every query of a group.
+pub struct Scored {
+    /// As the run is configured.
+    pub rows: Vec<Row>,
+    /// Without any scan beside support and query; none where there was no other in the first place.
+    pub alone: Vec<Row>,
+}
+
 /// What one training of a fold is scored on.
 pub struct Group<'a> {
     /// What was asked for.
@@ -51,8 +59,8 @@ impl<'a> Group<'a> {
     ///
     /// # Errors
     /// A file cannot be read; the weights have seen a scan that is needed; a signal stops it.
-    pub fn score(&self, examples: &mut Vec<Example>) -> Result<Vec<Row>> {
-        let Self { task, config, data, fold, .. } = *self;
+    pub fn score(&self, examples: &mut Vec<Example>) -> Result<Scored> {
+        let Self { config, data, fold, .. } = *self;
         let parts = split::fold(data.cases.len(), fold, &config.split)?;
         let supports: Vec<usize> = match config.split.supports {
             split::Supports::Next => vec![parts.support],
@@ -65,6 +73,8 @@ impl<'a> Group<'a> {
             (Some(pretrained), _) => Evaluated::Network(pretrained.segmenter()),
             (None, copy) => Evaluated::MaskCopy(copy.expect("a system without weights")),
         };
+        let alone = pretrained.as_ref().filter(|_| config.inference.templates > 0);
+        let alone = alone.map(|pretrained| Evaluated::Network(pretrained.segmenter_alone()));
         let frame = match &pretrained {
             Some(pretrained) => pretrained.frame.clone(),
             None => scans::frame(&needed.iter().map(|&position| &data.cases[position]).collect::<Vec<_>>())?,
@@ -72,33 +82,53 @@ impl<'a> Group<'a> {
         let frame = frame.as_ref();
         let read = |&position: &usize| Ok((position, annotated(&data.cases[position], frame, config)?));
         let scans: BTreeMap<usize, AnnotatedScan> = needed.iter().map(read).collect::<Result<_>>()?;
-        let total = supports.len() * parts.test.len();
+        let total = supports.len() * parts.test.len() * (1 + usize::from(alone.is_some()));
         let progress = Progress::new(&format!("fold {fold}: scoring"), 0, total as u64);
-        let run = task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned();
-        let place = Place { run, fold };
-        let mut rows = Vec::new();
-        for support in &supports {
-            let supported = Supported::new(&system, &scans[support], &organs.classes, config);
-            for query in parts.test.iter().filter(|query| *query != support) {
-                stop::check()?;
-                let pair = [&scans[support], &scans[query]];
-                let mut joint: Option<Found> = None; // what serves several protocols is found once
-                for &protocol in &task.protocols {
-                    let reusable = joint.take().filter(|found| supported.serves(found, protocol));
-                    let Some(found) = reusable.or_else(|| supported.segment(pair[1], protocol)) else { continue };
-                    let classes = (organs.names.as_slice(), &organs.classes);
-                    let scored = evaluation::score(config, &place, pair, classes, protocol, &found);
-                    if protocol == task.protocols[0] {
-                        examples.push(example(config, &scored, pair, &found, &organs.classes));
-                    }
-                    rows.extend(scored);
-                    joint = Some(found);
+        let mut rows = Scored { rows: vec![], alone: vec![] };
+        let pairs = |system: &Evaluated, rows: &mut Vec<Row>, examples: &mut Vec<Example>| {
+            for support in &supports {
+                let supported = Supported::new(system, &scans[support], &organs.classes, config);
+                for query in parts.test.iter().filter(|query| *query != support) {
+                    stop::check()?;
+                    rows.extend(self.pair(&supported, [&scans[support], &scans[query]], &organs, examples));
+                    progress.step("");
                 }
-                progress.step("");
             }
+            Ok(())
+        };
+        pairs(&system, &mut rows.rows, examples)?;
+        if let Some(alone) = &alone {
+            pairs(alone, &mut rows.alone, &mut vec![])?;
         }
         progress.finish();
         Ok(rows)
+    }
+
+    /// One query from its support, under all protocols.
+    fn pair(
+        &self,
+        supported: &Supported,
+        pair: [&AnnotatedScan; 2],
+        organs: &Organs,
+        examples: &mut Vec<Example>,
+    ) -> Vec<Row> {
+        let Self { task, config, fold, .. } = *self;
+        let run = task.run.file_name().unwrap_or(task.run.as_os_str()).to_string_lossy().into_owned();
+        let place = Place { run, fold };
+        let mut rows = Vec::new();
+        let mut joint: Option<Found> = None; // what serves several protocols is found once
+        for &protocol in &task.protocols {
+            let reusable = joint.take().filter(|found| supported.serves(found, protocol));
+            let Some(found) = reusable.or_else(|| supported.segment(pair[1], protocol)) else { continue };
+            let classes = (organs.names.as_slice(), &organs.classes);
+            let scored = evaluation::score(config, &place, pair, classes, protocol, &found);
+            if protocol == task.protocols[0] {
+                examples.push(example(config, &scored, pair, &found, &organs.classes));
+            }
+            rows.extend(scored);
+            joint = Some(found);
+        }
+        rows
     }
 
     fn organs(&self) -> Result<Organs<'a>> {

@@ -71,6 +71,8 @@ pub struct Evaluation {
     pub config: Config,
     /// Every class of every query.
     pub rows: Vec<Row>,
+    /// The same without any scan beside support and query; none where there was no other in the first place.
+    pub alone: Vec<Row>,
     /// How each protocol was scored.
     pub setups: BTreeMap<Protocol, Setup>,
     /// Averages.
@@ -95,25 +97,28 @@ pub fn evaluate(task: &Task) -> Result<Evaluation> {
     config.data.classes.clone_from(&data.classes);
     config.data.ignore = data.ignore;
     let folds = folds(task, &config)?;
-    let (mut rows, mut figures) = (Vec::new(), Vec::new());
+    let (mut rows, mut alone, mut figures) = (Vec::new(), Vec::new(), Vec::new());
     for &fold in &folds {
         let mut examples = Vec::new();
         for group in 0..config.split.trainings() {
             let group = Group { task, config: &config, data: &data, fold, group };
-            rows.extend(group.score(&mut examples)?);
+            let scored = group.score(&mut examples)?;
+            rows.extend(scored.rows);
+            alone.extend(scored.alone);
         }
         figures.extend(page::fold_figures(task, &config, fold, examples)?);
     }
     let setups = task.protocols.iter().map(|&protocol| (protocol, setup(&config, &folds, protocol))).collect();
-    let summary = summarise(&rows, &setups);
-    Ok(Evaluation { config, rows, setups, summary, figures })
+    let summary = summarise(&rows, &alone, &setups);
+    Ok(Evaluation { config, rows, alone, setups, summary, figures })
 }
 
 /// Averages by protocol, each with its own signature.
-fn summarise(rows: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolScores> {
+fn summarise(rows: &[Row], alone: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolScores> {
     let of = |(protocol, setup): (&Protocol, &Setup)| {
-        let rows: Vec<Row> = rows.iter().filter(|row| row.protocol == *protocol).cloned().collect();
-        scores::summarise(&rows, setup)
+        let of_protocol =
+            |rows: &[Row]| -> Vec<Row> { rows.iter().filter(|row| row.protocol == *protocol).cloned().collect() };
+        scores::summarise(&of_protocol(rows), &of_protocol(alone), setup)
     };
     setups.iter().flat_map(of).collect()
 }
@@ -169,10 +174,27 @@ fn folds(task: &Task, config: &Config) -> Result<Vec<usize>> {
     }
 }
 
+/// `scores.csv`, and `scores_by_support_alone.csv` where other scans were looked at; one that lies there from before goes otherwise.
+fn write_rows(out: &Path, rows: &[Row], alone: &[Row]) -> Result<()> {
+    scores::write_csv(&out.join("scores.csv"), rows)?;
+    let path = out.join("scores_by_support_alone.csv");
+    if !alone.is_empty() {
+        return scores::write_csv(&path, alone);
+    }
+    match std::fs::remove_file(&path) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path)(fault)),
+        _ => Ok(()),
+    }
+}
+
 impl Evaluation {
     /// Mean Dice over the classes under a protocol, 0 to 1.
     pub fn mean(&self, protocol: Protocol) -> Option<f64> {
-        self.summary.iter().find(|scores| scores.protocol == protocol)?.mean
+        self.scores(protocol)?.mean
+    }
+
+    fn scores(&self, protocol: Protocol) -> Option<&ProtocolScores> {
+        self.summary.iter().find(|scores| scores.protocol == protocol)
     }
 
     /// As its signatures say.
@@ -186,7 +208,7 @@ impl Evaluation {
     /// A file cannot be written.
     pub fn write(&self, task: &Task) -> Result<()> {
         artifact::create_folder(&task.flags.out)?;
-        scores::write_csv(&task.flags.out.join("scores.csv"), &self.rows)?;
+        write_rows(&task.flags.out, &self.rows, &self.alone)?;
         scores::write_summary(&task.flags.out.join("summary.json"), &self.summary)?;
         artifact::write_bytes(&task.flags.out.join("report.html"), render(&self.page(task)).as_bytes())
     }

@@ -140,8 +140,8 @@ mod tests {
             seeds: vec![0],
         };
         let setups = BTreeMap::from([(Protocol::Ep1, setup)]);
-        let summary = summarise(&rows, &setups);
-        System { name: config.name.clone(), config, runs: vec![], rows, setups, summary }
+        let summary = summarise(&rows, &[], &setups);
+        System { name: config.name.clone(), config, runs: vec![], rows, alone: vec![], setups, summary }
     }
 
     #[test]

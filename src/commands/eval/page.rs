@@ -66,13 +66,27 @@ impl Evaluation {
                 Protocol::Ep1 => "organ's own slices only",
                 Protocol::Ep2 => "whole volume, supports labelled on their middle slice",
             };
-            let value = table::per_cent(Some(self.mean(protocol)?));
-            Some(Card { label: format!("Mean Dice, {}", protocol.name()), value, note: note.to_owned() })
+            let scores = self.scores(protocol)?;
+            let note = match scores.mean_by_support_alone {
+                None => note.to_owned(),
+                alone => format!("{note}; {} from the support alone", table::per_cent(alone)),
+            };
+            Some(Card {
+                label: format!("Mean Dice, {}", protocol.name()),
+                value: table::per_cent(Some(scores.mean?)),
+                note,
+            })
         });
         let by_class = self.summary.iter().map(|scores| {
             let caption = format!("Dice by class, protocol {}", scores.protocol.name());
             HtmlTable::new(caption, table::by_class(scores), scores.signature.clone())
         });
+        let transductive = match self.config.inference.templates {
+            0 => String::new(),
+            count => format!(
+                " Transductive: up to {count} unlabelled training scans are looked at, too; \"support alone\" is without them."
+            ),
+        };
         let published = self.beside_published().map(|(benchmark, table)| {
             let note = format!(
                 "Published rows are mean Dice on {}, each from the source that it names; protocols and data differ.",
@@ -86,7 +100,7 @@ impl Evaluation {
             title: "ssl3d: evaluation".to_owned(),
             lead: format!(
                 "{scans} scan{} segmented from one labelled support each, by {}. All scores are Dice in per cent on \
-                 the scans' own grids.",
+                 the scans' own grids.{transductive}",
                 if scans == 1 { "" } else { "s" },
                 segmenter(&self.config),
             ),

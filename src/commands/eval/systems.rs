@@ -2,7 +2,7 @@
 //! and the others compared with the first, query by query.
 
 use super::overview::{lines, page};
-use super::{Evaluation, Task, evaluate, refuse_existing, summarise};
+use super::{Evaluation, Task, evaluate, refuse_existing, summarise, write_rows};
 use crate::artifact;
 use crate::cli::{self, Folds};
 use crate::commands::Resources;
@@ -10,11 +10,11 @@ use crate::commands::progress::{note, print};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::metrics::Protocol;
+use crate::report::Row;
 use crate::report::compare::{Comparison, compare};
 use crate::report::html::render;
 use crate::report::scores::{ProtocolScores, Setup};
 use crate::report::table;
-use crate::report::{Row, scores};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,8 @@ pub struct System {
     pub runs: Vec<PathBuf>,
     /// Every class of every query.
     pub rows: Vec<Row>,
+    /// The same without any scan beside support and query.
+    pub alone: Vec<Row>,
     /// How each protocol was scored.
     pub setups: BTreeMap<Protocol, Setup>,
     /// Averages.
@@ -95,14 +97,14 @@ fn run_one(task: &Task) -> Result<()> {
 
 /// To the system that has the same configuration but for its seed, or as a new one.
 fn add(systems: &mut Vec<System>, run: &Path, evaluation: Evaluation) -> Result<()> {
-    let Evaluation { mut config, rows, setups, summary, .. } = evaluation;
+    let Evaluation { mut config, rows, alone, setups, summary, .. } = evaluation;
     let seed = config.training.seed;
     config.training.seed = 0;
     let fold = |setups: &BTreeMap<Protocol, Setup>| setups.values().next().map(|setup| setup.fold.clone());
     let same = |system: &&mut System| system.config == config && fold(&system.setups) == fold(&setups);
     let Some(system) = systems.iter_mut().find(same) else {
         let (name, runs) = (config.name.clone(), vec![run.to_owned()]);
-        systems.push(System { name, config, runs, rows, setups, summary });
+        systems.push(System { name, config, runs, rows, alone, setups, summary });
         return Ok(());
     };
     if system.rows.iter().any(|row| row.seed == seed) {
@@ -114,8 +116,9 @@ fn add(systems: &mut Vec<System>, run: &Path, evaluation: Evaluation) -> Result<
         setup.seeds.sort_unstable();
     }
     system.rows.extend(rows);
+    system.alone.extend(alone);
     system.runs.push(run.to_owned());
-    system.summary = summarise(&system.rows, &system.setups);
+    system.summary = summarise(&system.rows, &system.alone, &system.setups);
     Ok(())
 }
 
@@ -127,7 +130,7 @@ fn name_apart(systems: &mut [System]) {
             let folder = system.runs[0].file_name().unwrap_or(system.runs[0].as_os_str()).to_string_lossy();
             system.name = format!("{} ({folder})", system.name);
         }
-        for row in &mut system.rows {
+        for row in system.rows.iter_mut().chain(&mut system.alone) {
             row.run.clone_from(&system.name);
         }
     }
@@ -149,7 +152,8 @@ fn comparisons(systems: &[System]) -> Result<Vec<Comparison>> {
 fn write(args: &cli::Eval, systems: &[System], comparisons: &[Comparison], overview: table::Table) -> Result<()> {
     artifact::create_folder(&args.out)?;
     let rows: Vec<Row> = systems.iter().flat_map(|system| system.rows.iter().cloned()).collect();
-    scores::write_csv(&args.out.join("scores.csv"), &rows)?;
+    let alone: Vec<Row> = systems.iter().flat_map(|system| system.alone.iter().cloned()).collect();
+    write_rows(&args.out, &rows, &alone)?;
     let summary = serde_json::json!({
         "systems": systems.iter().map(|system| serde_json::json!({
             "name": system.name,

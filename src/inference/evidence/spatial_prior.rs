@@ -4,6 +4,7 @@ use super::Evidence;
 use crate::error::Result;
 use crate::inference::config::check_range;
 use crate::inference::constraints::slice_range::DepthRange;
+use crate::inference::cycle::Belief;
 use crate::similarity;
 use crate::volume::Class;
 use serde::{Deserialize, Serialize};
@@ -51,15 +52,23 @@ impl Evidence for SpatialPrior<'_> {
     }
 }
 
-/// ln p(class | place) (1, 1 + K, d, h, w) from the channels (d, h, w) of several volumes: the fraction of them that show the class
-/// there, smoothed. With `preprocessing.crop = "body"` a place is one in the body's box. Where the depth range of a class in the query
-/// is known, the slices of each volume that show the class are stretched along z onto it. None of no volumes.
-pub fn log_prior(labels: &[Tensor], count: usize, ranges: &[DepthRange], config: &Config) -> Option<Tensor> {
+/// ln p(class | place) (1, 1 + K, d, h, w) from the channels (d, h, w) of several volumes: the fraction of those that are believed about the
+/// class that show it there, smoothed. With `preprocessing.crop = "body"` a place is one in the body's box. Where the depth range of a class
+/// in the query is known, the slices of each volume that show the class are stretched along z onto it. A class about which no volume is
+/// believed may be wherever the background is. None of no volumes.
+pub fn log_prior(
+    labels: &[Tensor],
+    belief: &Belief,
+    count: usize,
+    ranges: &[DepthRange],
+    config: &Config,
+) -> Option<Tensor> {
     let size: [i64; 3] = labels.first()?.size().try_into().expect("(d, h, w)");
     let fraction = |class: Class| {
         let range = ranges.get(class.index()).and_then(Option::as_ref);
-        let channel = class.channel() as i64;
-        let maps: Vec<Tensor> = labels.iter().filter_map(|labels| placed(&labels.eq(channel), range, size)).collect();
+        let shown = |volume: usize| labels[volume].eq(class.channel() as i64);
+        let believed = belief.about(Some(class)).into_iter();
+        let maps: Vec<Tensor> = believed.filter_map(|volume| placed(&shown(volume), range, size)).collect();
         match maps.is_empty() {
             true => Tensor::zeros(size, (Kind::Float, labels[0].device())),
             false => Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float),
@@ -68,6 +77,9 @@ pub fn log_prior(labels: &[Tensor], count: usize, ranges: &[DepthRange], config:
     let of_classes = Tensor::stack(&(0..count).map(Class::at).map(fraction).collect::<Vec<_>>(), 0); // (K, d, h, w)
     let all = of_classes.sum_dim_intlist([0i64].as_slice(), true, Kind::Float);
     let mut prior = Tensor::cat(&[all.ones_like() - all.clamp_max(1.0), of_classes], 0).unsqueeze(0);
+    for class in (0..count).map(Class::at).filter(|&class| belief.about(Some(class)).is_empty()) {
+        prior.narrow(1, class.channel() as i64, 1).copy_(&prior.narrow(1, 0, 1));
+    }
     let side = size.map(|n| ((n as f64 * config.smoothing_fraction + 1e-9) as i64) | 1);
     for _ in 0..config.smoothing_passes {
         prior = prior.avg_pool3d(side, [1, 1, 1], side.map(|n| n / 2), false, false, None::<i64>);
@@ -117,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_prior_is_the_share_of_volumes_that_show_the_class_there() {
-        let prior = log_prior(&[20, 20, 20, 30].map(right_of), 1, &[], &CONFIG).unwrap().exp();
+        let prior = log_prior(&[20, 20, 20, 30].map(right_of), &Belief::all(4, 1), 1, &[], &CONFIG).unwrap().exp();
         assert_eq!(prior.size(), [1, 2, 4, 40, 40]);
         // Far from the borders nothing is smoothed away: two boxes of five columns reach four.
         for (column, share) in [(0, 0.0), (15, 0.0), (25, 0.75), (39, 1.0)] {
@@ -128,7 +140,7 @@ mod tests {
         }
         let at_border = prior.double_value(&[0, 1, 2, 7, 20]);
         assert!(0.4 < at_border && at_border < 0.6, "{at_border}");
-        assert!(log_prior(&[], 1, &[], &CONFIG).is_none());
+        assert!(log_prior(&[], &Belief::default(), 1, &[], &CONFIG).is_none());
     }
 
     #[test]
@@ -142,8 +154,9 @@ mod tests {
             labels
         };
         let empty = Tensor::zeros([40, 6, 6], (Kind::Int64, Device::Cpu));
-        let shares =
-            |ranges: &[DepthRange]| log_prior(&[labels(), empty.shallow_clone()], 2, ranges, &CONFIG).unwrap().exp();
+        let shares = |ranges: &[DepthRange]| {
+            log_prior(&[labels(), empty.shallow_clone()], &Belief::all(2, 2), 2, ranges, &CONFIG).unwrap().exp()
+        };
         let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| {
             share.double_value(&[0, class, z, y, x]) - CONFIG.floor
         };
