@@ -80,12 +80,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Calls classes by their values where label maps hold others than those that [`Config::usual_classes`] names.
+    /// Calls classes by their values where label maps hold not exactly those that [`Config::usual_classes`] names.
     pub fn call_by_values(&mut self, values: &BTreeSet<i32>) {
         let values: Vec<i32> =
             values.iter().copied().filter(|value| *value != 0 && Some(*value) != self.ignore).collect();
-        let is_usual = |value: &i32| self.classes.values().any(|usual| usual == value);
-        if !values.iter().all(is_usual) && values.len() <= MOST_CLASSES {
+        let is_usual = self.classes.values().copied().collect::<BTreeSet<i32>>() == values.iter().copied().collect();
+        if !is_usual && !values.is_empty() && values.len() <= MOST_CLASSES {
             self.classes = values.into_iter().map(|value| (format!("label {value}"), value)).collect();
         }
     }
