@@ -19,7 +19,7 @@ use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
-use crate::prototypes::{EncodedSupport, Prototypes};
+use crate::prototypes::{Competition, EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
 use ndarray::Array3;
@@ -234,8 +234,11 @@ impl Fusion<'_> {
             return (found, vec![]);
         }
         let by_supports = refined(&compared.similarities[..1], &Belief::default(), &missing);
-        // Above the background, so that a background that no template shows (see `similarity::ABSENT`) takes no digits from the classes.
-        let found = &found - found.narrow(1, 0, 1);
+        let found = match self.network.config.similarity.competition {
+            Competition::OneVsRest => found,
+            // Below the greatest, so that a background that no template shows (see `similarity::ABSENT`) takes no digits from the classes.
+            Competition::Joint => &found - found.amax([1i64].as_slice(), true),
+        };
         let found = missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
         (context.single_components(&found), missing.iter().map(|bounds| bounds.class).collect())
     }
