@@ -182,8 +182,13 @@ pub fn by_class(scores: &ProtocolScores) -> Table {
         .map(|c| {
             let mut row = vec![spoken(&c.class), per_cent(mean(c.rows))];
             row.extend(alone.map(|_| per_cent(c.mean_by_support_alone)));
-            row.extend([tenths(mean(c.hd95_mm))]);
-            row.extend([tenths(mean(c.assd_mm)), per_cent(mean(c.nsd)), sd(c.over.queries), sd(c.over.supports)]);
+            row.extend([
+                tenths(mean(c.hd95_mm)),
+                tenths(mean(c.assd_mm)),
+                per_cent(mean(c.nsd)),
+                sd(c.over.queries),
+                sd(c.over.supports),
+            ]);
             row.extend([per_cent(c.rows.map(|r| r.min)), per_cent(c.rows.map(|r| r.max))]);
             row.extend([c.rows.map_or(0, |r| r.n), c.missed, c.absent].map(|n| n.to_string()));
             row.extend(folds.iter().map(|fold| per_cent(mean(c.fold.get(fold).copied()))));

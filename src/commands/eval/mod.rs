@@ -116,9 +116,8 @@ pub fn evaluate(task: &Task) -> Result<Evaluation> {
 /// Averages by protocol, each with its own signature.
 fn summarise(rows: &[Row], alone: &[Row], setups: &BTreeMap<Protocol, Setup>) -> Vec<ProtocolScores> {
     let of = |(protocol, setup): (&Protocol, &Setup)| {
-        let of_protocol =
-            |rows: &[Row]| -> Vec<Row> { rows.iter().filter(|row| row.protocol == *protocol).cloned().collect() };
-        scores::summarise(&of_protocol(rows), &of_protocol(alone), setup)
+        let rows: Vec<Row> = rows.iter().filter(|row| row.protocol == *protocol).cloned().collect();
+        scores::summarise(&rows, alone, setup)
     };
     setups.iter().flat_map(of).collect()
 }
