@@ -7,6 +7,10 @@
 # already is not scored again. SSL3D names another binary.
 set -euo pipefail
 
+if [ $# -lt 3 ]; then
+    echo "usage: scripts/left_out.sh RUN DATA OUT [flags of ssl3d eval, such as --fold 0 --protocol full]" >&2
+    exit 2
+fi
 run=$1 data=$2 out=$3
 shift 3
 ssl3d=${SSL3D:-"$(dirname "${BASH_SOURCE[0]}")/../target/release/ssl3d"}
