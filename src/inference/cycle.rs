@@ -3,7 +3,7 @@
 
 use crate::prototypes::EncodedSupport;
 use crate::volume::Class;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The classes about which each template is believed.
 #[derive(Debug, Default)]
@@ -35,11 +35,9 @@ impl Belief {
         (0..).zip(&self.is_believed).filter(|(_, of_classes)| is_believed(of_classes)).map(|(index, _)| index).collect()
     }
 
-    /// Of all templates but one.
-    pub fn without(&self, template: usize) -> Self {
-        let mut others = self.is_believed.clone();
-        others.remove(template);
-        Self { is_believed: others }
+    /// Of these templates alone, in their order.
+    pub fn only(&self, templates: &[usize]) -> Self {
+        Self { is_believed: templates.iter().map(|&template| self.is_believed[template].clone()).collect() }
     }
 
     /// Whether each template is believed about each class.
@@ -53,13 +51,14 @@ impl Belief {
 /// side.
 pub fn dice_on_supports(supports: &[EncodedSupport], count: usize, scores: impl Fn(&Tensor) -> Tensor) -> Vec<f64> {
     let channels = 1 + count as i64;
-    let mut pairs = Tensor::zeros([channels, channels], (Kind::Double, tch::Device::Cpu)); // voxels [found, annotated]
+    let mut pairs = Tensor::zeros([channels, channels], (Kind::Double, Device::Cpu)); // voxels [found, annotated]
     for EncodedSupport { features, masks, known } in supports {
         let found = scores(features).argmax(1, true);
-        let pair = (found * channels + masks.argmax(1, true)).flatten(0, -1);
-        let annotated = known.as_ref().map(|known| known.flatten(0, -1));
-        let of_support = pair.bincount(annotated, channels * channels).view([channels, channels]);
-        pairs += of_support.to_kind(Kind::Double).to_device(tch::Device::Cpu);
+        // On the CPU, where sums of weights have an order.
+        let flat = |map: &Tensor| map.flatten(0, -1).to_device(Device::Cpu);
+        let pair = flat(&(found * channels + masks.argmax(1, true)));
+        let annotated = known.as_ref().map(|known| flat(known).to_kind(Kind::Double));
+        pairs += pair.bincount(annotated, channels * channels).view([channels, channels]);
     }
     let both = Vec::<f64>::try_from(pairs.diag(0)).expect("numbers");
     let all =
@@ -79,7 +78,8 @@ mod tests {
         assert_eq!(belief.about(Some(Class::at(0))), [0]);
         assert_eq!(belief.about(Some(Class::at(1))), [1]);
         assert_eq!(belief.about(None), [0, 1]);
-        assert_eq!(belief.without(0).about(None), [0]);
+        assert_eq!(belief.only(&[1]).about(Some(Class::at(1))), [0]);
+        assert!(belief.only(&[]).about(None).is_empty());
         assert!(!belief.is_complete() && Belief::all(3, 2).is_complete());
         let indifferent = Belief::of(&[vec![0.0, 0.0]], &[0.9, 0.8], 0.0);
         assert!(indifferent.is_complete());
