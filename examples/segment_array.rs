@@ -10,7 +10,8 @@ use ndarray::Array3;
 use ssl3d::inference::{PreparedScan, Segmenter, SliceRanges, Support};
 use ssl3d::volume::{ClassMap, Geometry, Volume};
 use ssl3d::{
-    config, error::Result, metrics, network::Network, phantom, preprocessing::Annotation, pretrained::Pretrained,
+    config, error::Result, metrics, network::Network, preprocessing::Annotation, pretrained::Pretrained,
+    synthesis::phantom,
 };
 use std::path::Path;
 use tch::Device;

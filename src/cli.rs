@@ -161,7 +161,7 @@ fn numbers<T: FromStr, const N: usize>(text: &str) -> Result<[T; N], String> {
 }
 
 /// The configuration file and changes to it.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Configuration {
     /// The experiment; configs/ has those that ship. What it leaves out is the paper's [default: as ssl3d plan makes it].
     #[arg(long, value_name = "TOML")]
@@ -172,7 +172,7 @@ pub struct Configuration {
 }
 
 /// Changes to the configuration.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Overrides {
     /// Replace a value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
@@ -240,15 +240,23 @@ pub struct Train {
     /// The configuration.
     #[command(flatten)]
     pub configuration: Configuration,
-    /// Dataset folder.
+    /// Dataset folder; needed unless the configuration learns from generated anatomies.
     #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
+    pub data: Option<PathBuf>,
     /// What `ssl3d pseudolabel` wrote [default: computed into the run directory].
     #[arg(long, value_name = "DIR")]
     pub supervoxels: Option<PathBuf>,
     /// Run directory: configuration, checkpoints, log and curves.
     #[arg(long, value_name = "DIR")]
     pub run: PathBuf,
+    /// What to begin with: the weights that come with ssl3d (generalist), nothing (scratch), or a weights file of the same network
+    /// [default: as the configuration has it; a plan begins with the generalist].
+    #[arg(long, value_name = "WEIGHTS")]
+    pub from: Option<String>,
+    /// Minutes for the training of a fold on this machine, supervoxels aside: a step is timed, and the epochs are as many as there is
+    /// time for.
+    #[arg(long, value_name = "N", value_parser = values::minutes)]
+    pub minutes: Option<f64>,
     /// Which fold to hold out: its number (weights in <RUN>/fold_<K>), all (one after another), or none (train on every scan;
     /// weights in <RUN>/all_scans).
     #[arg(long, value_name = "K", default_value = "0")]
@@ -309,9 +317,10 @@ pub enum Protocols {
 /// Flags of `ssl3d segment`.
 #[derive(Debug, Args)]
 pub struct Segment {
-    /// weights.safetensors of a run, or one of its checkpoints.
+    /// weights.safetensors of a run, or one of its checkpoints [default: the weights that come with ssl3d, which have seen
+    /// generated anatomies alone].
     #[arg(long, value_name = "FILE")]
-    pub weights: PathBuf,
+    pub weights: Option<PathBuf>,
     /// A volume that has been labelled: NIfTI, NRRD, MetaImage or MGH; repeat for more shots.
     #[arg(long, value_name = "FILE", required = true)]
     pub support: Vec<PathBuf>,

@@ -12,7 +12,8 @@ use crate::network::{self, System};
 use crate::text;
 use crate::volume::dataset;
 use crate::{
-    augment, episode, features, inference, loss, preprocessing, prototypes, report, similarity, supervoxels, training,
+    augment, episode, features, inference, loss, preprocessing, prototypes, report, similarity, supervoxels, synthesis,
+    training,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,8 @@ pub struct Config {
     pub split: episode::split::Config,
     /// Section `[supervision]`: what stands for a class in training.
     pub supervision: episode::supervision::Config,
+    /// Section `[synthesis]`: generated anatomies, where they stand for a class.
+    pub synthesis: synthesis::Config,
     /// Section `[episode]`: support and query of a training step.
     pub episode: episode::Config,
     /// Section `[augment]`: random transforms.
@@ -209,6 +212,7 @@ impl Config {
             return Err(Error::invalid("episode.depth_vox", expected, slab.to_string(), "change one of the two keys"));
         }
         self.supervision.check(&self.split, &self.episode, &self.preprocessing)?;
+        self.synthesis.check()?;
         self.augment.check()?;
         self.features.check()?;
         self.prototypes.check()?;
@@ -245,6 +249,11 @@ impl Config {
             episode: self.episode.clone(),
             augment: self.augment.clone(),
             loss: self.loss.clone(),
+            generated: synthesis::Generator {
+                config: self.synthesis.clone(),
+                most_vox: self.preprocessing.size_vox.iter().product(),
+                step_vox: self.features.steps(),
+            },
             rules: episode::Rules { supervision, setting, tested },
         }
     }

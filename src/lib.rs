@@ -61,8 +61,8 @@ pub mod metrics;
 // Scores -> tables, curves, overlays, pages.
 pub mod report;
 
-// Generated abdomens for the demonstration and the tests.
-pub mod phantom;
+// Generated anatomies: for training, for the demonstration, for tests.
+pub mod synthesis;
 
 // ndarray <-> libtorch.
 pub mod tensor;

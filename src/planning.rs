@@ -3,19 +3,10 @@
 
 use crate::config::{Choice, Config};
 use crate::percentile::percentile;
-use crate::preprocessing;
+use crate::preprocessing::{self, Field};
 use crate::prototypes::Window;
 use crate::volume::Image;
 
-/// The ratio of the grid's spacings, across slices and in them, is that of the scans to the power of this: between that of the scans,
-/// which would leave few voxels in-plane, and cubes, which would spend most voxels between the slices.
-const RATIO_POWER: f64 = 0.75;
-/// And at least this, since the first pooling halves a slice and not the stack.
-const LEAST_RATIO: f64 = 2.0;
-/// No voxel of the grid is smaller than this part of a scan's own: features have half the resolution of the grid.
-const FINEST: f64 = 0.5;
-/// Fewer voxels in-plane show nothing.
-const LEAST_IN_PLANE: usize = 32;
 /// Scans in a fold, as in the field's cross-validations, and the most folds.
 const SCANS_IN_FOLD: f64 = 4.0;
 const MOST_FOLDS: usize = 5;
@@ -43,19 +34,18 @@ pub fn choices(scans: &[ScanFacts], count: usize, recipe: &Config) -> Vec<Choice
     let of = |what: &dyn Fn(&ScanFacts) -> f64| percentile(&mut scans.iter().map(what).collect::<Vec<f64>>(), 50.0);
     let in_plane = |values: [f64; 3]| (values[1] * values[2]).sqrt();
     let extent_mm = |scan: &ScanFacts| [0, 1, 2].map(|axis| scan.seen_vox[axis] as f64 * scan.spacing_mm[axis]);
-    let seen = Seen {
+    let seen = Field {
         slice_mm: of(&|scan| scan.spacing_mm[0]),
         pixel_mm: of(&|scan| in_plane(scan.spacing_mm)),
         depth_mm: of(&|scan| extent_mm(scan)[0]),
         width_mm: of(&|scan| in_plane(extent_mm(scan))),
     };
     let most_vox = recipe.preprocessing.size_vox.iter().product();
-    let multiple = |axis: usize| recipe.features.pooling.iter().map(|factors| factors[axis] as usize).product();
-    let size_vox = seen.grid(most_vox, [multiple(0), multiple(1)]);
+    let size_vox = seen.size_vox(most_vox, recipe.features.steps());
     let mut choices = vec![Choice {
         key: "preprocessing.size_vox".to_owned(),
         value: format!("{size_vox:?}"),
-        reason: seen.reason(size_vox, most_vox),
+        reason: reason(&seen, size_vox, most_vox),
     }];
     choices.extend(on_grid(recipe, size_vox));
     let folds = ((count as f64 / SCANS_IN_FOLD).round() as usize).clamp(2, MOST_FOLDS);
@@ -67,44 +57,17 @@ pub fn choices(scans: &[ScanFacts], count: usize, recipe: &Config) -> Vec<Choice
     choices
 }
 
-/// Medians over a cohort.
-struct Seen {
-    slice_mm: f64,
-    pixel_mm: f64,
-    depth_mm: f64,
-    width_mm: f64,
-}
-
-impl Seen {
-    fn ratio(&self) -> f64 {
-        (self.slice_mm / self.pixel_mm).max(1.0).powf(RATIO_POWER).max(LEAST_RATIO)
-    }
-
-    /// The network's array: as many voxels as the recipe has, all of the field of view, whole steps of the pooling.
-    fn grid(&self, most_vox: usize, [step_z, step_yx]: [usize; 2]) -> [usize; 3] {
-        let ratio = self.ratio();
-        let pixel_mm = (self.depth_mm * self.width_mm.powi(2) / (ratio * most_vox as f64)).cbrt();
-        let nearest = |n: f64, step: usize| ((n / step as f64).round() as usize).max(1) * step;
-        let most = |extent_mm: f64, own_mm: f64, step: usize| {
-            ((extent_mm / (FINEST * own_mm) / step as f64).ceil() as usize).max(1) * step
-        };
-        let depth = nearest(self.depth_mm / (ratio * pixel_mm), step_z).min(most(self.depth_mm, self.slice_mm, step_z));
-        let side = (most_vox as f64 / depth as f64).sqrt() as usize / step_yx * step_yx;
-        let side = side.min(most(self.width_mm, self.pixel_mm, step_yx)).max(LEAST_IN_PLANE);
-        [depth, side, side]
-    }
-
-    fn reason(&self, [depth, side, _]: [usize; 3], most_vox: usize) -> String {
-        let Self { slice_mm, pixel_mm, depth_mm, width_mm } = *self;
-        format!(
-            "The network sees {depth_mm:.0} mm along the slices and {width_mm:.0} mm in them, of voxels of {slice_mm:.2} and {pixel_mm:.2} mm \
-             (medians). {} voxels at most, each {:.1} times as long across the slices: {:.1} and {:.1} mm.",
-            crate::units::thousands(most_vox as u64),
-            self.ratio(),
-            depth_mm / depth as f64,
-            width_mm / side as f64
-        )
-    }
+/// Why the grid is as it is.
+fn reason(seen: &Field, [depth, side, _]: [usize; 3], most_vox: usize) -> String {
+    let Field { slice_mm, pixel_mm, depth_mm, width_mm } = *seen;
+    format!(
+        "The network sees {depth_mm:.0} mm along the slices and {width_mm:.0} mm in them, of voxels of {slice_mm:.2} and {pixel_mm:.2} mm \
+         (medians). {} voxels at most, each {:.1} times as long across the slices: {:.1} and {:.1} mm.",
+        crate::units::thousands(most_vox as u64),
+        seen.ratio(),
+        depth_mm / depth as f64,
+        width_mm / side as f64
+    )
 }
 
 /// Sizes in voxels of the network's grid or of the feature map.
@@ -144,10 +107,15 @@ fn on_grid(recipe: &Config, size_vox: [usize; 3]) -> Vec<Choice> {
 }
 
 /// As many epochs as there is time for, and no more than the recipe has.
+pub fn most_epochs(recipe: &Config, seconds_per_step: f64, minutes: f64) -> u64 {
+    let possible = (60.0 * minutes / (seconds_per_step * recipe.training.iterations_per_epoch as f64)) as u64;
+    possible.clamp(1, recipe.training.epochs)
+}
+
+/// The same with its reason.
 pub fn epochs(recipe: &Config, seconds_per_step: f64, minutes: f64) -> Choice {
     let steps = recipe.training.iterations_per_epoch as f64;
-    let possible = (60.0 * minutes / (seconds_per_step * steps)) as u64;
-    let epochs = possible.clamp(1, recipe.training.epochs);
+    let epochs = most_epochs(recipe, seconds_per_step, minutes);
     let takes = epochs as f64 * steps * seconds_per_step / 60.0;
     Choice {
         key: "training.epochs".to_owned(),

@@ -7,13 +7,21 @@ use crate::network::Network;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::templates;
 use crate::volume::frame::Frame;
+use crate::weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
+/// The weights that come with the program: `configs/generalist.toml`, trained on generated anatomies alone (`docs/model-card.md`).
+const GENERALIST: &[u8] = include_bytes!("pretrained/generalist.safetensors");
+/// What they are called where a path would stand.
+const GENERALIST_NAME: &str = "the weights that come with ssl3d";
+
 /// The content of a weights file.
 pub struct Weights {
     path: PathBuf,
+    /// BLAKE3 of the file.
+    pub digest: String,
     /// What the weights come from.
     pub provenance: Provenance,
     tensors: BTreeMap<String, Tensor>,
@@ -23,8 +31,44 @@ impl Weights {
     /// # Errors
     /// The file cannot be read, or no training of ssl3d has written it.
     pub fn read(path: &Path) -> Result<Self> {
-        let (provenance, tensors) = checkpoint::read_weights(path)?;
-        Ok(Self { path: path.to_owned(), provenance, tensors })
+        let file = weights::read(path)?;
+        Self::new(path, file)
+    }
+
+    /// Those that come with the program, which have seen no patient. They fit scans of any kind, so that no size in their
+    /// configuration is meant for the scans at hand: [`crate::planning::choices`].
+    pub fn generalist() -> Self {
+        let path = Path::new(GENERALIST_NAME);
+        let read = weights::parse(path, GENERALIST).and_then(|file| Self::new(path, file));
+        read.expect("a test has read them")
+    }
+
+    fn new(path: &Path, file: weights::Weights) -> Result<Self> {
+        let digest = file.digest.clone();
+        let (provenance, tensors) = checkpoint::network_of(path, file)?;
+        Ok(Self { path: path.to_owned(), digest, provenance, tensors })
+    }
+
+    /// Where they are, or what they are called.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether they are those of the network that `config` describes.
+    ///
+    /// # Errors
+    /// As [`Weights::config`].
+    pub fn fit(&self, config: &Config) -> Result<bool> {
+        let own = self.config(&[])?;
+        Ok((own.system, &own.features) == (config.system, &config.features))
+    }
+
+    /// Copies them into a network, which must be of the same features.
+    ///
+    /// # Errors
+    /// It is another network.
+    pub fn load_into(&self, network: &Network) -> Result<()> {
+        network.load(&self.path, &self.tensors)
     }
 
     /// The configuration of the training with `overrides` of the form `section.key=value` on top.
@@ -41,7 +85,7 @@ impl Weights {
     /// The weights are another network's; the templates are missing, or another training's.
     pub fn load(self, config: Config, device: Device) -> Result<Pretrained> {
         let network = Network::new(&config.network(), device, config.training.seed);
-        network.load(&self.path, &self.tensors)?;
+        self.load_into(&network)?;
         let templates = templates::read(&self.path, &self.provenance, config.inference.templates)?;
         Ok(Pretrained { config, network, templates, frame: self.provenance.frame })
     }

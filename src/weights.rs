@@ -6,9 +6,11 @@ mod seal;
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::tensor::{from_floats, to_vec};
+use half::f16;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use seal::Seal;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -28,6 +30,18 @@ pub struct Weights {
     pub tensors: BTreeMap<String, Tensor>,
     /// The writer's metadata as JSON text; empty if another program wrote the file.
     pub metadata: String,
+    /// BLAKE3 of the file in hexadecimal digits.
+    pub digest: String,
+}
+
+/// How many bits a number takes in a file; in memory all are float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32 bits.
+    Single,
+    /// 16 bits (IEEE 754 binary16): half the size, three digits.
+    Half,
 }
 
 struct Values {
@@ -67,7 +81,15 @@ impl View for Values {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
-    artifact::write_bytes(path, &serialised(path, tensors, metadata)?)
+    artifact::write_bytes(path, &serialised(path, tensors, metadata, Precision::Single)?)
+}
+
+/// Does the same as [`write()`] with numbers of this many bits.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_as(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str, precision: Precision) -> Result<()> {
+    artifact::write_bytes(path, &serialised(path, tensors, metadata, precision)?)
 }
 
 /// Does the same as [`write()`] and moves the file that was at `path` to `previous`.
@@ -75,11 +97,16 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) ->
 /// # Errors
 /// As [`write()`].
 pub fn write_keeping(path: &Path, previous: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<()> {
-    artifact::write_bytes_keeping(path, previous, &serialised(path, tensors, metadata)?)
+    artifact::write_bytes_keeping(path, previous, &serialised(path, tensors, metadata, Precision::Single)?)
 }
 
 /// The bytes of the file. Networks with batch norm get the batch counters that PyTorch's `load_state_dict` requires.
-fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -> Result<Vec<u8>> {
+fn serialised(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &str,
+    precision: Precision,
+) -> Result<Vec<u8>> {
     let (mut views, mut digests) = (BTreeMap::new(), BTreeMap::new());
     for (name, tensor) in tensors {
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
@@ -88,9 +115,14 @@ fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -
             let remedy = "what was saved before is still there; lower training.learning_rate";
             return Err(Error::file(path, "finite numbers to write", format!("{value} in {name}"), remedy));
         }
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (dtype, bytes): (_, Vec<u8>) = match precision {
+            Precision::Single => (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Precision::Half => {
+                (Dtype::F16, values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect())
+            }
+        };
         digests.insert(name.clone(), seal::digest(&bytes));
-        views.insert(name.clone(), Values { dtype: Dtype::F32, shape, bytes });
+        views.insert(name.clone(), Values { dtype, shape, bytes });
         if let Some(norm) = name.strip_suffix("running_mean") {
             let zero = 0i64.to_le_bytes().to_vec();
             views.insert(format!("{norm}{BATCH_COUNT}"), Values { dtype: Dtype::I64, shape: vec![], bytes: zero });
@@ -106,24 +138,33 @@ fn serialised(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &str) -
     Ok(bytes)
 }
 
-/// Reads a file of float32 tensors.
+/// Reads a file of float32 or float16 tensors.
 ///
 /// # Errors
 /// The file is missing, is not a safetensors file, has changed since this crate wrote it, or holds values that are not
-/// finite float32.
+/// finite numbers of these types.
 pub fn read(path: &Path) -> Result<Weights> {
-    let refuse = |expected: &str, found: String| {
-        Error::file(path, expected, found, "give a .safetensors file that ssl3d train wrote")
-    };
-    let bytes = read_plausible(path, &refuse)?;
+    parse(path, &read_plausible(path, &|expected, found| refusal(path, expected, found))?)
+}
+
+fn refusal(path: &Path, expected: &str, found: String) -> Error {
+    Error::file(path, expected, found, "give a .safetensors file that ssl3d train wrote")
+}
+
+/// The content of such a file; `path` is named in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Weights> {
+    let refuse = |expected: &str, found: String| refusal(path, expected, found);
     let broken = |e: SafeTensorError| refuse("a safetensors file", explain(&e));
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(broken)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+    let file = SafeTensors::deserialize(bytes).map_err(broken)?;
     let mut metadata = String::new();
     if let Some(json) = header.metadata().as_ref().and_then(|all| all.get(METADATA_KEY)) {
         let seal: Seal = serde_json::from_str(json)
             .map_err(|e| refuse("the digests of ssl3d", format!("metadata without them ({e})")))?;
-        if !seal.is_whole(bytes.clone()) {
+        if !seal.is_whole(bytes.to_vec()) {
             let changed = |(name, digest): &(&String, &String)| {
                 file.tensor(name).map_or(true, |view| seal::digest(view.data()) != **digest)
             };
@@ -142,18 +183,19 @@ pub fn read(path: &Path) -> Result<Weights> {
         if name.ends_with(BATCH_COUNT) {
             continue;
         }
-        if view.dtype() != Dtype::F32 {
-            return Err(refuse("float32 tensors", format!("{name} of type {:?}", view.dtype())));
-        }
-        let values: Vec<f32> =
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let data = view.data();
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            other => return Err(refuse("float32 tensors", format!("{name} of type {other:?}"))),
+        };
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(refuse("finite numbers", format!("{value} in {name}")));
         }
         let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
         tensors.insert(name, from_floats(&values, &shape));
     }
-    Ok(Weights { tensors, metadata })
+    Ok(Weights { tensors, metadata, digest: blake3::hash(bytes).to_hex().to_string() })
 }
 
 /// The bytes of the file, read in full only if its first nine bytes fit a safetensors file: the length of the header,

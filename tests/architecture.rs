@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("episode", &["error", "rng", "volume", "preprocessing", "supervoxels", "augment"]),
     ("metrics", &["error", "percentile", "components", "volume"]),
     ("report", &["error", "rng", "artifact", "units", "percentile", "volume", "metrics"]),
-    ("phantom", &["error", "rng", "artifact", "volume", "metrics"]),
+    ("synthesis", &["error", "rng", "artifact", "volume", "preprocessing", "augment", "episode", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),
     ("features", &["error", "rng", "tensor"]),
@@ -77,7 +77,7 @@ const WITHOUT_TORCH: &[&str] = &[
     "augment",
     "metrics",
     "report",
-    "phantom",
+    "synthesis",
     "evaluation",
 ];
 const WITHOUT_FILES: &[&str] = &[
@@ -203,9 +203,9 @@ fn what_is_allowed_passes() {
         ("report/html.rs", "fn f() { crate::volume::nifti::read(path) }"),
         ("volume/nifti/header.rs", "use nifti::NiftiHeader;\nuse super::super::Volume;"),
         ("metrics/overlap.rs", "use crate::{error::{Error, Result}, volume::Geometry};"),
-        ("metrics/overlap.rs", "#[cfg(test)]\nmod tests {\n    use crate::phantom;\n    use super::*;\n}"),
+        ("metrics/overlap.rs", "#[cfg(test)]\nmod tests {\n    use crate::synthesis::phantom;\n    use super::*;\n}"),
         ("episode/split.rs", "#[cfg(test)]\nmod tests {\n    fn f() { toml::from_str(text) }\n}"),
-        ("preprocessing/tests.rs", "use crate::phantom;\nuse toml::Value;"),
+        ("preprocessing/tests.rs", "use crate::synthesis::phantom;\nuse toml::Value;"),
         ("training/step.rs", "use crate::loss;\nuse crate::episode::Episode;\nuse tch::Tensor;"),
         ("config.rs", "use crate::training;\nuse toml::Value;"),
         ("main.rs", "use clap::Parser;\nuse ssl3d::cli;"),

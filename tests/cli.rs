@@ -5,8 +5,8 @@ mod program;
 
 use ndarray::{Array3, Axis};
 use program::{command, said, succeed};
-use ssl3d::phantom::{self, subject, write_cohort};
 use ssl3d::preprocessing::annotation::middle_slices;
+use ssl3d::synthesis::phantom::{self, subject, write_cohort};
 use ssl3d::volume::nifti::{read_image, read_labels, write_new};
 use ssl3d::volume::{Geometry, Image, LabelMap, Volume};
 use std::collections::BTreeSet;

@@ -5,7 +5,7 @@ mod program;
 
 use ndarray::{Axis, s};
 use program::{command, said, succeed};
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use ssl3d::volume::LabelMap;
 use ssl3d::volume::nifti::{read_labels, write_new};
 use std::fs;

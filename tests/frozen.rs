@@ -12,7 +12,7 @@
 mod program;
 
 use program::succeed;
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use ssl3d::volume::nifti::{read_image, read_labels, write_labels};
 use std::collections::BTreeMap;
 use std::fs;
@@ -70,7 +70,8 @@ fn run_everything(folder: &Path) -> BTreeMap<String, PathBuf> {
     fs::copy(recipe, &config).unwrap();
     write_cohort(&data, &COHORT).unwrap();
     succeed(&format!("pseudolabel --config {{}} --data {{}} --out {{}} {SMALL}"), &[&config, &data, &supervoxels]);
-    let train = format!("train --config {{}} --data {{}} --supervoxels {{}} --run {{}} --device cpu {SMALL}");
+    let train =
+        format!("train --config {{}} --data {{}} --supervoxels {{}} --run {{}} --from scratch --device cpu {SMALL}");
     succeed(&train, &[&config, &data, &supervoxels, &run]);
     let scores = folder.join("evaluation");
     succeed("eval --run {} --data {} --fold 0 --device cpu --out {}", &[&run, &data, &scores]);

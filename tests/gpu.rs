@@ -8,7 +8,7 @@ use ssl3d::device::{CudaStatus, cuda_status};
 use ssl3d::episode::{self, Candidates, Episode};
 use ssl3d::inference::{self, NetworkVolume, Shot};
 use ssl3d::network::Network;
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use ssl3d::tensor::{from_classes, from_voxels, to_vec};
 use ssl3d::training::step::{Tensors, step};
 use ssl3d::volume::nifti;
@@ -49,7 +49,9 @@ static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
 fn train(folder: &Path, run: &str, device: &str, more: &str) -> PathBuf {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/cpu.toml");
     let run = folder.join(run);
-    let call = format!("train --config {{}} --data {{}} --run {{}} --fold 0 --device {device} --quiet {SMALL} {more}");
+    let call = format!(
+        "train --config {{}} --data {{}} --run {{}} --fold 0 --from scratch --device {device} --quiet {SMALL} {more}"
+    );
     succeed(&call, &[&config, &folder.join("data"), &run]);
     run.join("fold_0")
 }

@@ -9,7 +9,7 @@ use challenge::{write_png, zip_folder};
 use ndarray::Array3;
 use program::{command, said};
 use scanner::{AXIAL, PLAIN, write_series};
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -3,7 +3,7 @@
 mod program;
 
 use program::{command, said, succeed};
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use std::fs;
 use std::path::{Path, PathBuf};
 

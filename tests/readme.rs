@@ -7,7 +7,7 @@ mod scanner;
 use challenge::{write_png, zip_folder};
 use ndarray::s;
 use scanner::{AXIAL, PLAIN, Place, write_series};
-use ssl3d::phantom;
+use ssl3d::synthesis::phantom;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ fn commands(page: &str) -> Vec<String> {
 }
 
 /// A smaller training: the same code paths in seconds.
-const SMALLER: [&str; 7] = [
+const SMALLER: [&str; 8] = [
+    "training.initial_weights=random",
     "training.epochs=1",
     "training.iterations_per_epoch=2",
     "training.validation_episodes=1",

@@ -55,7 +55,7 @@ fn real_scans_go_through_every_step() {
     }
 
     let train = "train --config {} --data {} --supervoxels {} --run {} --fold 0 --device cpu \
-                 --set preprocessing.size_vox=[16,48,48] --set features.f_maps=8 --set split.folds=3 \
+                 --from scratch --set preprocessing.size_vox=[16,48,48] --set features.f_maps=8 --set split.folds=3 \
                  --set training.epochs=2 --set training.iterations_per_epoch=8 --set training.learning_rate=2e-3 \
                  --set training.validate_every_epochs=2 --set training.validation_episodes=2";
     succeed(train, &[&config, &data, &supervoxels, &run]);

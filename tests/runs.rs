@@ -4,7 +4,7 @@
 mod program;
 
 use program::{command, said, succeed};
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use ssl3d::training::checkpoint;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -11,7 +11,7 @@ use dicom_dictionary_std::tags;
 use ndarray::s;
 use program::{command, said, succeed};
 use scanner::{AXIAL, PLAIN, Place, put, write_changed, write_series};
-use ssl3d::phantom::{self, subject, write_cohort};
+use ssl3d::synthesis::phantom::{self, subject, write_cohort};
 use ssl3d::volume::nifti::{read_image, read_labels, write_image, write_new};
 use ssl3d::volume::{LabelMap, Volume};
 use std::fs;

@@ -7,11 +7,13 @@ use crate::commands::{Resources, scans, stop};
 use crate::config::{self, Choice, Config};
 use crate::error::Result;
 use crate::planning::{self, ScanFacts};
+use crate::pretrained::Weights;
 use crate::report::published;
-use crate::training::pace;
+use crate::training::{self, pace};
 use crate::volume::dataset::{self, Case, Dataset};
 use crate::volume::formats;
-use std::path::Path;
+use crate::volume::frame::Frame;
+use std::path::{Path, PathBuf};
 
 /// Scans that are looked at, evenly through the dataset; of the others only the headers.
 const MOST_SCANS: usize = 16;
@@ -77,6 +79,42 @@ pub fn recipe_or(given: &cli::Configuration) -> Result<Config> {
     }
 }
 
+/// The weights that a call of `ssl3d segment` names, with their configuration; or those that come with the program, whose sizes are
+/// planned from the supports.
+///
+/// # Errors
+/// The weights or a support cannot be read, or an override does not fit.
+pub fn for_segmenting(args: &cli::Segment) -> Result<(Weights, Config)> {
+    let set = &args.overrides.set;
+    if let Some(path) = &args.weights {
+        let weights = Weights::read(path)?;
+        let config = weights.config(set)?;
+        return Ok((weights, config));
+    }
+    let weights = Weights::generalist();
+    note("no --weights: the network that comes with ssl3d, which has seen generated anatomies alone");
+    let base = weights.config(&[])?;
+    let mut frame = None;
+    let look = |path: &PathBuf| {
+        let (image, _) = formats::read_image(path)?;
+        let frame = frame.get_or_insert_with(|| Frame::of(&image.geometry));
+        let turn = frame.turn(&image.geometry);
+        Ok(ScanFacts::of(&image.turned(turn), &base.preprocessing))
+    };
+    let facts: Vec<ScanFacts> = args.support.iter().map(look).collect::<Result<_>>()?;
+    let planned = planning::choices(&facts, facts.len(), &base);
+    let planned = planned.iter().map(|choice| format!("{}={}", choice.key, choice.value));
+    let config = weights.config(&planned.chain(set.iter().cloned()).collect::<Vec<_>>())?;
+    Ok((weights, config))
+}
+
+/// As many epochs as there are minutes for on this machine.
+pub fn limit_to(minutes: f64, config: &mut Config, device: tch::Device) {
+    let size_vox = config.preprocessing.typical_size_vox();
+    let seconds = pace::seconds_per_step(&config.network(), &config.recipe(vec![]), size_vox, device);
+    config.training.epochs = planning::most_epochs(config, seconds, minutes);
+}
+
 /// As the text of a configuration.
 fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &[String]) -> Result<String> {
     let base = Config::from_toml(recipe(machine), "the recipe")?;
@@ -120,5 +158,12 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
         choices.push(planning::epochs(&planned, seconds, minutes));
     }
     choices.extend(config::given(set)?);
-    config::planned(recipe(machine), &choices)
+    let text = config::planned(recipe(machine), &choices)?;
+    let planned = Config::from_toml(&text, "the plan")?;
+    if planned.training.initial_weights != training::GENERALIST || Weights::generalist().fit(&planned)? {
+        return Ok(text);
+    }
+    let reason = "The weights that come with ssl3d are of other [features].".to_owned();
+    let (key, value) = ("training.initial_weights".to_owned(), format!("\"{}\"", training::RANDOM));
+    config::planned(&text, &[Choice { key, value, reason }])
 }

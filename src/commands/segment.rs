@@ -11,13 +11,12 @@ use crate::artifact;
 use crate::cli::Segment;
 use crate::commands::progress::{Progress, note, warn};
 use crate::commands::scans::ScanFile;
-use crate::commands::{Resources, memory, stop};
+use crate::commands::{Resources, memory, plan, stop};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inference::{self, Fitted, PreparedScan, Reference, Segmenter, Support};
 use crate::metrics::Measured;
 use crate::preprocessing::Annotation;
-use crate::pretrained::Weights;
 use crate::volume::frame::Frame;
 use crate::volume::{Class, ClassMap, LabelMap, nifti};
 use outputs::Outputs;
@@ -47,8 +46,8 @@ fn check_pairs(args: &Segment) -> Result<()> {
 /// The flags contradict each other; a file cannot be read or written, or is there already; some query fails or a signal stops it.
 pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     check_pairs(args)?;
-    let weights = Weights::read(&args.weights)?;
-    let config = weights.config(&args.overrides.set)?;
+    let (weights, config) = plan::for_segmenting(args)?;
+    let origin = Origin::new(args, &weights);
     let queries = queries::find(&args.query, &config.data, &args.support_label)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
@@ -70,7 +69,6 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     if !args.force {
         summary::refuse_others(&supports.classes, &args.out)?;
     }
-    let origin = Origin::new(args)?;
     let reference = Reference::new(&supports.annotated(), &supports.map);
     let mut summary = Summary { classes: supports.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
 

@@ -10,6 +10,8 @@ use crate::commands::{Resources, memory, plan, pseudolabel, scans, stop};
 use crate::config::Config;
 use crate::episode::{Source, split};
 use crate::error::{Error, Result};
+use crate::training;
+use crate::volume::dataset::Dataset;
 use fold::Training;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +36,8 @@ fn folds(held: Held, split: &split::Config) -> Result<Vec<Option<usize>>> {
 }
 
 const CONFIG: &str = "config.toml";
+/// Value of `--from` for weights that are drawn at random.
+const SCRATCH: &str = "scratch";
 
 /// The folder of a fold in a run directory, where one training serves all organs.
 pub fn fold_folder(run: &Path, fold: Option<usize>) -> PathBuf {
@@ -55,11 +59,31 @@ fn fold_name(fold: Option<usize>) -> String {
 /// # Errors
 /// The configuration, the dataset or the flags are faulty; the run has another configuration; a training fails or is stopped.
 pub fn run(args: &Train, resources: Resources) -> Result<()> {
-    let config = plan::configuration(&args.configuration, &args.data, &args.run, resources)?;
-    let folds = folds(args.fold, &config.split)?;
+    let mut configuration = args.configuration.clone();
+    let from = args.from.as_deref().map(|from| if from == SCRATCH { training::RANDOM } else { from });
+    configuration.overrides.set.extend(from.map(|from| format!("training.initial_weights={from}")));
+    let mut config = match &args.data {
+        Some(data) => plan::configuration(&configuration, data, &args.run, resources)?,
+        None => plan::recipe_or(&configuration)?,
+    };
+    if let Some(minutes) = args.minutes {
+        match begun(&args.run)? {
+            Some(before) => config.training.epochs = before.training.epochs, // of a training that goes on
+            None => plan::limit_to(minutes, &mut config, resources.device),
+        }
+    }
+    let learns_from_scans = config.supervision.source != Source::Generated;
+    let folds = if learns_from_scans { folds(args.fold, &config.split)? } else { vec![None] };
     let job = Job { args, config, device: resources.device };
     let (config, run) = (&job.config, &args.run);
-    let data = scans::open(&args.data, &config.data)?;
+    let data = match &args.data {
+        Some(folder) if learns_from_scans => scans::open(folder, &config.data)?,
+        _ if learns_from_scans => {
+            let remedy = "name the dataset; supervision.source = \"generated\" alone learns without one";
+            return Err(Error::flag("--data", "a folder of scans", "nothing".to_owned(), remedy));
+        }
+        _ => Dataset::empty(),
+    };
     if config.system.is_trained() {
         let remedy = "lower preprocessing.size_vox, features.f_maps or episode.regions; --force tries all the same";
         let limit = resources.memory_limit.filter(|_| !args.force);
@@ -101,6 +125,15 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     Ok(())
 }
 
+/// The configuration that stands in a run directory.
+fn begun(run: &Path) -> Result<Option<Config>> {
+    let path = run.join(CONFIG);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Config::from_toml(&crate::text::read("read", &path)?, &path.display().to_string()).map(Some)
+}
+
 /// Writes the configuration beside what it leads to; another one in the same place is refused, or moves the older aside.
 fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     let path = run.join(CONFIG);
@@ -108,7 +141,7 @@ fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     if !path.exists() {
         return artifact::write_bytes(&path, text.as_bytes());
     }
-    let mut before = Config::from_toml(&crate::text::read("read", &path)?, &path.display().to_string())?;
+    let mut before = begun(run)?.expect("it exists");
     if config.data.classes.is_empty() && before.data.classes == config.data.usual_classes() {
         before.data.classes.clear(); // runs of older versions name the usual classes where none were set
     }

@@ -72,7 +72,7 @@ impl Candidates {
         let of = |(position, scan): (usize, &Scan)| match source {
             Source::Supervoxels => supervoxels(scan, config, rules),
             Source::Organs if rules.is_annotated(position) => organs(scan, config, rules),
-            Source::Organs | Source::Untrained => vec![],
+            Source::Organs | Source::Generated | Source::Untrained => vec![],
         };
         let classes: Vec<Vec<Class>> = scans.par_iter().enumerate().map(of).collect();
         let annotated = (0..scans.len()).filter(|&position| rules.is_annotated(position)).count();
@@ -84,7 +84,7 @@ impl Candidates {
             Source::Organs => {
                 (0..scans.len()).map(|a| (0..scans.len()).filter(|&b| is_partner(a, b)).collect()).collect()
             }
-            Source::Supervoxels | Source::Untrained => vec![],
+            Source::Supervoxels | Source::Generated | Source::Untrained => vec![],
         };
         let depth_vox = scans.iter().map(|scan| slab_depth(scan, config)).collect();
         Self { source, classes, depth_vox, partners }
@@ -94,7 +94,7 @@ impl Candidates {
     pub fn is_empty(&self) -> bool {
         match self.source {
             Source::Organs => self.partners.iter().all(Vec::is_empty),
-            Source::Supervoxels | Source::Untrained => self.classes.iter().all(Vec::is_empty),
+            Source::Supervoxels | Source::Generated | Source::Untrained => self.classes.iter().all(Vec::is_empty),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Source {
     Supervoxels,
     /// Annotated organs that are not tested: support and query are two scans.
     Organs,
+    /// Tissues of generated anatomies, drawn anew for each episode: no scan is looked at.
+    Generated,
     /// No training: the network keeps its initial weights.
     #[serde(rename = "none")]
     Untrained,
@@ -72,6 +74,12 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The rules for scans of which every class may be learned.
+    pub fn annotated() -> Self {
+        let supervision = Config { source: Source::Organs, annotated_scans: 0, tested_organs: false };
+        Self { supervision, setting: 1, tested: vec![] }
+    }
+
     /// The rules for supervoxels without any use of annotation.
     pub fn unlabelled() -> Self {
         let supervision = Config { source: Source::Supervoxels, annotated_scans: 0, tested_organs: false };
@@ -83,7 +91,7 @@ impl Rules {
         match self.supervision.source {
             Source::Supervoxels => self.setting == 2,
             Source::Organs => self.is_annotated(position),
-            Source::Untrained => false,
+            Source::Generated | Source::Untrained => false,
         }
     }
 

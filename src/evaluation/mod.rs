@@ -135,7 +135,7 @@ pub fn annotation(config: &Config, protocol: Protocol) -> String {
 ///
 /// ```
 /// use ssl3d::evaluation::{AnnotatedScan, Evaluated, Place, Supported, mask_copy, mean_dice, score};
-/// use ssl3d::{config, inference::PreparedScan, metrics::Protocol, phantom, volume::ClassMap};
+/// use ssl3d::{config, inference::PreparedScan, metrics::Protocol, synthesis::phantom, volume::ClassMap};
 /// let config = config::load(None, &["system=mask-copy".to_owned(), "preprocessing.size_vox=[8, 32, 32]".to_owned()])?;
 /// let cohort = phantom::Config { subjects: 2, size_vox: [8, 32, 32], spacing_mm: [28.0, 10.4, 10.4], seed: 1 };
 /// let [support, query] = [0, 1].map(|index| {

@@ -4,7 +4,7 @@ use crate::rng::Rng;
 use crate::tensor::channels_last;
 use rand::RngExt;
 use tch::nn::Path;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 const NORM_EPSILON: f64 = 1e-5;
 const BATCH_MOMENTUM: f64 = 0.1;
@@ -202,7 +202,12 @@ impl SingleConv {
 /// A convolution with zero padding that keeps the size.
 fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
     // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
-    x.conv3d(&channels_last(weight), None::<Tensor>, 1, half(weight), 1, 1)
+    let (weight, padding) = (channels_last(weight), half(weight));
+    // Of a single volume with few channels, libtorch would unfold every voxel's surroundings first.
+    if x.size()[0] == 1 && x.device() == Device::Cpu && x.kind() == Kind::Float {
+        return x.mkldnn_convolution(&weight, None::<Tensor>, padding, [1; 3], [1; 3], 1);
+    }
+    x.conv3d(&weight, None::<Tensor>, 1, padding, 1, 1)
 }
 
 /// Number of voxels of a kernel (outputs, inputs, z, y, x) before its middle.
@@ -277,7 +282,7 @@ impl Head {
 mod tests {
     use super::*;
     use crate::rng;
-    use tch::{Device, nn::VarStore};
+    use tch::nn::VarStore;
 
     #[test]
     fn joining_without_upsampling_equals_upsampling_and_concatenation() {

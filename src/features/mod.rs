@@ -87,6 +87,11 @@ impl Config {
         (0..self.levels).map(|level| self.f_maps << level).collect()
     }
 
+    /// Voxels that the whole pooling joins, across slices and in them.
+    pub fn steps(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.pooling.iter().map(|factors| factors[axis] as usize).product())
+    }
+
     /// Shape z y x of each level for an input of `input_vox` voxels.
     pub fn level_shapes(&self, input_vox: [i64; 3]) -> Vec<[i64; 3]> {
         let mut shapes = vec![input_vox];

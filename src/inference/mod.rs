@@ -11,7 +11,7 @@
 //!
 //! ```
 //! use ssl3d::inference::{PreparedScan, Segmenter, SliceRanges, Support};
-//! use ssl3d::{config, metrics, network::Network, phantom};
+//! use ssl3d::{config, metrics, network::Network, synthesis::phantom};
 //! use ssl3d::{preprocessing::Annotation, volume::ClassMap};
 //!
 //! # let small = ["features.f_maps=4", "features.output_channels=8", "prototypes.test_window={ size = [1, 2, 2] }"];

@@ -231,7 +231,7 @@ mod tests {
     use crate::inference::scorer;
     use crate::network::Network;
     use crate::volume::LabelMap;
-    use crate::{config, phantom};
+    use crate::{config, synthesis::phantom};
 
     /// The same scan twice, once with all organs and once with its liver alone: the second must not call the rest background.
     #[test]

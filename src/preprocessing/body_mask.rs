@@ -259,9 +259,9 @@ mod tests {
 
     #[test]
     fn on_phantoms_the_organs_are_body_and_the_air_is_not() {
-        let config = crate::phantom::Config::demo(3, 0);
+        let config = crate::synthesis::phantom::Config::demo(3, 0);
         for index in 0..config.subjects {
-            let (image, organs) = crate::phantom::subject(&config, index);
+            let (image, organs) = crate::synthesis::phantom::subject(&config, index);
             let mask = body_mask(image.voxels.view());
             assert!(mask.iter().zip(&organs.voxels).all(|(&inside, &organ)| inside || organ == 0), "subject {index}");
             // An ellipse of at most 325 x 240 mm in an image of 333 x 333, and its sides are free.

@@ -33,7 +33,7 @@ pub fn clipped(image: &Image, lower: f64, upper: f64) -> (Array3<f32>, Option<Ar
 }
 
 /// (v - mean) / sd over all voxels, sums in float64 and in order.
-pub(super) fn standardise(voxels: &mut Array3<f32>) {
+pub fn standardise(voxels: &mut Array3<f32>) {
     let count = voxels.len() as f64;
     let mean = voxels.iter().map(|&v| f64::from(v)).sum::<f64>() / count;
     let variance = voxels.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;

@@ -3,20 +3,21 @@
 mod air;
 pub mod annotation;
 mod body_mask;
+mod field;
 mod grid;
 mod intensity;
 mod steps;
 
 pub use annotation::Annotation;
 pub use body_mask::{Body, body, body_mask};
+pub use field::Field;
 pub use grid::WorkingGrid;
-pub use intensity::{clip, clipped};
+pub use intensity::{clip, clipped, standardise};
 pub use steps::Steps;
 
 use crate::error::{Error, Result};
 use crate::volume::Image;
 use crate::volume::resample::resize;
-use intensity::standardise;
 use ndarray::{Array3, ArrayView3, s};
 use std::ops::Range;
 

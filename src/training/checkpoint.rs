@@ -128,8 +128,8 @@ pub fn write_last(folder: &Path, model: &Network, optimisers: &[AdamW], about: &
 ///
 /// # Errors
 /// As [`weights::write`].
-pub fn write_weights(path: &Path, model: &Network, about: &Provenance) -> Result<()> {
-    weights::write(path, &weights::variables(&model.variables), &about.to_json())
+pub fn write_weights(path: &Path, model: &Network, about: &Provenance, precision: weights::Precision) -> Result<()> {
+    weights::write_as(path, &weights::variables(&model.variables), &about.to_json(), precision)
 }
 
 /// Reads the metadata and the network's tensors of a checkpoint or of bare weights.
@@ -137,7 +137,14 @@ pub fn write_weights(path: &Path, model: &Network, about: &Provenance) -> Result
 /// # Errors
 /// As [`weights::read`], or the file was not written by ssl3d.
 pub fn read_weights(path: &Path) -> Result<(Provenance, BTreeMap<String, Tensor>)> {
-    let mut file = weights::read(path)?;
+    network_of(path, weights::read(path)?)
+}
+
+/// The same of the content of a file.
+///
+/// # Errors
+/// As [`read_weights`].
+pub fn network_of(path: &Path, mut file: weights::Weights) -> Result<(Provenance, BTreeMap<String, Tensor>)> {
     let about = Provenance::from_json(path, &file.metadata)?;
     file.tensors.retain(|name, _| !name.starts_with(OPTIMISER));
     Ok((about, file.tensors))

@@ -12,13 +12,15 @@ pub mod templates;
 pub mod validation;
 
 use crate::error::{Error, Result};
-use crate::{augment, episode, loss};
+use crate::{augment, episode, loss, synthesis, weights};
 use serde::{Deserialize, Serialize};
 
 pub use run::{Event, Run, run};
 
 /// Value of `initial_weights` for weights that are drawn from `seed`.
 pub const RANDOM: &str = "random";
+/// Value of `initial_weights` for those that come with the program.
+pub const GENERALIST: &str = "generalist";
 
 /// Path of the last checkpoint in the folder of a training.
 pub const LAST: &str = "checkpoints/last.safetensors";
@@ -33,7 +35,7 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub struct Config {
     /// Seed of initial weights, episodes and augmentation.
     pub seed: u64,
-    /// [`RANDOM`], or the path of initial weights, in which `{fold}` stands for the fold's folder in a run.
+    /// [`RANDOM`], [`GENERALIST`], or the path of initial weights, in which `{fold}` stands for the fold's folder in a run.
     pub initial_weights: String,
     /// Number of epochs.
     pub epochs: u64,
@@ -49,6 +51,8 @@ pub struct Config {
     pub validate_every_epochs: u64,
     /// Number of episodes on the held-out scans; their mean loss is the validation loss.
     pub validation_episodes: u64,
+    /// How many bits a number of the finished weights takes; checkpoints keep all of them.
+    pub weights_precision: weights::Precision,
     /// Number of epochs from one permanent checkpoint to the next; `last` and `best` are written besides.
     pub checkpoint_every_epochs: u64,
 }
@@ -73,7 +77,11 @@ impl Config {
             }
         }
         if self.initial_weights.is_empty() {
-            return refuse("initial_weights", "random or the path of a .safetensors file", "nothing".to_owned());
+            return refuse(
+                "initial_weights",
+                "random, generalist or the path of a .safetensors file",
+                "nothing".to_owned(),
+            );
         }
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
             return refuse("learning_rate", "a number in (0, 1]", self.learning_rate.to_string());
@@ -103,6 +111,8 @@ pub struct TrainingConfig {
     pub augment: augment::Config,
     /// Section `[loss]`.
     pub loss: loss::Config,
+    /// Generated anatomies, where they are the source of episodes.
+    pub generated: synthesis::Generator,
     /// The admissible content of episodes.
     pub rules: episode::Rules,
 }

@@ -111,11 +111,13 @@ pub fn run(run: &Run, mut show: impl FnMut(Event)) -> Result<()> {
     let (expected, remedy) = match recipe.rules.supervision.source {
         Source::Supervoxels => ("one supervoxel", "widen [episode] or compute other supervoxels"),
         Source::Organs => ("one untested organ in two scans", "widen [episode] or change split.groups"),
+        Source::Generated => ("one tissue", "widen [episode]"),
         Source::Untrained => {
-            return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about);
+            return checkpoint::write_weights(&folder.join(WEIGHTS), model, &about, recipe.training.weights_precision);
         }
     };
-    if sources.iter().any(|source| source.candidates.is_empty()) {
+    let needs_scans = recipe.rules.supervision.source != Source::Generated;
+    if needs_scans && sources.iter().any(|source| source.candidates.is_empty()) {
         let expected = format!("at least {expected} within the limits of [episode]");
         return Err(Error::invalid("the training scans", expected, "none", remedy));
     }
@@ -185,14 +187,19 @@ fn prepare(
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let TrainingConfig { training, augment, .. } = recipe;
+    let TrainingConfig { training, augment, generated, .. } = recipe;
+    let is_generated = recipe.rules.supervision.source == Source::Generated;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
         let EpisodeSource { episode, candidates } = &sources[learner(step, sources.len())];
         let augment = augment.after(step as f64 / training.steps() as f64);
-        let drawn = episode::draw(&mut rng, candidates, episode)
-            .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng));
+        let drawn = if is_generated {
+            generated.episode(&mut rng, episode, &augment)
+        } else {
+            episode::draw(&mut rng, candidates, episode)
+                .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng))
+        };
         if episodes.send(drawn).is_err() {
             return;
         }
@@ -258,7 +265,8 @@ impl Trainer<'_> {
             }
         }
         self.save_last()?;
-        checkpoint::write_weights(&self.run.folder.join(WEIGHTS), self.run.model, &self.about())
+        let path = self.run.folder.join(WEIGHTS);
+        checkpoint::write_weights(&path, self.run.model, &self.about(), config.weights_precision)
     }
 
     /// Saves and returns [`Error::Stopped`].

@@ -3,7 +3,7 @@
 
 use super::TrainingConfig;
 use super::step::{Tensors, step};
-use crate::episode::{self, Episode, Rules, Scan};
+use crate::episode::{self, Episode, Rules, Scan, Source};
 use crate::inference::{self, NetworkVolume, Shot};
 use crate::metrics;
 use crate::network::Network;
@@ -57,8 +57,13 @@ pub fn on_supervoxels(
     for index in 0..recipe.training.validation_episodes {
         go_on(stop)?;
         let mut rng = rng::stream(recipe.training.seed, "validation", index);
-        let Some(draw) = episode::draw(&mut rng, &candidates, &config) else { continue };
-        let Some(episode) = Episode::make(scans, &draw, &config, &recipe.augment, &mut rng) else { continue };
+        let made = if recipe.rules.supervision.source == Source::Generated {
+            recipe.generated.episode(&mut rng, &config, &recipe.augment)
+        } else {
+            episode::draw(&mut rng, &candidates, &config)
+                .and_then(|draw| Episode::make(scans, &draw, &config, &recipe.augment, &mut rng))
+        };
+        let Some(episode) = made else { continue };
         let tensors = Tensors::new(&episode, model.device());
         let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, None));
         losses.push(outcome.segmentation.double_value(&[]));

@@ -80,6 +80,19 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// A dataset without scans.
+    pub fn empty() -> Self {
+        Self {
+            folder: PathBuf::new(),
+            cases: vec![],
+            classes: BTreeMap::new(),
+            ignore: None,
+            named: true,
+            notes: vec![],
+            warnings: vec![],
+        }
+    }
+
     /// Calls classes by their values where label maps hold not exactly those that [`Config::usual_classes`] names.
     pub fn call_by_values(&mut self, values: &BTreeSet<i32>) {
         let values: Vec<i32> =

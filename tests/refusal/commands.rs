@@ -3,7 +3,7 @@
 use super::{check, files, row};
 use crate::program::{command, said, succeed};
 use ndarray::Array3;
-use ssl3d::phantom::{self, write_cohort};
+use ssl3d::synthesis::phantom::{self, write_cohort};
 use ssl3d::tensor::from_floats;
 use ssl3d::volume::nifti::{read_labels, write_new};
 use ssl3d::volume::{Geometry, LabelMap};

@@ -52,7 +52,7 @@ impl<'a> Task<'a> {
 /// # Errors
 /// There is an evaluation in `out`, and nobody wants it overwritten.
 fn refuse_existing(out: &Path, force: bool) -> Result<()> {
-    let paths = ["scores.csv", "summary.json", "report.html"].map(|name| out.join(name));
+    let paths = ["scores.csv", "scores_by_support_alone.csv", "summary.json", "report.html"].map(|name| out.join(name));
     artifact::refuse_existing(paths, "evaluation", force)
 }
 

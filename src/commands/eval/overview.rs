@@ -27,6 +27,7 @@ pub fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
                 _ if !is_learned => "-",
                 Source::Organs if config.training.initial_weights != training::RANDOM => "supervoxels, then organs",
                 Source::Organs => "organs",
+                Source::Generated => "generated anatomies",
                 Source::Supervoxels | Source::Untrained => "supervoxels",
             },
             prototypes: match (config.system, config.prototypes.method) {

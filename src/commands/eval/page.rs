@@ -125,6 +125,7 @@ fn segmenter(config: &Config) -> &'static str {
             "a network that has learned from annotated organs, these too"
         }
         Source::Organs => "a network that has learned from other annotated organs",
+        Source::Generated => "a network that was trained on generated anatomies alone",
         Source::Untrained => "a network that was not trained",
     }
 }

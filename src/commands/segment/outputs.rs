@@ -129,7 +129,7 @@ impl Outputs<'_> {
     fn refuse_to_lose(&self, output: &Path, queries: &[Query]) -> Result<()> {
         let written: Vec<PathBuf> = output.canonicalize().into_iter().collect();
         let supports = self.args.support.iter().chain(&self.args.support_label);
-        let read = supports.chain(queries.iter().map(|query| &query.path)).chain([&self.args.weights]);
+        let read = supports.chain(queries.iter().map(|query| &query.path)).chain(&self.args.weights);
         artifact::refuse_to_lose(read, &written)
     }
 }

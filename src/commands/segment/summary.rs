@@ -9,6 +9,7 @@ use crate::commands::lock::Lock;
 use crate::commands::progress::warn;
 use crate::error::{Error, Result};
 use crate::metrics::Measured;
+use crate::pretrained::Weights;
 use crate::report::overlay::class_colours;
 use crate::units;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub struct Summary {
 pub struct Origin {
     /// Version of the program.
     pub ssl3d: String,
-    /// Path of the weights.
+    /// Path of the weights, or what they are called.
     pub weights: String,
     /// BLAKE3 of the weights file.
     pub weights_digest: String,
@@ -46,23 +47,19 @@ pub struct Origin {
 
 impl Origin {
     /// Of this call.
-    ///
-    /// # Errors
-    /// The weights cannot be read.
-    pub fn new(args: &Segment) -> Result<Self> {
-        let weights = std::fs::read(&args.weights).map_err(Error::io("read", &args.weights))?;
+    pub fn new(args: &Segment, weights: &Weights) -> Self {
         let support = |(image, label): (&PathBuf, &PathBuf)| Support {
             image: image.display().to_string(),
             label: label.display().to_string(),
         };
-        Ok(Self {
+        Self {
             ssl3d: env!("CARGO_PKG_VERSION").to_owned(),
-            weights: args.weights.display().to_string(),
-            weights_digest: blake3::hash(&weights).to_hex().to_string(),
+            weights: weights.path().display().to_string(),
+            weights_digest: weights.digest.clone(),
             supports: pairs(args).map(support).collect(),
             set: args.overrides.set.clone(),
             slices: args.slices.iter().map(ToString::to_string).collect(),
-        })
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::episode::{Rules, Scan, Source, split};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::preprocessing;
+use crate::pretrained::Weights;
 use crate::training::checkpoint::{self, Provenance};
 use crate::training::validation::Organs;
 use crate::training::{self, Run, WEIGHTS};
@@ -54,6 +55,7 @@ impl Training<'_> {
         let split = &self.job.config.split;
         let name = match self.fold {
             Some(fold) => format!("fold {fold} of {}", split.folds),
+            None if self.job.config.supervision.source == Source::Generated => "generated anatomies".to_owned(),
             None => "all scans".to_owned(),
         };
         name + &split.groups.get(self.group).map_or(String::new(), |organs| format!(", {}", organs.join(" and ")))
@@ -105,6 +107,9 @@ impl Training<'_> {
     /// The scans that it learns from and those that it withholds.
     fn scans(&self, name: &str, rules: &Rules) -> Result<Scans> {
         let (config, data) = (&self.job.config, self.data);
+        if config.supervision.source == Source::Generated {
+            return Ok(Scans { train: vec![], held_out: vec![], withheld: vec![], organs: None, frame: None });
+        }
         let parts = self.fold.map(|fold| split::fold(data.cases.len(), fold, &config.split)).transpose()?;
         let all = || (0..data.cases.len()).collect();
         let (mut train, test) = parts.as_ref().map_or_else(|| (all(), vec![]), |p| (p.train.clone(), p.test.clone()));
@@ -135,6 +140,18 @@ impl Training<'_> {
         if checkpoint::exists(folder) || *initial == training::RANDOM {
             return Ok(vec![]);
         }
+        if initial == training::GENERALIST {
+            note(&format!(
+                "{name}: beginning with the weights that come with ssl3d, which have seen generated anatomies alone"
+            ));
+            let weights = Weights::generalist();
+            if !weights.fit(&self.job.config)? {
+                let at = "training.initial_weights = \"generalist\"";
+                let remedy = "leave [features] as configs/generalist.toml has it, or train --from scratch";
+                return Err(Error::invalid(at, "the network that comes with ssl3d", "another in [features]", remedy));
+            }
+            return weights.load_into(model).map(|()| vec![]);
+        }
         let path = initial_weights(initial, self.fold);
         note(&format!("{name}: beginning with the weights of {}", path.display()));
         start_from(model, &path, withheld)
@@ -144,6 +161,9 @@ impl Training<'_> {
 impl Scans {
     /// What is learned from, and what is held out.
     fn line(&self, name: &str, parameters: u64) -> String {
+        if self.train.is_empty() {
+            return format!("{name}: {} parameters; training on generated anatomies", units::thousands(parameters));
+        }
         let ids = |scans: &[Scan]| scans.iter().map(|scan| scan.id.as_str()).collect::<Vec<_>>().join(" ");
         format!(
             "{name}: {} parameters; training on {} scans ({}), held out {}",

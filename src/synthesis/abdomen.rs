@@ -40,6 +40,37 @@ impl Tissue {
             _ => 0,
         }
     }
+
+    /// Usual brightness of each tissue by [`Tissue::number`], as in fat-suppressed T2.
+    pub const BRIGHTNESS: [f32; 16] =
+        [0.0, 0.04, 0.13, 0.18, 0.24, 0.33, 0.95, 0.14, 0.36, 0.14, 0.66, 0.66, 0.60, 0.42, 0.55, 0.5];
+
+    /// A number from 0, which is air; all bowel loops have one.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Air => 0,
+            Self::Lung => 1,
+            Self::SubcutaneousFat => 2,
+            Self::InnerFat => 3,
+            Self::Muscle => 4,
+            Self::Bone => 5,
+            Self::Fluid => 6,
+            Self::Vessel => 7,
+            Self::Liver => 8,
+            Self::LiverVessel => 9,
+            Self::RightKidney => 10,
+            Self::LeftKidney => 11,
+            Self::Spleen => 12,
+            Self::Pancreas => 13,
+            Self::Stomach => 14,
+            Self::Bowel(_) => 15,
+        }
+    }
+
+    /// The class of the tissue with this number: vessels of the liver are liver.
+    pub fn class_of(number: u8) -> u8 {
+        if number == Self::LiverVessel.number() { Self::Liver.number() } else { number }
+    }
 }
 
 /// An ellipsoid; `tilt` shifts its centre along x and y per millimetre of z.

@@ -6,6 +6,7 @@ use rand::{Rng, RngExt};
 const NODES: usize = 16;
 
 /// Value noise: uniform random numbers in -1..1 on a periodic lattice, smoothly interpolated.
+#[derive(Clone)]
 pub struct Texture {
     per_mm: f32,
     values: Vec<f32>,

@@ -1,19 +1,16 @@
 //! Generated abdomens for `ssl3d demo` and for tests: an anatomy, a deformation of each subject, and the effects of a
 //! scanner: thick slices, a bias field, noise. The images resemble fat-suppressed T2; none is of a patient.
 
-mod anatomy;
-mod texture;
-
+use super::abdomen::{Anatomy, Point};
+use super::texture::Texture;
 use crate::artifact;
 use crate::error::{Error, Result};
 use crate::rng;
 use crate::volume::{Geometry, Image, LabelMap, Volume, nifti};
-use anatomy::{Anatomy, Point};
 use ndarray::Array3;
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use std::path::Path;
-use texture::Texture;
 
 /// The organs and their label values.
 pub const CLASSES: [(&str, i32); 4] = [("liver", 1), ("right_kidney", 2), ("left_kidney", 3), ("spleen", 4)];
@@ -83,7 +80,7 @@ pub fn write_cohort(folder: &Path, config: &Config) -> Result<()> {
 /// number of threads.
 ///
 /// ```
-/// use ssl3d::phantom::{Config, subject};
+/// use ssl3d::synthesis::phantom::{Config, subject};
 /// let config = Config { subjects: 1, size_vox: [4, 16, 16], spacing_mm: [40.0, 20.0, 20.0], seed: 1 };
 /// let (image, labels) = subject(&config, 0);
 /// assert_eq!(image.voxels.dim(), (4, 16, 16));

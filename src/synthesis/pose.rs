@@ -1,0 +1,58 @@
+//! How one person lies in the scanner: turned, scaled, moved, and bent as nobody else is.
+
+use super::texture::Texture;
+use super::{Point, log_uniform};
+use rand::{Rng, RngExt};
+
+/// From the field of view to the anatomy, in half widths.
+pub struct Pose {
+    matrix: [Point; 3],
+    shift: Point,
+    wide: [Texture; 3],
+    narrow: [Texture; 3],
+    bend: [f32; 2],
+}
+
+impl Pose {
+    /// Draws a pose.
+    pub fn draw(rng: &mut impl Rng) -> Self {
+        let mut angle = |degrees: f32| rng.random_range(-degrees..degrees).to_radians();
+        let angles = [angle(8.0), angle(8.0), angle(14.0)];
+        let size = rng.random_range(0.88..1.14);
+        let scale = [(); 3].map(|()| 1.0 / (size * rng.random_range(0.92..1.08)));
+        let turn = turn(angles);
+        let cells = [log_uniform(rng, [0.5, 0.9]), log_uniform(rng, [0.15, 0.3])];
+        Self {
+            matrix: [0, 1, 2].map(|row| turn[row].map(|r| r * scale[row])),
+            shift: [(); 3].map(|()| rng.random_range(-0.08..0.08)),
+            wide: [(); 3].map(|()| Texture::draw(rng, cells[0])),
+            narrow: [(); 3].map(|()| Texture::draw(rng, cells[1])),
+            bend: [rng.random_range(0.02..0.10), rng.random_range(0.0..0.03)],
+        }
+    }
+
+    /// Where in the anatomy a point of the field of view lies.
+    pub fn to_anatomy(&self, at: Point) -> Point {
+        let p = [0, 1, 2].map(|axis| {
+            at[axis] - self.shift[axis]
+                + self.bend[0] * self.wide[axis].at(at)
+                + self.bend[1] * self.narrow[axis].at(at)
+        });
+        self.matrix.map(|row| super::shape::dot(row, p))
+    }
+}
+
+/// The rotation about x, then y, then z, in radians.
+fn turn([x, y, z]: Point) -> [Point; 3] {
+    let ([sx, cx], [sy, cy], [sz, cz]) = (sin_cos(x), sin_cos(y), sin_cos(z));
+    [
+        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+        [-sy, cy * sx, cy * cx],
+    ]
+}
+
+fn sin_cos(angle: f32) -> [f32; 2] {
+    let (sin, cos) = angle.sin_cos();
+    [sin, cos]
+}
