@@ -250,10 +250,10 @@ fn a_demonstration_that_was_stopped_goes_on_and_one_that_has_ended_stays() {
         let mut child =
             command(&format!("demo --out {{}} --device cpu {more}"), &[&out]).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let begun = lines.map(|line| line.unwrap()).find(|line| line.starts_with("1/5") || line.starts_with("ssl3d: "));
+        let begun = lines.map(|line| line.unwrap()).find(|line| line.starts_with("1/6") || line.starts_with("ssl3d: "));
         child.kill().unwrap();
         child.wait().unwrap();
-        begun.is_some_and(|line| line.starts_with("1/5"))
+        begun.is_some_and(|line| line.starts_with("1/6"))
     };
     assert!(begins(""), "into no folder");
     assert!(begins(""), "on with what was stopped");

@@ -18,7 +18,7 @@ use ssl3d::tensor::from_voxels;
 use ssl3d::training::checkpoint::{self, Provenance, State};
 use ssl3d::training::templates;
 use ssl3d::volume::nifti;
-use ssl3d::weights;
+use ssl3d::weights::{self, Precision};
 use stages::{Scoring, Sizes, Source, Trainer};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -189,7 +189,12 @@ fn write_inputs(folder: &Path, sizes: &Sizes) -> Result<()> {
             state: State::START,
         };
         let model = Trainer::new(&source, false).model;
-        checkpoint::write_weights(&folder.join(format!("weights_{name}.safetensors")), &model, &about)?;
+        checkpoint::write_weights(
+            &folder.join(format!("weights_{name}.safetensors")),
+            &model,
+            &about,
+            Precision::Single,
+        )?;
         let scans = template_scans(&source, sizes);
         templates::write(folder, &scans, scans.len(), &about)?;
     }

@@ -19,11 +19,10 @@ impl Belief {
     }
 
     /// From the Dice of each class in the supports: `by_supports` as the supports segment themselves, which is the most that can be
-    /// expected, and `by_templates` as each template does. A template needs the fraction `least` of the former, and has to find some of
-    /// it, unless that fraction is 0.
+    /// expected, and `by_templates` as each template does. A template needs the fraction `least` of the former.
     pub fn of(by_templates: &[Vec<f64>], by_supports: &[f64], least: f64) -> Self {
-        let is_believed = |(dice, own): (&f64, &f64)| *dice >= least * own && (*dice > 0.0 || least == 0.0);
-        let of_template = |dice: &Vec<f64>| dice.iter().zip(by_supports).map(is_believed).collect();
+        let of_template =
+            |dice: &Vec<f64>| dice.iter().zip(by_supports).map(|(dice, own)| *dice >= least * own).collect();
         Self { is_believed: by_templates.iter().map(of_template).collect() }
     }
 
