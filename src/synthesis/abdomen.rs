@@ -1,11 +1,9 @@
 //! An abdomen as overlapping solids in millimetres: x to the patient's right, y anterior, z superior, with the origin
 //! in the middle of the body at the level of the kidneys' upper poles. Sizes are approximately those of an adult.
 
+use super::Point;
 use super::texture::Texture;
 use rand::{Rng, RngExt};
-
-/// A point in millimetres: x, y, z.
-pub type Point = [f32; 3];
 
 /// Tissue at a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

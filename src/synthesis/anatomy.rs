@@ -8,7 +8,7 @@ use super::{Point, log_uniform};
 use rand::{Rng, RngExt};
 
 /// The most tissues of an anatomy, that around the body included.
-pub const MOST_TISSUES: usize = 64;
+const MOST_TISSUES: usize = 64;
 
 /// What is where in one person; [`Anatomy::draw`] gives the common plan, [`Anatomy::person`] somebody who has it.
 #[derive(Clone)]
@@ -99,9 +99,8 @@ impl Anatomy {
     /// Adds one structure, or a pair.
     fn grow(&mut self, rng: &mut impl Rng, half: Point, usual: f32, config: &Config) {
         let size = usual * log_uniform(rng, [0.4, 2.5]);
-        let solids = |part: &Part| if let Shape::Solid(solid) = &part.shape { Some(solid.clone()) } else { None };
-        let others: Vec<Solid> = self.parts.iter().filter_map(solids).collect();
-        let neighbour = (!others.is_empty()).then(|| others[rng.random_range(0..others.len())].clone());
+        let solids: Vec<&Solid> = self.parts.iter().filter_map(|part| part.shape.solid()).collect();
+        let neighbour = (!solids.is_empty()).then(|| solids[rng.random_range(0..solids.len())]);
         // Within another one, at its surface, or anywhere.
         let (centre, size) = match neighbour {
             Some(other) if rng.random_bool(0.2) => {

@@ -1,7 +1,10 @@
 //! Generated abdomens for `ssl3d demo` and for tests: an anatomy, a deformation of each subject, and the effects of a
 //! scanner: thick slices, a bias field, noise. The images resemble fat-suppressed T2; none is of a patient.
 
-use super::abdomen::{Anatomy, Point};
+use super::Point;
+use super::abdomen::Anatomy;
+use super::pose::turn;
+use super::shape::dot;
 use super::texture::Texture;
 use crate::artifact;
 use crate::error::{Error, Result};
@@ -156,9 +159,7 @@ struct Pose {
 impl Pose {
     fn draw(rng: &mut impl Rng) -> Self {
         let mut angle = |degrees: f32| rng.random_range(-degrees..degrees).to_radians();
-        let [around_x, around_y, around_z] = [angle(6.0), angle(6.0), angle(9.0)];
-        let rotation =
-            product(product(rotation([1, 2], around_x), rotation([2, 0], around_y)), rotation([0, 1], around_z));
+        let rotation = turn([angle(6.0), angle(6.0), angle(9.0)]);
         let size = rng.random_range(0.88..1.06);
         let scale = [0, 1, 2].map(|_| 1.0 / (size * rng.random_range(0.94..1.06)));
         Self {
@@ -179,20 +180,8 @@ impl Pose {
 
     fn to_anatomy(&self, at_mm: Point, bend_mm: Point) -> Point {
         let p = [0, 1, 2].map(|axis| at_mm[axis] - self.shift_mm[axis] + bend_mm[axis]);
-        self.matrix.map(|row| row[0] * p[0] + row[1] * p[1] + row[2] * p[2])
+        self.matrix.map(|row| dot(row, p))
     }
-}
-
-fn rotation([from, to]: [usize; 2], radians: f32) -> [Point; 3] {
-    let mut matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
-    let (sin, cos) = radians.sin_cos();
-    (matrix[from][from], matrix[from][to]) = (cos, -sin);
-    (matrix[to][from], matrix[to][to]) = (sin, cos);
-    matrix
-}
-
-fn product(a: [Point; 3], b: [Point; 3]) -> [Point; 3] {
-    a.map(|row| [0, 1, 2].map(|column| (0..3).map(|k| row[k] * b[k][column]).sum()))
 }
 
 /// A grid with its middle at the scanner's origin.

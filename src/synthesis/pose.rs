@@ -42,17 +42,19 @@ impl Pose {
     }
 }
 
-/// The rotation about x, then y, then z, in radians.
-fn turn([x, y, z]: Point) -> [Point; 3] {
-    let ([sx, cx], [sy, cy], [sz, cz]) = (sin_cos(x), sin_cos(y), sin_cos(z));
-    [
-        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
-        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
-        [-sy, cy * sx, cy * cx],
-    ]
+/// The rotation by these angles in radians about x, y and z.
+pub fn turn([x, y, z]: Point) -> [Point; 3] {
+    product(product(rotation([1, 2], x), rotation([2, 0], y)), rotation([0, 1], z))
 }
 
-fn sin_cos(angle: f32) -> [f32; 2] {
-    let (sin, cos) = angle.sin_cos();
-    [sin, cos]
+fn rotation([from, to]: [usize; 2], radians: f32) -> [Point; 3] {
+    let mut matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+    let (sin, cos) = radians.sin_cos();
+    (matrix[from][from], matrix[from][to]) = (cos, -sin);
+    (matrix[to][from], matrix[to][to]) = (sin, cos);
+    matrix
+}
+
+fn product(a: [Point; 3], b: [Point; 3]) -> [Point; 3] {
+    a.map(|row| [0, 1, 2].map(|column| (0..3).map(|k| row[k] * b[k][column]).sum()))
 }

@@ -153,6 +153,11 @@ impl Solid {
 }
 
 impl Shape {
+    /// It, if it is a solid.
+    pub fn solid(&self) -> Option<&Solid> {
+        if let Self::Solid(solid) = self { Some(solid) } else { None }
+    }
+
     /// A tube along a random walk from `start`.
     pub fn tube(rng: &mut impl Rng, start: Point, radius: f32, length: f32) -> Self {
         let mut direction = super::random_turn(rng)[0];
@@ -227,4 +232,54 @@ pub fn dot(a: Point, b: Point) -> f32 {
 
 pub fn add(a: Point, b: Point) -> Point {
     [0, 1, 2].map(|i| a[i] + b[i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng;
+
+    /// With its directions along x, y and z.
+    fn upright(centre: Point, radius: Point) -> Solid {
+        let turn = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        Solid { turn, ..Solid::new(&mut rng::stream(0, "shape", 0), centre, radius) }
+    }
+
+    #[test]
+    fn solids_end_where_their_radii_say() {
+        let solid = upright([1.0, 0.0, 0.0], [0.5, 0.2, 0.4]);
+        for (p, inside) in [([1.49, 0.0, 0.0], true), ([1.51, 0.0, 0.0], false), ([1.0, 0.21, 0.0], false)] {
+            assert_eq!(solid.contains(p), inside, "{p:?}");
+        }
+        let corner = [1.0 + 0.9 * 0.5, 0.9 * 0.2, 0.9 * 0.4];
+        assert!(!solid.contains(corner) && solid.clone().squared(20.0).contains(corner));
+        assert!(!solid.clone().open(0.5).contains([1.0, 0.0, 0.3]) && solid.contains([1.0, 0.0, 0.3]));
+        // Bent, its middle is off the line and its ends are off to the other side.
+        let bean = solid.clone().bent(0.9);
+        assert!(bean.contains([1.0, 0.2 * 1.2, 0.0]) && !bean.contains([1.0, -0.2 * 0.8, 0.0]));
+        assert!(bean.contains([1.45, -0.2 * 0.43, 0.0]) && !solid.contains([1.45, -0.2 * 0.5, 0.0]));
+        let inner = solid.inner(0.5);
+        assert!(inner.contains([1.24, 0.0, 0.0]) && !inner.contains([1.26, 0.0, 0.0]));
+        let crescent = solid.clone().without(inner);
+        assert!(!crescent.contains([1.0, 0.0, 0.0]) && crescent.contains([1.3, 0.0, 0.0]));
+    }
+
+    #[test]
+    fn what_is_moved_or_mirrored_is_the_same_elsewhere() {
+        let waves = Texture::draw(&mut rng::stream(0, "waves", 0), 1.0);
+        let hollow = upright([0.3, 0.0, 0.0], [0.3, 0.3, 0.3]).without(upright([0.45, 0.0, 0.0], [0.2, 0.2, 0.2]));
+        let tube = Shape::Tube { joints: vec![[0.0; 3], [0.4, 0.2, 0.0], [0.4, 0.4, 0.3]], radius: 0.1 };
+        for shape in [Shape::Solid(hollow), tube] {
+            let (mirrored, moved) = (shape.mirrored(0), shape.moved([0.5, -0.25, 0.125], 1.0));
+            let mut shown = 0;
+            for step in 0..4096 {
+                let p = [step % 16, step / 16 % 16, step / 256].map(|i| i as f32 / 10.0 - 0.75);
+                let inside = shape.contains(p, &waves);
+                shown += usize::from(inside);
+                assert_eq!(mirrored.contains([-p[0], p[1], p[2]], &waves), inside, "{p:?}");
+                assert_eq!(moved.contains(add(p, [0.5, -0.25, 0.125]), &waves), inside, "{p:?}");
+            }
+            assert!(shown > 10, "{shown}");
+        }
+    }
 }
