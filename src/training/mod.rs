@@ -11,8 +11,10 @@ pub mod step;
 pub mod templates;
 pub mod validation;
 
+use crate::episode::{Candidates, Episode, Scan, Source};
 use crate::error::{Error, Result};
 use crate::{augment, episode, loss, synthesis, weights};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 pub use run::{Event, Run, run};
@@ -115,4 +117,22 @@ pub struct TrainingConfig {
     pub generated: synthesis::Generator,
     /// The admissible content of episodes.
     pub rules: episode::Rules,
+}
+
+impl TrainingConfig {
+    /// An episode of `scans`, whose `candidates` are given, or of generated anatomies where these are the source; `None` if none could be
+    /// made.
+    pub fn episode(
+        &self,
+        rng: &mut impl Rng,
+        (scans, candidates): (&[Scan], &Candidates),
+        config: &episode::Config,
+        augment: &augment::Config,
+    ) -> Option<Episode> {
+        if self.rules.supervision.source == Source::Generated {
+            return self.generated.episode(rng, config, augment);
+        }
+        let draw = episode::draw(rng, candidates, config)?;
+        Episode::make(scans, &draw, config, augment, rng)
+    }
 }

@@ -187,19 +187,13 @@ fn prepare(
     first: u64,
     episodes: &SyncSender<Option<Episode>>,
 ) {
-    let TrainingConfig { training, augment, generated, .. } = recipe;
-    let is_generated = recipe.rules.supervision.source == Source::Generated;
+    let TrainingConfig { training, augment, .. } = recipe;
     let purpose = format!("episode, {fold}");
     for step in first..training.steps() {
         let mut rng = rng::stream(training.seed, &purpose, step);
         let EpisodeSource { episode, candidates } = &sources[learner(step, sources.len())];
         let augment = augment.after(step as f64 / training.steps() as f64);
-        let drawn = if is_generated {
-            generated.episode(&mut rng, episode, &augment)
-        } else {
-            episode::draw(&mut rng, candidates, episode)
-                .and_then(|draw| Episode::make(train, &draw, episode, &augment, &mut rng))
-        };
+        let drawn = recipe.episode(&mut rng, (train, candidates), episode, &augment);
         if episodes.send(drawn).is_err() {
             return;
         }

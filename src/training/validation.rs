@@ -3,7 +3,7 @@
 
 use super::TrainingConfig;
 use super::step::{Tensors, step};
-use crate::episode::{self, Episode, Rules, Scan, Source};
+use crate::episode::{Candidates, Rules, Scan};
 use crate::inference::{self, NetworkVolume, Shot};
 use crate::metrics;
 use crate::network::Network;
@@ -52,17 +52,12 @@ pub fn on_supervoxels(
     stop: &AtomicBool,
 ) -> ControlFlow<(), Option<(f64, f64)>> {
     let config = recipe.episode.of_member(0); // one kind of episode for all members
-    let candidates = episode::Candidates::new(scans, &config, &Rules::unlabelled());
+    let candidates = Candidates::new(scans, &config, &Rules::unlabelled());
     let (mut losses, mut dices) = (Vec::new(), Vec::new());
     for index in 0..recipe.training.validation_episodes {
         go_on(stop)?;
         let mut rng = rng::stream(recipe.training.seed, "validation", index);
-        let made = if recipe.rules.supervision.source == Source::Generated {
-            recipe.generated.episode(&mut rng, &config, &recipe.augment)
-        } else {
-            episode::draw(&mut rng, &candidates, &config)
-                .and_then(|draw| Episode::make(scans, &draw, &config, &recipe.augment, &mut rng))
-        };
+        let made = recipe.episode(&mut rng, (scans, &candidates), &config, &recipe.augment);
         let Some(episode) = made else { continue };
         let tensors = Tensors::new(&episode, model.device());
         let outcome = no_grad(|| step(model, &tensors, &recipe.loss, false, None));
