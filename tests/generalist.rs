@@ -81,6 +81,14 @@ fn training_begins_with_them_or_from_scratch_as_asked() {
     assert!(told.contains("beginning with the weights that come with ssl3d"), "{told}");
     let [_, told] = succeed(&format!("train --data {{}} --run {{}} --from scratch {small}"), &[&data, &run("scratch")]);
     assert!(!told.contains("beginning with"), "{told}");
+    // Limited to a time, and going on as it began.
+    let short = small.replace("--set training.epochs=1 ", "--minutes 0.001 ");
+    let short = format!("train --data {{}} --run {{}} {short}");
+    succeed(&short, &[&data, &run("short")]);
+    let plan = fs::read_to_string(run("short/plan.toml")).unwrap();
+    assert!(plan.contains("# A step takes") && plan.contains("epochs = 1\n"), "{plan}");
+    let [_, told] = succeed(&short, &[&data, &run("short")]);
+    assert!(told.contains("finished already"), "{told}");
     // Another network cannot have them: the plan says so, and a configuration is refused.
     let other = format!("train --data {{}} --run {{}} {small} --set features.f_maps=4");
     let [_, told] = succeed(&other, &[&data, &run("other")]);

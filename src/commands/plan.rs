@@ -5,7 +5,7 @@ use crate::cli::{self, Machine};
 use crate::commands::progress::{self, Progress, note};
 use crate::commands::{Resources, scans, stop};
 use crate::config::{self, Choice, Config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::planning::{self, ScanFacts};
 use crate::pretrained::Weights;
 use crate::report::published;
@@ -47,18 +47,29 @@ pub fn run(args: &cli::Plan, resources: Resources) -> Result<()> {
     Ok(())
 }
 
-/// The configuration of a training: that of a file, or the plan for the scans, which is kept in the run directory.
+/// The configuration of a training: that of a file, or the plan for the scans, which is kept in the run directory; with as many epochs as
+/// there are `minutes` for.
 ///
 /// # Errors
 /// As [`config::load`], and as [`run`].
-pub fn configuration(given: &cli::Configuration, data: &Path, run: &Path, resources: Resources) -> Result<Config> {
+pub fn configuration(
+    given: &cli::Configuration,
+    data: Option<&Path>,
+    run: &Path,
+    minutes: Option<f64>,
+    resources: Resources,
+) -> Result<Config> {
     let set = &given.overrides.set;
     if given.config.is_some() {
-        return config::load(given.config.as_deref(), set);
+        let mut config = config::load(given.config.as_deref(), set)?;
+        if let Some(minutes) = minutes {
+            config.training.epochs = planning::most_epochs(&config, seconds_per_step(&config, resources), minutes);
+        }
+        return Ok(config);
     }
     let machine = if resources.device.is_cuda() { Machine::Gpu } else { Machine::Cpu };
-    let data = dataset::open(data, &config::load(None, set)?.data)?; // whose notes the training prints
-    let text = plan(&data, machine, None, set)?;
+    let data = dataset::open(data.ok_or_else(no_data)?, &config::load(None, set)?.data)?; // whose notes the training prints
+    let text = plan(&data, machine, minutes.map(|minutes| (minutes, resources)), set)?;
     artifact::create_folder(run)?;
     let path = run.join("plan.toml");
     if !path.exists() {
@@ -66,6 +77,12 @@ pub fn configuration(given: &cli::Configuration, data: &Path, run: &Path, resour
     }
     note(&format!("no --config: planned from the scans, see {}", path.display()));
     Config::from_toml(&text, "the plan")
+}
+
+/// That there is nothing to learn from.
+pub fn no_data() -> Error {
+    let remedy = "name the dataset; supervision.source = \"generated\" alone learns without one";
+    Error::flag("--data", "a folder of scans", "nothing", remedy)
 }
 
 /// The configuration of what no plan changes: that of a file, or the recipe.
@@ -108,11 +125,9 @@ pub fn for_segmenting(args: &cli::Segment) -> Result<(Weights, Config)> {
     Ok((weights, config))
 }
 
-/// As many epochs as there are minutes for on this machine.
-pub fn limit_to(minutes: f64, config: &mut Config, device: tch::Device) {
+fn seconds_per_step(config: &Config, resources: Resources) -> f64 {
     let size_vox = config.preprocessing.typical_size_vox();
-    let seconds = pace::seconds_per_step(&config.network(), &config.recipe(vec![]), size_vox, device);
-    config.training.epochs = planning::most_epochs(config, seconds, minutes);
+    pace::seconds_per_step(&config.network(), &config.recipe(vec![]), size_vox, resources.device)
 }
 
 /// As the text of a configuration.
@@ -153,9 +168,7 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
     if let Some((minutes, resources)) = time {
         let text = config::planned(recipe(machine), &choices)?;
         let planned = Config::from_toml(&text, "the plan")?;
-        let size_vox = planned.preprocessing.size_vox;
-        let seconds = pace::seconds_per_step(&planned.network(), &planned.recipe(vec![]), size_vox, resources.device);
-        choices.push(planning::epochs(&planned, seconds, minutes));
+        choices.push(planning::epochs(&planned, seconds_per_step(&planned, resources), minutes));
     }
     choices.extend(config::given(set)?);
     let text = config::planned(recipe(machine), &choices)?;

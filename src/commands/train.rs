@@ -62,15 +62,11 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     let mut configuration = args.configuration.clone();
     let from = args.from.as_deref().map(|from| if from == SCRATCH { training::RANDOM } else { from });
     configuration.overrides.set.extend(from.map(|from| format!("training.initial_weights={from}")));
-    let mut config = match &args.data {
-        Some(data) => plan::configuration(&configuration, data, &args.run, resources)?,
-        None => plan::recipe_or(&configuration)?,
-    };
-    if let Some(minutes) = args.minutes {
-        match begun(&args.run)? {
-            Some(before) => config.training.epochs = before.training.epochs, // of a training that goes on
-            None => plan::limit_to(minutes, &mut config, resources.device),
-        }
+    let before = begun(&args.run)?;
+    let minutes = args.minutes.filter(|_| before.is_none());
+    let mut config = plan::configuration(&configuration, args.data.as_deref(), &args.run, minutes, resources)?;
+    if let (Some(_), Some(before)) = (args.minutes, before) {
+        config.training.epochs = before.training.epochs; // of a training that goes on
     }
     let learns_from_scans = config.supervision.source != Source::Generated;
     let folds = if learns_from_scans { folds(args.fold, &config.split)? } else { vec![None] };
@@ -78,10 +74,7 @@ pub fn run(args: &Train, resources: Resources) -> Result<()> {
     let (config, run) = (&job.config, &args.run);
     let data = match &args.data {
         Some(folder) if learns_from_scans => scans::open(folder, &config.data)?,
-        _ if learns_from_scans => {
-            let remedy = "name the dataset; supervision.source = \"generated\" alone learns without one";
-            return Err(Error::flag("--data", "a folder of scans", "nothing".to_owned(), remedy));
-        }
+        _ if learns_from_scans => return Err(plan::no_data()),
         _ => Dataset::empty(),
     };
     if config.system.is_trained() {
@@ -138,10 +131,7 @@ fn begun(run: &Path) -> Result<Option<Config>> {
 fn keep_config(run: &Path, config: &Config, allow_changed: bool) -> Result<()> {
     let path = run.join(CONFIG);
     let text = config.to_toml();
-    if !path.exists() {
-        return artifact::write_bytes(&path, text.as_bytes());
-    }
-    let mut before = begun(run)?.expect("it exists");
+    let Some(mut before) = begun(run)? else { return artifact::write_bytes(&path, text.as_bytes()) };
     if config.data.classes.is_empty() && before.data.classes == config.data.usual_classes() {
         before.data.classes.clear(); // runs of older versions name the usual classes where none were set
     }
