@@ -25,6 +25,9 @@ pub fn lines<'a>(systems: &'a [System]) -> Vec<table::System<'a>> {
             network: network(config),
             learns_from: match config.supervision.source {
                 _ if !is_learned => "-",
+                Source::Organs if config.training.initial_weights == training::GENERALIST => {
+                    "generated anatomies, then organs"
+                }
                 Source::Organs if config.training.initial_weights != training::RANDOM => "supervoxels, then organs",
                 Source::Organs => "organs",
                 Source::Generated => "generated anatomies",

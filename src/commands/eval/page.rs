@@ -10,7 +10,7 @@ use crate::metrics::Protocol;
 use crate::report::html::{Card, Figure, FigureBody, HtmlTable, Page};
 use crate::report::published::Benchmark;
 use crate::report::{curves, overlay, table};
-use crate::training::log;
+use crate::training::{self, log};
 use std::path::Path;
 
 /// Curves of the fold's training, and its worst and best query.
@@ -113,6 +113,8 @@ impl Evaluation {
     }
 }
 
+const GENERATED: &str = "a network that was trained on generated anatomies alone";
+
 /// What segmented, in the words of the page.
 fn segmenter(config: &Config) -> &'static str {
     match config.supervision.source {
@@ -125,7 +127,8 @@ fn segmenter(config: &Config) -> &'static str {
             "a network that has learned from annotated organs, these too"
         }
         Source::Organs => "a network that has learned from other annotated organs",
-        Source::Generated => "a network that was trained on generated anatomies alone",
+        Source::Generated => GENERATED,
+        Source::Untrained if config.training.initial_weights == training::GENERALIST => GENERATED,
         Source::Untrained => "a network that was not trained",
     }
 }
