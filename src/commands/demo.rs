@@ -134,8 +134,8 @@ pub fn run(args: &cli::Demo, device: tch::Device) -> Result<()> {
     let config = config::load(Some(&files.config), &[])?;
     let data = scans::open(&files.data, &config.data)?;
 
-    note("2/6 segmenting three of them from a fourth, without any training");
     let parts = split::fold(data.cases.len(), FOLD, &config.split)?;
+    note(&format!("2/6 segmenting {} of them from another, without any training", parts.test.len()));
     let flags = files.segmenting_first(args, &data, &parts);
     segment::run(&flags, resources)?;
     let first = mean_dice(&data, &parts, |_, query| {
