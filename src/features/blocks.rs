@@ -204,7 +204,8 @@ fn convolve(x: &Tensor, weight: &Tensor) -> Tensor {
     // The weights' format decides libtorch's algorithm; converting these few values costs nothing.
     let (weight, padding) = (channels_last(weight), half(weight));
     // Of a single volume with few channels, libtorch would unfold every voxel's surroundings first.
-    if x.size()[0] == 1 && x.device() == Device::Cpu && x.kind() == Kind::Float {
+    let is_single = x.size()[0] == 1 && x.device() == Device::Cpu && x.kind() == Kind::Float;
+    if is_single && tch::utils::has_mkldnn() {
         return x.mkldnn_convolution(&weight, None::<Tensor>, padding, [1; 3], [1; 3], 1);
     }
     x.conv3d(&weight, None::<Tensor>, 1, padding, 1, 1)
