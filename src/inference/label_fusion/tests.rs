@@ -34,6 +34,20 @@ fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
     Prototypes { background: rows(background), foreground: rows(foreground), sizes_vox: None }
 }
 
+/// A support without templates and without limits on the volume.
+fn alone(support: Prototypes) -> Voters {
+    Voters {
+        support,
+        templates: vec![],
+        belief: Belief::default(),
+        offered: 0,
+        expected: vec![],
+        min_fractions: vec![None],
+        labels: vec![],
+        log_prior: None,
+    }
+}
+
 #[test]
 fn templates_outvote_the_support_unless_they_miss_a_class() {
     let setup = setup(&[]);
@@ -157,16 +171,7 @@ fn the_prior_decides_between_equals() {
     let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
     let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
     let found = |place| {
-        let voters = Voters {
-            support: support(),
-            templates: vec![],
-            belief: Belief::default(),
-            offered: 0,
-            expected: vec![],
-            min_fractions: vec![],
-            labels: vec![],
-            log_prior: place,
-        };
+        let voters = Voters { log_prior: place, ..alone(support()) };
         let (labels, _) = fuse(&setup, &features, None, &voters, &[]);
         [0, 3, 7].map(|column| labels.int64_value(&[0, 1, column]))
     };
@@ -183,16 +188,7 @@ fn a_supervoxel_brings_its_doubtful_voxels_along() {
     let features = Tensor::from_slice(&channels.concat()).view([1, 2, 1, 4, 8]);
     let found = |supervoxels: Option<Array3<i32>>| {
         let support = prototypes(&[0.0, 1.0], &[1.0, 0.0]);
-        let voters = Voters {
-            support,
-            templates: vec![],
-            belief: Belief::default(),
-            offered: 0,
-            expected: vec![],
-            min_fractions: vec![None],
-            labels: vec![],
-            log_prior: None,
-        };
+        let voters = alone(support);
         let (labels, _) = fuse(&setup, &features, supervoxels, &voters, &[]);
         [0, 3, 4].map(|column| labels.int64_value(&[0, 2, column]))
     };
@@ -209,16 +205,7 @@ fn a_class_is_found_in_its_slice_range() {
     let shows = shows.expand([1, 1, 8, 4, 4], false);
     let features = Tensor::cat(&[1.0 - &shows, shows], 1);
     let found = |ranges: &[DepthRange]| {
-        let voters = Voters {
-            support: prototypes(&[1.0, 0.0], &[0.0, 1.0]),
-            templates: vec![],
-            belief: Belief::default(),
-            offered: 0,
-            expected: vec![],
-            min_fractions: vec![None],
-            labels: vec![],
-            log_prior: None,
-        };
+        let voters = alone(prototypes(&[1.0, 0.0], &[0.0, 1.0]));
         let (labels, _) = fuse(&setup, &features, None, &voters, ranges);
         [0, 3, 7].map(|slice| labels.int64_value(&[slice, 1, 1]))
     };
