@@ -70,7 +70,7 @@ fn weights_that_do_not_fit_are_refused_at_once_each_with_its_own_message() {
         ("one too many", with(&|some| some.extend(tensors("zz", &[1]))), "also zz"),
         ("another shape", with(&|some| some.extend(tensors(&first, &[1, 2, 3]))), "shape [1, 2, 3]"),
         ("float64", one("F64", "[1]", 8), "of type F64"),
-        ("float16", one("F16", "[1]", 2), "of type F16"),
+        ("one tensor in half precision", one("F16", "[1]", 2), "the tensor"),
         ("bfloat16", one("BF16", "[1]", 2), "of type BF16"),
         ("whole numbers", one("I64", "[1]", 8), "of type I64"),
         ("bytes", one("U8", "[1]", 1), "of type U8"),
