@@ -14,7 +14,7 @@ use super::constraints::slice_range::{DepthRange, InSliceRange};
 use super::constraints::volume_bounds::VolumeBounds;
 use super::cycle::{Belief, dice_on_supports};
 use super::evidence::Evidence;
-use super::evidence::spatial_prior::{self, SpatialPrior};
+use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
 use super::supports::{NetworkVolume, Shot};
@@ -23,7 +23,7 @@ use crate::prototypes::{Competition, EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
 use ndarray::Array3;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// A volume with its features.
 #[derive(Debug)]
@@ -57,8 +57,10 @@ pub(super) struct Voters {
     min_fractions: Vec<MinFraction>,
     /// The channels (d, h, w) of each template.
     labels: Vec<Tensor>,
-    /// ln p(class | place) (1, 1 + K, d, h, w) by the templates, where it has weight.
-    log_prior: Option<Tensor>,
+    /// The fraction of the supports that show each channel, (1, 1 + K, d, h, w), if they are annotated throughout.
+    shown: Option<Tensor>,
+    /// Where it has weight.
+    prior: Option<SpatialPrior>,
 }
 
 /// A query compared with all voters.
@@ -72,14 +74,14 @@ pub(super) struct Compared {
 #[derive(Clone, Copy)]
 struct Context<'a> {
     min_fractions: &'a [MinFraction],
-    log_prior: Option<&'a Tensor>,
+    prior: Option<&'a SpatialPrior>,
     ranges: &'a [DepthRange],
 }
 
 impl Context<'_> {
     fn single_components(&self, scores: &Tensor) -> Tensor {
-        let Self { min_fractions, log_prior, .. } = *self;
-        SingleComponents { min_fractions, log_prior }.project(scores)
+        let Self { min_fractions, prior, .. } = *self;
+        SingleComponents { min_fractions, log_prior: prior.map(|prior| &prior.log_p) }.project(scores)
     }
 }
 
@@ -154,12 +156,17 @@ impl Fusion<'_> {
         let labels = |found: &[Template]| -> Vec<Tensor> {
             found.iter().map(|template| similarity::argmax(&template.scores)).collect()
         };
-        let nothing = Context { min_fractions: &min_fractions, log_prior: None, ranges: &[] };
-        let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), nothing);
+        let shown = support.sizes_vox.is_some().then(|| shown(annotated));
+        let prior_by = |templates: &[Tensor], belief: &Belief| {
+            self.prior(Places { templates, belief, supports: shown.as_ref() }, count, &[])
+        };
+        let prior = prior_by(&[], &Belief::default());
+        let context = Context { min_fractions: &min_fractions, prior: prior.as_ref(), ranges: &[] };
+        let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), context);
         let mut belief = self.belief(&support, annotated, &found, count);
         for _ in 1..self.config.template_rounds {
-            let log_prior = self.log_prior(&labels(&found), &belief, count, &[]);
-            let context = Context { log_prior: log_prior.as_ref(), ..nothing };
+            let prior = prior_by(&labels(&found), &belief);
+            let context = Context { prior: prior.as_ref(), ..context };
             found = self.segment_templates(templates, &support, (&found, &belief), context);
             belief = self.belief(&support, annotated, &found, count);
         }
@@ -168,11 +175,11 @@ impl Fusion<'_> {
         let found: Vec<Template> =
             found.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, t)| t).collect();
         let labels = labels(&found);
-        let log_prior = self.log_prior(&labels, &belief, count, &[]);
+        let prior = prior_by(&labels, &belief);
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
-        let expected = missing::expected(&scores, &belief, log_prior.as_ref(), count);
+        let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        Voters { support, templates, belief, offered, expected, min_fractions, labels, log_prior }
+        Voters { support, templates, belief, offered, expected, min_fractions, labels, shown, prior }
     }
 
     /// What the supports say of the templates.
@@ -211,10 +218,11 @@ impl Fusion<'_> {
         templates.iter().enumerate().map(of_template).collect()
     }
 
-    /// ln p(class | place) by the channels of the templates, where it has weight.
-    fn log_prior(&self, labels: &[Tensor], belief: &Belief, count: usize, ranges: &[DepthRange]) -> Option<Tensor> {
+    /// Where the classes lie, if that has weight.
+    fn prior(&self, places: Places, count: usize, ranges: &[DepthRange]) -> Option<SpatialPrior> {
         let config = &self.config.spatial_prior;
-        if config.weight > 0.0 { spatial_prior::log_prior(labels, belief, count, ranges, config) } else { None }
+        let counts = config.weight > 0.0 || config.support_weight > 0.0;
+        if counts { spatial_prior(places, count, ranges, config) } else { None }
     }
 
     /// A query beside all voters.
@@ -227,15 +235,17 @@ impl Fusion<'_> {
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
     /// taken from the supports alone, with the volume that the templates let expect.
     pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
-        let Voters { belief, expected, min_fractions, labels, log_prior, .. } = voters;
+        let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
-        let stretched = if are_known { self.log_prior(labels, belief, min_fractions.len(), ranges) } else { None };
-        let context = Context { min_fractions, log_prior: stretched.as_ref().or(log_prior.as_ref()), ranges };
+        let places = Places { templates: labels, belief, supports: shown.as_ref() };
+        let stretched = if are_known { self.prior(places, min_fractions.len(), ranges) } else { None };
+        let context = Context { min_fractions, prior: stretched.as_ref().or(prior.as_ref()), ranges };
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);
-        let missing = missing::missing_classes(&found, log_prior.as_ref(), expected, &self.config.missing_class);
+        let log_prior = prior.as_ref().map(|prior| &prior.log_p);
+        let missing = missing::missing_classes(&found, log_prior, expected, &self.config.missing_class);
         if missing.is_empty() {
             return (found, vec![]);
         }
@@ -271,13 +281,10 @@ impl Fusion<'_> {
         bounds: &[VolumeBounds],
     ) -> Tensor {
         let network = &self.network.config;
-        let mut evidence: Vec<Box<dyn Evidence + '_>> = Vec::new();
-        if let Some(labels) = &query.supervoxels {
-            evidence.push(Box::new(SupervoxelMean { labels, weight: self.config.supervoxels.network_weight }));
-        }
-        if let Some(log_prior) = context.log_prior {
-            evidence.push(Box::new(SpatialPrior { log_prior, weight: self.config.spatial_prior.weight }));
-        }
+        let weight = self.config.supervoxels.network_weight;
+        let regions = query.supervoxels.as_ref().map(|labels| SupervoxelMean { labels, weight });
+        let regions = regions.iter().map(|regions| regions as &dyn Evidence);
+        let evidence: Vec<&dyn Evidence> = regions.chain(context.prior.map(|prior| prior as &dyn Evidence)).collect();
         let (ranges, competition) = (context.ranges, network.similarity.competition);
         let in_range = InSliceRange { ranges, competition, config: &self.config.slice_range };
 
@@ -310,6 +317,12 @@ impl Fusion<'_> {
         let support = EncodedSupport::sparse(features.shallow_clone(), &classes, count, &is_known);
         self.network.test_prototypes(&[support])
     }
+}
+
+/// The fraction of the supports that show each channel, (1, 1 + K, d, h, w).
+fn shown(annotated: &[EncodedSupport]) -> Tensor {
+    let masks: Vec<&Tensor> = annotated.iter().map(|support| &support.masks).collect();
+    Tensor::cat(&masks, 0).mean_dim([0i64].as_slice(), true, Kind::Float)
 }
 
 /// The median of scores (1, 1 + K, d, h, w) of the supports, which are the first, and of the templates that are believed about each class.

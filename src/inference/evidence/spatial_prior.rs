@@ -1,4 +1,4 @@
-//! Evidence: where in the volume the templates show a class.
+//! Evidence: where in the volume the templates show a class, and, where these have no say, the supports.
 
 use super::Evidence;
 use crate::error::Result;
@@ -15,15 +15,19 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Weight of ln p(class | place) beside the scores, in all rounds but the last. Above 0 the prior also weighs the components of
-    /// a class and its evidence mass. 0 computes no prior.
+    /// Weight of ln p(class | place) by the templates beside the scores, in all rounds but the last. Where this or `support_weight` is above 0,
+    /// the prior also weighs the components of a class and its evidence mass. 0 and 0 compute no prior.
     pub weight: f64,
-    /// Probability of a class where no template shows it.
+    /// Weight of the place in the supports, for a class about which no template is believed.
+    pub support_weight: f64,
+    /// Probability of a class where nothing shows it.
     pub floor: f64,
     /// The prior is averaged over boxes of this fraction of the grid along each axis ...
     pub smoothing_fraction: f64,
     /// ... so many times.
     pub smoothing_passes: usize,
+    /// The side of the boxes for the places in the supports: they are one person or a few, and others differ from them.
+    pub support_smoothing_fraction: f64,
 }
 
 impl Config {
@@ -31,60 +35,105 @@ impl Config {
     /// A key is out of its range.
     pub fn check(&self) -> Result<()> {
         check_range("spatial_prior.weight", self.weight, 0.0..=1e3)?;
+        check_range("spatial_prior.support_weight", self.support_weight, 0.0..=1e3)?;
         check_range("spatial_prior.floor", self.floor, 1e-6..=1.0)?;
         check_range("spatial_prior.smoothing_fraction", self.smoothing_fraction, 0.0..=0.5)?;
+        check_range("spatial_prior.support_smoothing_fraction", self.support_smoothing_fraction, 0.0..=0.5)?;
         check_range("spatial_prior.smoothing_passes", self.smoothing_passes, 0..=10)
     }
 }
 
-/// ln p(class | place) as evidence.
-pub struct SpatialPrior<'a> {
-    /// (1, 1 + K, ...) of [`log_prior`], at any resolution.
-    pub log_prior: &'a Tensor,
-    /// Beside 1 of the score.
-    pub weight: f64,
+/// ln p(class | place) on the feature map.
+#[derive(Debug)]
+pub struct SpatialPrior {
+    /// ln p (1, 1 + K, d, h, w).
+    pub log_p: Tensor,
+    /// What it adds to scores, (1, 1 + K, d, h, w).
+    pub evidence: Tensor,
 }
 
-impl Evidence for SpatialPrior<'_> {
+impl Evidence for SpatialPrior {
     fn add(&self, scores: Tensor) -> Tensor {
         let size = scores.size();
-        similarity::interpolate(self.log_prior, [size[2], size[3], size[4]]) * self.weight + scores
+        similarity::interpolate(&self.evidence, [size[2], size[3], size[4]]) + scores
     }
 }
 
-/// ln p(class | place) (1, 1 + K, d, h, w) from the channels (d, h, w) of several volumes: the fraction of those that are believed about the
-/// class that show it there, smoothed. With `preprocessing.crop = "body"` a place is one in the body's box. Where the depth range of a class
-/// in the query is known, the slices of each volume that show the class are stretched along z onto it. A class about which no volume is
-/// believed may be wherever the background is. None of no volumes.
-pub fn log_prior(
-    labels: &[Tensor],
-    belief: &Belief,
+/// Where the classes lie, as volumes on the feature map show it.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// The channels (d, h, w) of the templates.
+    pub templates: &'a [Tensor],
+    /// About which class each of them is believed.
+    pub belief: &'a Belief,
+    /// The fraction of the supports that show each channel, (1, 1 + K, d, h, w); None where they show too little of the scans.
+    pub supports: Option<&'a Tensor>,
+}
+
+/// With `preprocessing.crop = "body"` a place is one in the body's box. Where the depth range of a class in the query is known, the slices of
+/// each volume that show the class are stretched along z onto it.
+///
+/// - By the templates that are believed about a class: the fraction of them that show it there, smoothed, and never below the floor.
+/// - A class about which none is believed: as likely as the background where the supports show it, and less elsewhere, down to the
+///   floor. So one support tells where a class is not, and nothing of how likely it is where it may be.
+///
+/// None where there is neither.
+pub fn spatial_prior(
+    Places { templates, belief, supports }: Places,
     count: usize,
     ranges: &[DepthRange],
     config: &Config,
-) -> Option<Tensor> {
-    let size: [i64; 3] = labels.first()?.size().try_into().expect("(d, h, w)");
+) -> Option<SpatialPrior> {
+    let (size, device) = match (templates.first(), supports) {
+        (Some(labels), _) => (labels.size(), labels.device()),
+        (None, Some(supports)) => (supports.size()[2..].to_vec(), supports.device()),
+        (None, None) => return None,
+    };
+    let size: [i64; 3] = size.try_into().expect("(d, h, w)");
+    let range = |class: Class| ranges.get(class.index()).and_then(Option::as_ref);
+    let nowhere = || Tensor::zeros(size, (Kind::Float, device));
     let fraction = |class: Class| {
-        let range = ranges.get(class.index()).and_then(Option::as_ref);
-        let shown = |volume: usize| labels[volume].eq(class.channel() as i64);
+        let shown = |volume: usize| templates[volume].eq(class.channel() as i64);
         let believed = belief.about(Some(class)).into_iter();
-        let maps: Vec<Tensor> = believed.filter_map(|volume| placed(&shown(volume), range, size)).collect();
+        let maps: Vec<Tensor> = believed.filter_map(|volume| placed(&shown(volume), range(class), size)).collect();
         match maps.is_empty() {
-            true => Tensor::zeros(size, (Kind::Float, labels[0].device())),
+            true => nowhere(),
             false => Tensor::stack(&maps, 0).mean_dim([0i64].as_slice(), false, Kind::Float),
         }
     };
     let of_classes = Tensor::stack(&(0..count).map(Class::at).map(fraction).collect::<Vec<_>>(), 0); // (K, d, h, w)
     let all = of_classes.sum_dim_intlist([0i64].as_slice(), true, Kind::Float);
-    let mut prior = Tensor::cat(&[all.ones_like() - all.clamp_max(1.0), of_classes], 0).unsqueeze(0);
+    let prior = Tensor::cat(&[all.ones_like() - all.clamp_max(1.0), of_classes], 0).unsqueeze(0);
+    let log_p = (smoothed(prior, config.smoothing_fraction, config.smoothing_passes) + config.floor).log();
+    let evidence = &log_p * config.weight;
     for class in (0..count).map(Class::at).filter(|&class| belief.about(Some(class)).is_empty()) {
-        prior.narrow(1, class.channel() as i64, 1).copy_(&prior.narrow(1, 0, 1));
+        let channel = class.channel() as i64;
+        let by_supports = supports.and_then(|supports| placed(&supports.get(0).get(channel), range(class), size));
+        let place = by_supports.map_or_else(nowhere, |shown| log_place(&shown, config));
+        for (map, weight) in [(&log_p, 1.0), (&evidence, config.support_weight)] {
+            map.narrow(1, channel, 1).copy_(&(map.narrow(1, 0, 1) + &place * weight));
+        }
     }
-    let side = size.map(|n| ((n as f64 * config.smoothing_fraction + 1e-9) as i64) | 1);
-    for _ in 0..config.smoothing_passes {
-        prior = prior.avg_pool3d(side, [1, 1, 1], side.map(|n| n / 2), false, false, None::<i64>);
+    Some(SpatialPrior { log_p, evidence })
+}
+
+/// How likely each place (d, h, w) is beside the likeliest, as a logarithm, by where the supports show a class.
+fn log_place(shown: &Tensor, config: &Config) -> Tensor {
+    let shown = shown.unsqueeze(0).unsqueeze(0);
+    let near =
+        smoothed(shown, config.support_smoothing_fraction, config.smoothing_passes).squeeze_dim(0).squeeze_dim(0);
+    let most = near.max();
+    if most.double_value(&[]) <= 0.0 {
+        return near.zeros_like();
     }
-    Some((prior + config.floor).log())
+    (near / most * (1.0 - config.floor) + config.floor).log()
+}
+
+/// Maps (1, C, d, h, w) averaged over boxes of this fraction of the grid, so many times.
+fn smoothed(maps: Tensor, fraction: f64, passes: usize) -> Tensor {
+    let size = maps.size();
+    let side = [size[2], size[3], size[4]].map(|n| ((n as f64 * fraction + 1e-9) as i64) | 1);
+    (0..passes).fold(maps, |maps, _| maps.avg_pool3d(side, [1, 1, 1], side.map(|n| n / 2), false, false, None::<i64>))
 }
 
 /// Where one volume shows a class (d, h, w), at another size, and its slices stretched onto `range`; None where it shows none.
@@ -118,7 +167,20 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    const CONFIG: Config = Config { weight: 1.0, floor: 0.02, smoothing_fraction: 0.1, smoothing_passes: 2 };
+    const CONFIG: Config = Config {
+        weight: 1.0,
+        support_weight: 0.5,
+        floor: 0.02,
+        smoothing_fraction: 0.1,
+        smoothing_passes: 2,
+        support_smoothing_fraction: 0.2,
+    };
+
+    fn by_templates(templates: &[Tensor], count: usize, ranges: &[DepthRange]) -> Option<Tensor> {
+        let belief = Belief::all(templates.len(), count);
+        spatial_prior(Places { templates, belief: &belief, supports: None }, count, ranges, &CONFIG)
+            .map(|prior| prior.log_p)
+    }
 
     /// A volume (4, 40, 40) that shows the class in columns `from` to 40.
     fn right_of(from: i64) -> Tensor {
@@ -129,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_prior_is_the_share_of_volumes_that_show_the_class_there() {
-        let prior = log_prior(&[20, 20, 20, 30].map(right_of), &Belief::all(4, 1), 1, &[], &CONFIG).unwrap().exp();
+        let prior = by_templates(&[20, 20, 20, 30].map(right_of), 1, &[]).unwrap().exp();
         assert_eq!(prior.size(), [1, 2, 4, 40, 40]);
         // Far from the borders nothing is smoothed away: two boxes of five columns reach four.
         for (column, share) in [(0, 0.0), (15, 0.0), (25, 0.75), (39, 1.0)] {
@@ -140,7 +202,35 @@ mod tests {
         }
         let at_border = prior.double_value(&[0, 1, 2, 7, 20]);
         assert!(0.4 < at_border && at_border < 0.6, "{at_border}");
-        assert!(log_prior(&[], &Belief::default(), 1, &[], &CONFIG).is_none());
+        assert!(by_templates(&[], 1, &[]).is_none());
+    }
+
+    #[test]
+    fn a_support_tells_where_a_class_is_not() {
+        // Class 1 in the last columns, class 2 nowhere; one template that is believed about neither, or about the second.
+        let shown = Tensor::zeros([1, 3, 4, 40, 40], (Kind::Float, Device::Cpu));
+        let _ = shown.narrow(1, 1, 1).narrow(4, 30, 10).fill_(1.0);
+        let _ = shown.narrow(1, 0, 1).narrow(4, 0, 30).fill_(1.0);
+        let prior = |templates: &[Tensor], belief: &Belief| {
+            spatial_prior(Places { templates, belief, supports: Some(&shown) }, 2, &[], &CONFIG).unwrap()
+        };
+        let alone = prior(&[], &Belief::default());
+        let over = |map: &Tensor, class: i64, x: i64| {
+            map.double_value(&[0, class, 2, 20, x]) - map.double_value(&[0, 0, 2, 20, x])
+        };
+        let over_background = |prior: &SpatialPrior, class: i64, x: i64| over(&prior.log_p, class, x);
+        assert!(over_background(&alone, 1, 39).abs() < 1e-5, "where the support shows it");
+        assert!((over_background(&alone, 1, 5) - CONFIG.floor.ln()).abs() < 1e-4, "far away");
+        let near = over_background(&alone, 1, 27);
+        assert!(CONFIG.floor.ln() + 1.0 < near && near < -0.1, "{near}");
+        assert!((over(&alone.evidence, 1, 27) - 0.5 * near).abs() < 1e-4, "at half the weight of a template");
+        assert!((0..40).all(|x| over_background(&alone, 2, x).abs() < 1e-6), "no support shows it");
+        let believed = Belief::of(&[vec![0.0, 1.0]], &[1.0, 1.0], 0.5);
+        let template = right_of(20) * 2;
+        let mixed = prior(&[template], &believed);
+        assert!((over_background(&mixed, 1, 39)).abs() < 1e-5 && over_background(&mixed, 2, 39) > 3.0);
+        let scores = Tensor::zeros([1, 3, 4, 40, 40], (Kind::Float, Device::Cpu));
+        assert!(mixed.add(scores) == mixed.evidence);
     }
 
     #[test]
@@ -154,9 +244,7 @@ mod tests {
             labels
         };
         let empty = Tensor::zeros([40, 6, 6], (Kind::Int64, Device::Cpu));
-        let shares = |ranges: &[DepthRange]| {
-            log_prior(&[labels(), empty.shallow_clone()], &Belief::all(2, 2), 2, ranges, &CONFIG).unwrap().exp()
-        };
+        let shares = |ranges: &[DepthRange]| by_templates(&[labels(), empty.shallow_clone()], 2, ranges).unwrap().exp();
         let of = |share: &Tensor, class: i64, z: i64, y: i64, x: i64| {
             share.double_value(&[0, class, z, y, x]) - CONFIG.floor
         };

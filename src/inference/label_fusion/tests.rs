@@ -44,7 +44,8 @@ fn alone(support: Prototypes) -> Voters {
         expected: vec![],
         min_fractions: vec![None],
         labels: vec![],
-        log_prior: None,
+        shown: None,
+        prior: None,
     }
 }
 
@@ -66,7 +67,8 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
         expected: vec![Expected { volume_vox, evidence_mass: 20.0 * volume_vox }],
         min_fractions: vec![None],
         labels: vec![],
-        log_prior: None,
+        shown: None,
+        prior: None,
     };
     assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
     assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
@@ -103,7 +105,8 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
             expected: volumes_vox.map(|volume_vox| Expected { volume_vox, evidence_mass: 20.0 * volume_vox }).into(),
             min_fractions: vec![None; 2],
             labels: vec![],
-            log_prior: None,
+            shown: None,
+            prior: None,
         };
         let (labels, missing) = fuse(&setup, &features, None, &voters, &[]);
         ([0, 1, 2].map(|column| labels.int64_value(&[0, 1, column])), missing)
@@ -170,8 +173,9 @@ fn the_prior_decides_between_equals() {
     };
     let shown = Tensor::from_slice(&[1.0f32, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).expand([1, 1, 1, 4, 8], false);
     let place = Tensor::cat(&[&(1.0 - &shown), &shown], 1); // as much as 1 of a score
-    let found = |place| {
-        let voters = Voters { log_prior: place, ..alone(support()) };
+    let found = |place: Option<Tensor>| {
+        let prior = place.map(|place| SpatialPrior { log_p: place.shallow_clone(), evidence: place });
+        let voters = Voters { prior, ..alone(support()) };
         let (labels, _) = fuse(&setup, &features, None, &voters, &[]);
         [0, 3, 7].map(|column| labels.int64_value(&[0, 1, column]))
     };
