@@ -72,7 +72,7 @@ impl Anatomy {
             let seed = (place(rng, half, 1.0), tissue);
             anatomy.seeds.push(seed);
         }
-        let size = log_uniform(rng, [0.1, 0.3]);
+        let size = log_uniform(rng, [0.07, 0.3]);
         let most = if cells > 1 { 16 } else { 30 };
         for _ in 0..rng.random_range(8..most) {
             if usize::from(anatomy.tissues) + 4 >= MOST_TISSUES {
@@ -185,8 +185,8 @@ impl Anatomy {
         let mut person = self.clone();
         let changes: Vec<Option<(Point, f32)>> = (0..self.groups)
             .map(|_| {
-                let shift = [(); 3].map(|()| rng.random_range(-0.06..0.06));
-                let scale = rng.random_range(0.85..1.15);
+                let shift = [(); 3].map(|()| rng.random_range(-0.08..0.08));
+                let scale = log_uniform(rng, [0.8, 1.25]);
                 (!rng.random_bool(config.missing_probability)).then_some((shift, scale))
             })
             .collect();

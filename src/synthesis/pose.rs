@@ -18,13 +18,14 @@ impl Pose {
     pub fn draw(rng: &mut impl Rng) -> Self {
         let mut angle = |degrees: f32| rng.random_range(-degrees..degrees).to_radians();
         let angles = [angle(8.0), angle(8.0), angle(14.0)];
-        let size = rng.random_range(0.88..1.14);
+        let size = log_uniform(rng, [0.85, 1.18]);
         let scale = [(); 3].map(|()| 1.0 / (size * rng.random_range(0.92..1.08)));
         let turn = turn(angles);
         let cells = [log_uniform(rng, [0.5, 0.9]), log_uniform(rng, [0.15, 0.3])];
         Self {
             matrix: [0, 1, 2].map(|row| turn[row].map(|r| r * scale[row])),
-            shift: [(); 3].map(|()| rng.random_range(-0.08..0.08)),
+            // A scan begins and ends where the technician chose.
+            shift: [0.08, 0.08, 0.16].map(|most| rng.random_range(-most..most)),
             wide: [(); 3].map(|()| Texture::draw(rng, cells[0])),
             narrow: [(); 3].map(|()| Texture::draw(rng, cells[1])),
             bend: [rng.random_range(0.02..0.10), rng.random_range(0.0..0.03)],
