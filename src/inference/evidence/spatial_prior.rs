@@ -70,6 +70,8 @@ pub struct Places<'a> {
     pub supports: Option<&'a Tensor>,
 }
 
+/// How likely each class is at each place, by templates and supports.
+///
 /// With `preprocessing.crop = "body"` a place is one in the body's box. Where the depth range of a class in the query is known, the slices of
 /// each volume that show the class are stretched along z onto it.
 ///
