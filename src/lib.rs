@@ -67,6 +67,9 @@ pub mod synthesis;
 // ndarray <-> libtorch.
 pub mod tensor;
 
+// Two scans -> which place in one is which in the other.
+pub mod registration;
+
 // Volume -> feature map.
 pub mod features;
 

@@ -14,7 +14,9 @@ pub const SEGMENTING: &str = "lower inference.templates by --set, or try all the
 pub fn estimate(config: &Config) -> MemoryEstimate {
     let size_vox = config.preprocessing.typical_size_vox();
     let (regions, classes) = (config.episode.regions, config.data.usual_classes().len());
-    MemoryEstimate::of(&config.network(), size_vox, config.inference.templates, regions, classes)
+    let mut estimate = MemoryEstimate::of(&config.network(), size_vox, config.inference.templates, regions, classes);
+    estimate.segmenting_bytes += config.inference.registration.bytes();
+    estimate
 }
 
 /// Refuses work that needs too many bytes.

@@ -7,6 +7,7 @@ use super::missing;
 use crate::error::{Error, Result};
 use crate::network;
 use crate::prototypes::Competition;
+use crate::registration;
 use crate::similarity::transport;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -32,6 +33,8 @@ pub struct Config {
     pub transport: transport::Config,
     /// Evidence: the mean score of a supervoxel.
     pub supervoxels: supervoxels::Config,
+    /// The labels of the supports, carried to a query.
+    pub registration: registration::Config,
     /// Evidence: where the templates show a class.
     pub spatial_prior: spatial_prior::Config,
     /// Evidence: the intensities of the confident voxels of a class.
@@ -63,6 +66,7 @@ impl Config {
         check_range("min_annotated_fraction", self.min_annotated_fraction, 0.0..=1.0)?;
         self.transport.check()?;
         self.supervoxels.check()?;
+        self.registration.check()?;
         self.spatial_prior.check()?;
         self.intensity.check()?;
         self.slice_range.check()?;

@@ -17,6 +17,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
+use super::propagation::{OnMap, Propagated};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
@@ -61,6 +62,8 @@ pub(super) struct Voters {
     shown: Option<Tensor>,
     /// Where it has weight.
     prior: Option<SpatialPrior>,
+    /// The share that propagated labels have in each class.
+    shares: Vec<f64>,
 }
 
 /// A query compared with all voters.
@@ -68,6 +71,7 @@ pub(super) struct Compared {
     query: EncodedScan,
     /// The supports first.
     similarities: Vec<Similarity>,
+    propagated: Option<OnMap>,
 }
 
 /// What is known of a volume beside its features.
@@ -76,6 +80,7 @@ struct Context<'a> {
     min_fractions: &'a [MinFraction],
     prior: Option<&'a SpatialPrior>,
     ranges: &'a [DepthRange],
+    propagated: Option<&'a OnMap>,
 }
 
 impl Context<'_> {
@@ -97,6 +102,11 @@ impl Voters {
     /// Of each class whether any support shows it on the network's grid. A class that none shows is never predicted.
     pub fn shown(&self) -> Vec<bool> {
         self.support.foreground.iter().map(|rows| rows.size()[0] > 0).collect()
+    }
+
+    /// The share that propagated labels have in each class.
+    pub fn shares(&self) -> &[f64] {
+        &self.shares
     }
 
     /// Of each class whether there are templates, and none is believed about it.
@@ -158,10 +168,10 @@ impl Fusion<'_> {
         };
         let shown = support.sizes_vox.is_some().then(|| shown(annotated));
         let prior_by = |templates: &[Tensor], belief: &Belief| {
-            self.prior(Places { templates, belief, supports: shown.as_ref() }, count, &[])
+            self.prior(Places { templates, belief, supports: shown.as_ref(), are_placed: false }, count, &[])
         };
         let prior = prior_by(&[], &Belief::default());
-        let context = Context { min_fractions: &min_fractions, prior: prior.as_ref(), ranges: &[] };
+        let context = Context { min_fractions: &min_fractions, prior: prior.as_ref(), ranges: &[], propagated: None };
         let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), context);
         let mut belief = self.belief(&support, annotated, &found, count);
         for _ in 1..self.config.template_rounds {
@@ -179,7 +189,14 @@ impl Fusion<'_> {
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        Voters { support, templates, belief, offered, expected, min_fractions, labels, shown, prior }
+        let shares = self.shares(&support, annotated, count);
+        Voters { support, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
+    }
+
+    /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^2.
+    fn shares(&self, support: &Prototypes, annotated: &[EncodedSupport], count: usize) -> Vec<f64> {
+        let dice = dice_on_supports(annotated, count, |features| self.similarity(features, support).scores());
+        dice.iter().map(|dice| 1.0 - dice.powi(2)).collect()
     }
 
     /// What the supports say of the templates.
@@ -226,10 +243,12 @@ impl Fusion<'_> {
     }
 
     /// A query beside all voters.
-    pub fn compare(&self, query: EncodedScan, voters: &Voters) -> Compared {
+    pub fn compare(&self, query: EncodedScan, voters: &Voters, propagated: Option<&Propagated>) -> Compared {
         let all = std::iter::once(&voters.support).chain(&voters.templates);
         let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
-        Compared { query, similarities }
+        let size = query.features.size();
+        let propagated = propagated.map(|of| of.on_map([size[2], size[3], size[4]]));
+        Compared { query, similarities, propagated }
     }
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
@@ -237,14 +256,18 @@ impl Fusion<'_> {
     pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
         let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
-        let places = Places { templates: labels, belief, supports: shown.as_ref() };
-        let stretched = if are_known { self.prior(places, min_fractions.len(), ranges) } else { None };
-        let context = Context { min_fractions, prior: stretched.as_ref().or(prior.as_ref()), ranges };
+        let propagated = compared.propagated.as_ref();
+        let supports = propagated.map(|of| &of.masks).or(shown.as_ref());
+        let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
+        let own = are_known || propagated.is_some();
+        let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
+        let prior = placed.as_ref().or(prior.as_ref());
+        let context = Context { min_fractions, prior, ranges, propagated };
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);
-        let log_prior = prior.as_ref().map(|prior| &prior.log_p);
+        let log_prior = prior.map(|prior| &prior.log_p);
         let missing = missing::missing_classes(&found, log_prior, expected, &self.config.missing_class);
         if missing.is_empty() {
             return (found, vec![]);
@@ -299,6 +322,9 @@ impl Fusion<'_> {
             }
             if round < last {
                 scores = evidence.iter().fold(scores, |scores, evidence| evidence.add(scores));
+            }
+            if let Some(propagated) = context.propagated.filter(|_| round < last) {
+                scores = propagated.blended(&scores);
             }
             scores = in_range.project(scores, round == last);
             scores = bounds.iter().fold(scores, |scores, bounds| bounds.project(scores, round == last));

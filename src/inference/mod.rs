@@ -4,9 +4,11 @@
 //!
 //! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them and
 //!    asked what they are worth (`cycle.rs`), and the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
-//! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes and fuses the scores (`label_fusion.rs`): the median over
-//!    supports and templates, then [`evidence`] is added and [`constraints`] are applied, round after round.
-//! 3. The scores are brought to the scan's own grid, where supervoxels and intensities are further evidence ([`GridScores`]).
+//! 2. [`Fitted::segment`] carries the labels of the supports to a query (`propagation.rs`), encodes it, compares it with all prototypes and
+//!    fuses the scores (`label_fusion.rs`): the median over supports and templates, then [`evidence`] is added, propagated labels get
+//!    their share, and [`constraints`] are applied, round after round.
+//! 3. The scores are brought to the scan's own grid, where supervoxels, intensities and propagated labels are further evidence
+//!    ([`GridScores`]).
 //! 4. Labels, constraints, and the boundary step ([`boundary`]).
 //!
 //! ```
@@ -46,6 +48,7 @@ mod label_fusion;
 pub mod missing;
 mod native;
 mod plausibility;
+mod propagation;
 mod scorer;
 mod sections;
 mod segmentation;
@@ -59,16 +62,17 @@ pub use scorer::Scorer;
 pub use segmentation::Segmentation;
 pub use supports::{NetworkVolume, PreparedScan, Shot, Support};
 
+use crate::metrics;
 use crate::network::{Members, Network};
-use crate::prototypes::Competition;
 use crate::supervoxels;
 use crate::tensor::to_channels;
 use crate::volume::{Class, ClassMap};
-use boundary::calibration::{self, Calibration, Prediction};
+use boundary::calibration::{self, Calibration, CroppedProbability, Prediction};
 use constraints::single_component::{keep_largest, single_component_values};
 use evidence::intensity::Intensities;
 use label_fusion::{EncodedScan, Fusion};
 use ndarray::Array3;
+use propagation::{Atlases, Propagated};
 use scorer::{PrototypeScorer, SliceScorer};
 use segmentation::Probabilities;
 use std::collections::BTreeSet;
@@ -119,11 +123,19 @@ impl<'a> Segmenter<'a> {
         if self.keep_largest_of_all {
             single.extend(classes.values());
         }
-        let mut fitted = Fitted { segmenter: self, classes: classes.clone(), scorer, single, calibration: None };
-        if self.config.boundary_calibration.enabled {
-            fitted.calibration = fitted.calibrated(supports);
-        }
+        let registration = &self.config.registration;
+        let device = self.network.device();
+        let atlases = scorer.shares().filter(|_| registration.enabled);
+        let atlases = atlases.map(|shares| Atlases::new(supports, classes, shares, registration, device));
+        let classes = classes.clone();
+        let mut fitted = Fitted { segmenter: self, classes, scorer, single, boundaries: None, atlases };
+        fitted.boundaries = fitted.boundaries_of(supports);
         fitted
+    }
+
+    /// Boundaries that follow the edges of the image alone; None where they do not.
+    fn edges(&self, classes: &ClassMap) -> Option<Calibration> {
+        self.config.random_walker.enabled.then(|| Calibration::identity(classes.len()))
     }
 
     /// The same on the network's grid alone.
@@ -136,38 +148,51 @@ impl<'a> Segmenter<'a> {
         &self,
         query: &'q PreparedScan,
         scores: &Tensor,
+        propagated: Option<&Propagated>,
         classes: &'q ClassMap,
-        single: &BTreeSet<i32>,
-        calibration: Option<&Calibration>,
+        boundaries: (&BTreeSet<i32>, Option<&Calibration>),
         ranges: &SliceRanges,
     ) -> Segmentation<'q>
     where
         'a: 'q,
     {
-        let (config, competition) = (self.config, self.network.config.similarity.competition);
-        let scores = self.native_scores(query, scores);
-        let labels = scores.labels(classes);
-        let identity = config.random_walker.enabled.then(|| Calibration::identity(classes.len()));
-        let (labels, redrawn) = match calibration.or(identity.as_ref()) {
-            None => (labels, None),
+        let (single, calibration) = boundaries;
+        let mut scores = self.native_scores(query, scores);
+        if let Some(propagated) = propagated {
+            scores = scores.with_propagated(propagated);
+        }
+        let (labels, redrawn) = match calibration {
+            None => (scores.labels(classes), None),
             Some(calibration) => {
-                let labels = constrained(labels, query, classes, single, ranges);
-                let image = config.random_walker.enabled.then(|| (query.image.voxels.view(), &config.random_walker));
-                let (labels, probabilities) = with_prediction(&scores, competition, query, &labels, |prediction| {
-                    calibration.apply(prediction, classes, &config.boundary_calibration, image)
-                });
-                (labels, Some(probabilities))
+                let (labels, redrawn) = self.redrawn(query, &scores, classes, (single, calibration), ranges);
+                (labels, Some(redrawn))
             }
         };
         let is_constrained = !single.is_empty() || *ranges != SliceRanges::unknown() || query.has_padding();
         let before = is_constrained.then(|| labels.clone());
         let mut labels = constrained(labels, query, classes, single, ranges);
-        ranges.extend_into_range(&mut labels, classes, &config.slice_range);
+        ranges.extend_into_range(&mut labels, classes, &self.config.slice_range);
+        let competition = scores.competition();
         let probabilities = match redrawn {
             Some(redrawn) => Probabilities::Redrawn(redrawn),
-            None => Probabilities::Grid(scores),
+            None => Probabilities::Grid(Box::new(scores)),
         };
         Segmentation { labels, missing: vec![], classes, probabilities, competition, before }
+    }
+
+    /// Labels and probabilities of the classes after the boundary step.
+    fn redrawn(
+        &self,
+        scan: &PreparedScan,
+        scores: &GridScores,
+        classes: &ClassMap,
+        (single, calibration): (&BTreeSet<i32>, &Calibration),
+        ranges: &SliceRanges,
+    ) -> (Array3<i32>, Vec<CroppedProbability>) {
+        let (config, walker) = (&self.config.boundary_calibration, &self.config.random_walker);
+        let labels = constrained(scores.labels(classes), scan, classes, single, ranges);
+        let image = walker.enabled.then(|| (scan.image.voxels.view(), walker));
+        with_prediction(scores, scan, &labels, |prediction| calibration.apply(prediction, classes, config, image))
     }
 
     /// Scores on the scan's own grid with the evidence that is computed there.
@@ -176,7 +201,7 @@ impl<'a> Segmenter<'a> {
         'a: 'q,
     {
         let (config, competition) = (self.config, self.network.config.similarity.competition);
-        let mut native = GridScores::new(&scan.grid, to_channels(scores));
+        let mut native = GridScores::new(&scan.grid, to_channels(scores), competition);
         let weight = config.supervoxels.native_weight;
         if weight > 0.0 {
             let labels = scan.supervoxels(self.supervoxels, config.supervoxels.max_vox);
@@ -186,7 +211,7 @@ impl<'a> Segmenter<'a> {
         if weight > 0.0 {
             let image = scan.image.voxels.view();
             let intensities = Intensities::new(image, native.seen(image), &config.intensity);
-            native = native.with_intensities(intensities, competition, weight);
+            native = native.with_intensities(intensities, weight);
         }
         native
     }
@@ -229,8 +254,10 @@ pub struct Fitted<'a> {
     scorer: Box<dyn Scorer + 'a>,
     /// Label values of the classes that are one component.
     single: BTreeSet<i32>,
-    /// None where boundaries are left as the network finds them.
-    calibration: Option<Calibration>,
+    /// None where boundaries are left as they are found.
+    boundaries: Option<Calibration>,
+    /// The supports, where their labels are propagated.
+    atlases: Option<Atlases<'a>>,
 }
 
 impl Fitted<'_> {
@@ -251,20 +278,24 @@ impl Fitted<'_> {
             return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
         self.segmenter.beside_supervoxels(query, || {
-            let compared = self.scorer.compare(&query.volume());
+            let propagated = self.atlases.as_ref().map(|atlases| atlases.propagated(query));
+            let compared = self.scorer.compare(&query.volume(), propagated.as_ref());
             let under = |ranges: &SliceRanges| {
                 let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
-                let (classes, calibration) = (&self.classes, self.calibration.as_ref());
-                let found = self.segmenter.finish(query, &scores, classes, &self.single, calibration, ranges);
+                let boundaries = (&self.single, self.boundaries.as_ref());
+                let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
+                let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
                 keep(Segmentation { missing, ..found })
             };
             ranges.iter().map(under).collect()
         })
     }
 
-    /// The classes that no support shows on the network's grid. They are never predicted.
+    /// The classes that no support shows on the network's grid, nor on that of propagated labels. They are never predicted.
     pub fn classes_without_voxels(&self) -> Vec<Class> {
-        self.classes.iter().zip(self.scorer.shown()).filter(|(_, shown)| !shown).map(|(class, _)| class).collect()
+        let is_propagated = |class| self.atlases.as_ref().is_some_and(|atlases| atlases.show(class));
+        let lost = |(class, shown): &(Class, bool)| !shown && !is_propagated(*class);
+        self.classes.iter().zip(self.scorer.shown()).filter(lost).map(|(class, _)| class).collect()
     }
 
     /// The classes in which the templates, of which there are some, have no say: what was found in them does not lead back to the supports.
@@ -282,21 +313,63 @@ impl Fitted<'_> {
         self.scorer.shows_background()
     }
 
+    /// How boundaries are drawn again, from supports that are segmented from all; None where they are not.
+    fn boundaries_of(&self, supports: &[Support]) -> Option<Calibration> {
+        let (segmenter, classes) = (self.segmenter, &self.classes);
+        let edges = segmenter.edges(classes);
+        let is_calibrated = segmenter.config.boundary_calibration.enabled;
+        if !is_calibrated && (edges.is_none() || self.atlases.is_none()) {
+            return edges;
+        }
+        let mut scored = Vec::new();
+        for Support { scan, .. } in supports {
+            let Some(scores) = self.scorer.scores_by_supports(&scan.volume().image) else { return edges };
+            let scores = segmenter.native_scores(scan, &scores);
+            scored.push(if self.atlases.is_some() { scores.against_background() } else { scores }); // as in a query
+        }
+        let boundaries = if is_calibrated { self.calibrated(supports, &scored) } else { edges? };
+        let Some(atlases) = &self.atlases else { return Some(boundaries) };
+        let survival = self.survival(supports, scored, atlases, &boundaries);
+        Some(boundaries.trusted(&survival))
+    }
+
     /// How the annotators of the supports draw boundaries, beside what the network finds when each is segmented from all.
-    fn calibrated(&self, supports: &[Support]) -> Option<Calibration> {
+    fn calibrated(&self, supports: &[Support], scored: &[GridScores]) -> Calibration {
         let (config, classes) = (&self.segmenter.config.boundary_calibration, &self.classes);
         let mut samples = vec![Vec::new(); classes.len()];
-        for Support { scan, annotation } in supports {
-            let scores = self.scorer.scores_by_supports(&scan.volume().image)?;
-            let scores = self.segmenter.native_scores(scan, &scores);
+        for (Support { scan, annotation }, scores) in supports.iter().zip(scored) {
             let labels = constrained(scores.labels(classes), scan, classes, &self.single, &SliceRanges::unknown());
-            let competition = self.segmenter.network.config.similarity.competition;
-            let of_support = with_prediction(&scores, competition, scan, &labels, |prediction| {
+            let of_support = with_prediction(scores, scan, &labels, |prediction| {
                 calibration::samples(prediction, annotation, classes, config)
             });
             samples.iter_mut().zip(of_support).for_each(|(all, more)| all.extend(more));
         }
-        Some(Calibration::fit(&samples, config))
+        Calibration::fit(&samples, config)
+    }
+
+    /// What the boundary step leaves of the supports' own labels: Dice of each class, 1 of one that no support shows.
+    fn survival(
+        &self,
+        supports: &[Support],
+        scored: Vec<GridScores>,
+        atlases: &Atlases,
+        boundaries: &Calibration,
+    ) -> Vec<f64> {
+        let (classes, unknown) = (&self.classes, SliceRanges::unknown());
+        let mut dices = vec![Vec::new(); classes.len()];
+        for (index, (Support { scan, annotation }, scores)) in supports.iter().zip(scored).enumerate() {
+            let scores = scores.with_propagated(&atlases.own(index, scan));
+            let (mut labels, _) = self.segmenter.redrawn(scan, &scores, classes, (&self.single, boundaries), &unknown);
+            if let Some(known) = annotation.known() {
+                labels.zip_mut_with(known, |label, known| *label = if *known { *label } else { 0 });
+            }
+            for (class, dices) in classes.iter().zip(&mut dices) {
+                dices.extend(metrics::dice(labels.view(), annotation.labels().voxels.view(), classes.value(class)));
+            }
+        }
+        let mean =
+            |dices: &Vec<f64>| if dices.is_empty() { 1.0 } else { dices.iter().sum::<f64>() / dices.len() as f64 };
+        dices.iter().map(mean).collect()
     }
 }
 
@@ -333,12 +406,11 @@ fn constrained(
 /// Calls `f` with the labels of a scan and the probabilities of their scores.
 fn with_prediction<T>(
     scores: &GridScores,
-    competition: Competition,
     scan: &PreparedScan,
     labels: &Array3<i32>,
     f: impl FnOnce(&Prediction) -> T,
 ) -> T {
-    let probabilities = scores.probabilities(competition);
+    let probabilities = scores.probabilities();
     let probability = |class: Class| probabilities.of(class);
     let spacing_mm = scan.nominal_spacing_mm();
     f(&Prediction { labels: labels.view(), probability: &probability, spacing_mm })

@@ -1,11 +1,13 @@
 //! Scores on the voxels of the scan: scores are interpolated, never labels.
 
 use super::evidence::intensity::Intensities;
+use super::propagation::Propagated;
 use crate::preprocessing::WorkingGrid;
 use crate::prototypes::Competition;
+use crate::tensor::to_channels;
 use crate::volume::resample::{Weights, resize_columns, resize_rows};
 use crate::volume::{Class, ClassMap};
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayViewMut2, s};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayViewMut2, Zip, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -16,6 +18,19 @@ pub struct GridScores<'a> {
     /// (1 + K, z, y, x) on the working grid.
     channels: Array4<f32>,
     evidence: Vec<Table<'a>>,
+    competition: Competition,
+    /// Whether the scores of the classes become those against the background.
+    is_against_background: bool,
+    propagated: Option<Blend>,
+}
+
+/// Labels of the supports, carried to the scan, that have a share in the scores.
+struct Blend {
+    grid: WorkingGrid,
+    /// ln of the odds of each class against the background, times the last channel; that is how much is known, (K + 1, z, y, x).
+    channels: Array4<f32>,
+    /// Of each class.
+    shares: Vec<f32>,
 }
 
 /// Evidence that is the same for all voxels of a kind.
@@ -55,10 +70,10 @@ type Resized<'a> = &'a dyn Fn(usize) -> Array2<f32>;
 impl<'a> GridScores<'a> {
     /// # Shapes
     /// `scores` (1 + K, z, y, x) on the working grid.
-    pub fn new(grid: &'a WorkingGrid, scores: Array4<f32>) -> Self {
+    pub fn new(grid: &'a WorkingGrid, scores: Array4<f32>, competition: Competition) -> Self {
         assert_eq!(scores.shape()[1..], grid.shape_vox, "scores lie on the working grid");
         let channels = if scores.is_standard_layout() { scores } else { scores.as_standard_layout().into_owned() };
-        Self { grid, channels, evidence: vec![] }
+        Self { grid, channels, evidence: vec![], competition, is_against_background: false, propagated: None }
     }
 
     fn classes(&self) -> usize {
@@ -95,8 +110,8 @@ impl<'a> GridScores<'a> {
 
     /// Adds to each voxel's score of a class `weight` times ln p(intensity | class), learned from the voxels that are confidently of
     /// the class by the scores so far: see [`Intensities::evidence`].
-    pub fn with_intensities(mut self, intensities: Intensities<'a>, competition: Competition, weight: f64) -> Self {
-        let probabilities = self.probabilities(competition);
+    pub fn with_intensities(mut self, intensities: Intensities<'a>, weight: f64) -> Self {
+        let probabilities = self.probabilities();
         let classes = (0..self.classes()).map(Class::at);
         let evidence: Vec<Vec<f32>> =
             classes.map(|class| intensities.evidence(probabilities.of(class).view())).collect();
@@ -116,16 +131,59 @@ impl<'a> GridScores<'a> {
         native.slice_move(s![zs, ys, xs])
     }
 
-    /// Calls `f` for every axial slice of what the network saw in parallel, as [`WorkingGrid::map_slices`].
+    /// Each class is compared with the background alone from now on: its score becomes the difference from the background's, which becomes 0.
+    pub fn against_background(self) -> Self {
+        Self { competition: Competition::OneVsRest, is_against_background: true, ..self }
+    }
+
+    /// The same, and the odds of propagated labels have these shares in those of the classes:
+    ///
+    /// ```text
+    /// s_c = (1 - t_c k) (s_c - s_0) + t_c k ln(p_c / p_0)        t: share, k: fraction that is annotated
+    /// ```
+    pub fn with_propagated(mut self, propagated: &Propagated) -> Self {
+        let channels = to_channels(&propagated.log_odds());
+        let shares = propagated.shares().iter().map(|share| *share as f32).collect();
+        self.propagated = Some(Blend { grid: propagated.grid().clone(), channels, shares });
+        self.against_background()
+    }
+
+    /// Calls `f` for every axial slice of what the network saw in parallel, with the slice's own of `slices` and a function that gives one
+    /// channel's scores on it; the results in order.
     fn map_slices<P: Send, R: Send>(&self, slices: Vec<P>, f: impl Fn(P, Resized) -> R + Sync) -> Vec<R> {
         let [zs, ys, xs] = self.grid.seen_native_vox();
-        self.grid.map_slices(zs.zip(slices).collect(), &self.channels, |(z, slice), resized| {
-            f(slice, &|channel| {
-                let mut scores = resized(channel);
-                self.evidence.iter().for_each(|table| table.add(&mut scores, channel, z, [ys.clone(), xs.clone()]));
+        let seen = self.grid.seen_vox();
+        let slicer = Slicer::new(self.grid, seen.clone());
+        let blend = self.propagated.as_ref().map(|blend| (blend, Slicer::new(&blend.grid, seen.clone())));
+        let on_slice = |((z, within), slice): ((usize, usize), P)| {
+            let by_network = |channel: usize| {
+                let mut scores = slicer.channel(&self.channels, channel, within);
+                for table in &self.evidence {
+                    table.add(&mut scores, channel, z, [ys.clone(), xs.clone()]);
+                }
                 scores
-            })
-        })
+            };
+            let resized = |channel: usize| {
+                let class = match Class::of_channel(channel) {
+                    Some(class) if self.is_against_background => class,
+                    None if self.is_against_background => return Array2::zeros([seen[1].len(), seen[2].len()]),
+                    _ => return by_network(channel),
+                };
+                let mut scores = by_network(channel) - by_network(0);
+                if let Some((blend, slicer)) = &blend {
+                    let share = blend.shares[class.index()];
+                    let odds = slicer.channel(&blend.channels, class.index(), within);
+                    let known = slicer.channel(&blend.channels, self.classes(), within);
+                    Zip::from(&mut scores).and(&odds).and(&known).for_each(|score, odds, known| {
+                        *score = (1.0 - share * known).max(0.0) * *score + share * odds;
+                    });
+                }
+                scores
+            };
+            f(slice, &resized)
+        };
+        let slices: Vec<_> = zs.zip(seen[0].clone()).zip(slices).collect();
+        slices.into_par_iter().map(on_slice).collect()
     }
 
     /// The label value of the greatest score `[z, y, x]`; of equal ones the first, and 0 where the network saw nothing.
@@ -149,9 +207,14 @@ impl<'a> GridScores<'a> {
         self.filled(outside, |mut slice, of| slice.assign(&of(channel)))
     }
 
+    /// Which classes compete.
+    pub fn competition(&self) -> Competition {
+        self.competition
+    }
+
     /// The probabilities of the classes (Eq. 3.4).
-    pub fn probabilities(&self, competition: Competition) -> GridProbabilities<'_, 'a> {
-        let log_sum = (competition == Competition::Joint).then(|| self.log_sum(0.0));
+    pub fn probabilities(&self) -> GridProbabilities<'_, 'a> {
+        let log_sum = (self.competition == Competition::Joint).then(|| self.log_sum(0.0));
         GridProbabilities { scores: self, log_sum }
     }
 
@@ -202,48 +265,54 @@ impl WorkingGrid {
         let seen = self.seen_vox();
         [0, 1, 2].map(|axis| self.start_vox[axis] + seen[axis].start..self.start_vox[axis] + seen[axis].end)
     }
+}
 
-    /// Calls `f` for every axial slice of what the network saw in parallel, with the slice's own of `slices` and a function
-    /// that gives one channel's values on it; the results in order. Beyond the border of the working grid its last values
-    /// go on.
-    fn map_slices<P: Send, R: Send>(
-        &self,
-        slices: Vec<P>,
-        channels: &Array4<f32>,
-        f: impl Fn(P, Resized) -> R + Sync,
-    ) -> Vec<R> {
-        let (crop, offset, [zs, ys, xs]) = (self.crop_shape_vox(), self.offset_vox(), self.seen_vox());
-        let [ny, nx] = [self.shape_vox[1], self.shape_vox[2]];
-        let [over_z, over_y, over_x] = [0, 1, 2].map(|axis| Weights::new(self.resampled_vox[axis], crop[axis]));
-        let [on_z, on_y, on_x] = [0, 1, 2].map(|axis| {
-            let last = self.shape_vox[axis] as isize - 1;
+/// Channels of a working grid on axial slices of its scan. Beyond the border of the grid its last values go on.
+struct Slicer {
+    /// Weights of the resampled voxels along z, y, x.
+    over: [Weights; 3],
+    /// The voxel of the working grid that each resampled one is.
+    on: [Vec<usize>; 3],
+    shape_vox: [usize; 3],
+    crop_vox: [usize; 3],
+    /// What is kept of the box along y, x.
+    kept: [Range<usize>; 2],
+}
+
+impl Slicer {
+    /// Keeps `kept` of the box of the grid, in native voxels from its start.
+    fn new(grid: &WorkingGrid, [_, ys, xs]: [Range<usize>; 3]) -> Self {
+        let (crop_vox, offset) = (grid.crop_shape_vox(), grid.offset_vox());
+        let over = [0, 1, 2].map(|axis| Weights::new(grid.resampled_vox[axis], crop_vox[axis]));
+        let on = [0, 1, 2].map(|axis| {
+            let last = grid.shape_vox[axis] as isize - 1;
             let on_array = |i: usize| (i as isize - offset[axis]).clamp(0, last) as usize;
-            (0..self.resampled_vox[axis]).map(on_array).collect::<Vec<_>>()
+            (0..grid.resampled_vox[axis]).map(on_array).collect()
         });
-        let slices: Vec<_> = zs.zip(slices).collect();
-        let on_slice = |(z, slice)| {
-            let resized = |channel: usize| {
-                let mut slab = vec![0.0; ny * nx]; // [ny, nx]
-                for (j, w) in over_z.taps(z) {
-                    let source = channels.slice(s![channel, on_z[j], .., ..]);
-                    let source = source.to_slice().expect("standard layout");
-                    slab.iter_mut().zip(source).for_each(|(out, &v)| *out += w * v);
-                }
-                if [on_y.len(), on_x.len()] != [ny, nx] {
-                    // [resampled y, resampled x]
-                    let row = |&y: &usize| &slab[y * nx..][..nx];
-                    slab = on_y.iter().map(row).flat_map(|row| on_x.iter().map(|&x| row[x])).collect();
-                }
-                let mut rows = vec![0.0; crop[1] * on_x.len()]; // [crop y, resampled x]
-                resize_rows(&slab, &mut rows, on_x.len(), &over_y);
-                let mut out = Array2::zeros([ys.len(), crop[2]]); // [seen y, crop x]
-                let seen_rows = &rows[ys.start * on_x.len()..ys.end * on_x.len()];
-                resize_columns(seen_rows, out.as_slice_mut().expect("new"), on_x.len(), &over_x);
-                out.slice_move(s![.., xs.clone()]) // [seen y, seen x]
-            };
-            f(slice, &resized)
-        };
-        slices.into_par_iter().map(on_slice).collect()
+        Self { over, on, shape_vox: grid.shape_vox, crop_vox, kept: [ys, xs] }
+    }
+
+    /// One of `channels` (c, z, y, x) of the working grid on slice `z` of the box, [kept y, kept x].
+    fn channel(&self, channels: &Array4<f32>, channel: usize, z: usize) -> Array2<f32> {
+        let ([over_z, over_y, over_x], [on_z, on_y, on_x]) = (&self.over, &self.on);
+        let ([_, ny, nx], [ys, xs]) = (self.shape_vox, &self.kept);
+        let mut slab = vec![0.0; ny * nx]; // [ny, nx]
+        for (j, w) in over_z.taps(z) {
+            let source = channels.slice(s![channel, on_z[j], .., ..]);
+            let source = source.to_slice().expect("standard layout");
+            slab.iter_mut().zip(source).for_each(|(out, &v)| *out += w * v);
+        }
+        if [on_y.len(), on_x.len()] != [ny, nx] {
+            // [resampled y, resampled x]
+            let row = |&y: &usize| &slab[y * nx..][..nx];
+            slab = on_y.iter().map(row).flat_map(|row| on_x.iter().map(|&x| row[x])).collect();
+        }
+        let mut rows = vec![0.0; self.crop_vox[1] * on_x.len()]; // [crop y, resampled x]
+        resize_rows(&slab, &mut rows, on_x.len(), over_y);
+        let mut out = Array2::zeros([ys.len(), self.crop_vox[2]]); // [kept y, crop x]
+        let kept_rows = &rows[ys.start * on_x.len()..ys.end * on_x.len()];
+        resize_columns(kept_rows, out.as_slice_mut().expect("new"), on_x.len(), over_x);
+        out.slice_move(s![.., xs.clone()]) // [kept y, kept x]
     }
 }
 
@@ -272,8 +341,9 @@ mod tests {
     #[test]
     fn regions_add_their_mean_to_their_voxels() {
         let (grid, scores, regions) = example();
-        let plain = GridScores::new(&grid, scores.clone());
-        let pooled = GridScores::new(&grid, scores.clone()).with_supervoxel_mean(regions.view(), 0.7);
+        let plain = GridScores::new(&grid, scores.clone(), Competition::Joint);
+        let pooled =
+            GridScores::new(&grid, scores.clone(), Competition::Joint).with_supervoxel_mean(regions.view(), 0.7);
         for class in 0..3 {
             let (alone, together) = (plain.of(class, f32::NAN), pooled.of(class, f32::NAN));
             for region in 0..5 {
@@ -290,7 +360,8 @@ mod tests {
     #[test]
     fn the_class_is_that_of_the_greatest_score_and_probabilities_add_up_to_1() {
         let (grid, scores, regions) = example();
-        let pooled = GridScores::new(&grid, scores.clone()).with_supervoxel_mean(regions.view(), 1.0);
+        let pooled =
+            GridScores::new(&grid, scores.clone(), Competition::Joint).with_supervoxel_mean(regions.view(), 1.0);
         let each = [0, 1, 2].map(|class| pooled.of(class, f32::NAN));
         let map = ClassMap::new([1, 2]).unwrap();
         let (labels, log_sum) = (pooled.labels(&map), pooled.log_sum(f32::NAN));
@@ -324,12 +395,12 @@ mod tests {
             (_, 0..6) => 4.0,
             _ => 1.0,
         });
-        let plain = GridScores::new(&grid, scores.clone());
+        let plain = GridScores::new(&grid, scores.clone(), Competition::Joint);
         let classes = ClassMap::new([1]).unwrap();
         assert!(plain.labels(&classes).iter().all(|&label| label == 1));
         let config = intensity::Config { weight: 2.0, ..intensity::tests::CONFIG };
         let intensities = Intensities::new(image.view(), plain.seen(image.view()), &config);
-        let informed = plain.with_intensities(intensities, Competition::OneVsRest, config.weight);
+        let informed = plain.with_intensities(intensities, config.weight);
         assert!(informed.labels(&classes).indexed_iter().all(|((_, _, x), &label)| label == i32::from(x < 6)));
         assert!(informed.of(0, 0.0).iter().all(|&score| score == 0.0), "the background stays as it was");
     }
@@ -339,9 +410,39 @@ mod tests {
         let (grid, scores, regions) = example();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| GridScores::new(&grid, scores.clone()).with_supervoxel_mean(regions.view(), 1.0).of(1, 0.0))
+            pool.install(|| {
+                GridScores::new(&grid, scores.clone(), Competition::Joint)
+                    .with_supervoxel_mean(regions.view(), 1.0)
+                    .of(1, 0.0)
+            })
         };
         let alone = with(1);
         assert!(with(2) == alone && with(3) == alone);
+    }
+
+    #[test]
+    fn propagated_labels_have_their_share_on_any_grid() {
+        let (grid, scores, _) = example();
+        let plain = GridScores::new(&grid, scores.clone(), Competition::Joint);
+        let against = |class: usize| plain.of(class, f32::NAN) - plain.of(0, f32::NAN);
+        // One class is everywhere, the other nowhere.
+        let ones = || tch::Tensor::ones([1, 1, 3, 4, 5], (tch::Kind::Float, tch::Device::Cpu));
+        let classes = || vec![ones(), ones() * 0.0];
+        let with = |shares: [f64; 2]| {
+            let propagated = Propagated::new(grid.resized([3, 4, 5]), ones(), classes(), shares.to_vec());
+            GridScores::new(&grid, scores.clone(), Competition::Joint).with_propagated(&propagated)
+        };
+        let sure = (1.02f32 / 0.02).ln();
+        let blended = with([0.0, 1.0]);
+        assert_eq!(blended.competition(), Competition::OneVsRest);
+        assert!(blended.of(0, f32::NAN).iter().all(|score| score.is_nan() || *score == 0.0));
+        let close = |a: &Array3<f32>, b: &Array3<f32>| {
+            a.iter().zip(b).all(|(a, b)| a.is_nan() && b.is_nan() || (a - b).abs() < 1e-4)
+        };
+        assert!(close(&blended.of(1, f32::NAN), &against(1)), "a share of 0 leaves the network's");
+        let nowhere = against(2).mapv(|score| score * 0.0); // ln of 0.02 against 0.02
+        assert!(close(&blended.of(2, f32::NAN), &nowhere), "a share of 1 leaves the propagated ones");
+        let half = against(1).mapv(|score| 0.5 * score + 0.5 * sure);
+        assert!(close(&with([0.5, 0.5]).of(1, f32::NAN), &half));
     }
 }

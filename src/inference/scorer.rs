@@ -2,6 +2,7 @@
 
 use super::constraints::slice_range::DepthRange;
 use super::label_fusion::{Compared, Fusion, Voters};
+use super::propagation::Propagated;
 use super::supports::{NetworkVolume, Shot};
 use crate::baselines::SeNet;
 use crate::baselines::se_net::volume::Slices;
@@ -11,8 +12,13 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// What supports tell of their classes: made once, for any number of queries.
 pub trait Scorer {
-    /// A query beside the supports.
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_>;
+    /// A query beside the supports, whose labels were propagated to it or not.
+    fn compare(&self, query: &NetworkVolume, propagated: Option<&Propagated>) -> Box<dyn ComparedQuery + '_>;
+
+    /// The share that propagated labels have in each class; None of a network of single slices, which has no use for them.
+    fn shares(&self) -> Option<Vec<f64>> {
+        None
+    }
 
     /// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) by the supports alone, without evidence or rounds; None of a network of
     /// single slices.
@@ -31,7 +37,7 @@ pub trait Scorer {
 
     /// Scores (1, 1 + K, D, H, W) of a query of which nothing else is known.
     fn scores(&self, query: &NetworkVolume) -> Tensor {
-        self.compare(query).scores(&[]).0
+        self.compare(query, None).scores(&[]).0
     }
 }
 
@@ -65,10 +71,10 @@ impl<'a> PrototypeScorer<'a> {
 }
 
 impl Scorer for PrototypeScorer<'_> {
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume, propagated: Option<&Propagated>) -> Box<dyn ComparedQuery + '_> {
         no_grad(|| {
             let features = self.encode(&query.image);
-            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters);
+            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters, propagated);
             Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(&query.image) })
         })
     }
@@ -78,6 +84,10 @@ impl Scorer for PrototypeScorer<'_> {
             let scores = self.fusion.scores_by_supports(&self.encode(image), &self.voters);
             Some(similarity::interpolate(&scores, size_vox(image)))
         })
+    }
+
+    fn shares(&self) -> Option<Vec<f64>> {
+        Some(self.voters.shares().to_vec())
     }
 
     fn shown(&self) -> Vec<bool> {
@@ -124,7 +134,7 @@ impl<'a> SliceScorer<'a> {
 }
 
 impl Scorer for SliceScorer<'_> {
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume, _: Option<&Propagated>) -> Box<dyn ComparedQuery + '_> {
         Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.image.to_device(self.device)))))
     }
 

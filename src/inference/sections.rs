@@ -30,6 +30,6 @@ impl Segmenter<'_> {
         let slices: Vec<usize> = sections.iter().map(|(slice, _)| *slice).collect();
         let annotation = support.annotation.on_slices(&slices);
         let single = single_component_values(&annotation, &self.config.single_component);
-        self.finish(query, &scores, classes, &single, None, &SliceRanges::unknown())
+        self.finish(query, &scores, None, classes, (&single, self.edges(classes).as_ref()), &SliceRanges::unknown())
     }
 }

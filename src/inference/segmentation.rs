@@ -24,7 +24,7 @@ pub struct Segmentation<'a> {
 /// Where the probabilities come from.
 pub(super) enum Probabilities<'a> {
     /// Of the scores themselves.
-    Grid(GridScores<'a>),
+    Grid(Box<GridScores<'a>>),
     /// After the boundary step, in the order of the classes.
     Redrawn(Vec<CroppedProbability>),
     /// 0 everywhere.
@@ -89,7 +89,7 @@ enum Own<'s, 'q> {
 impl<'s, 'q> Own<'s, 'q> {
     fn of(found: &'s Segmentation<'q>) -> Self {
         match &found.probabilities {
-            Probabilities::Grid(scores) => Self::Grid(scores.probabilities(found.competition), found.competition),
+            Probabilities::Grid(scores) => Self::Grid(scores.probabilities(), found.competition),
             Probabilities::Redrawn(redrawn) => Self::Redrawn(redrawn, found.labels.dim()),
             Probabilities::Nothing => Self::Nothing(found.labels.dim()),
         }

@@ -37,7 +37,7 @@ pub struct PreparedScan {
     padding: Option<Array3<bool>>,
     /// The size of the next largest region beside the body, as a fraction of it.
     pub(super) next_body_fraction: f64,
-    nominal_extent_mm: f64,
+    config: preprocessing::Config,
     supervoxels: OnceLock<Array3<i32>>,
     percentiles: OnceLock<Vec<f32>>,
 }
@@ -47,25 +47,30 @@ impl PreparedScan {
     pub fn new(image: Image, config: &preprocessing::Config) -> Self {
         let Prepared { input, grid, padding, next_body_fraction } = preprocessing::prepare(&image, config);
         let (supervoxels, percentiles) = (OnceLock::new(), OnceLock::new());
-        let nominal_extent_mm = config.nominal_extent_mm;
-        Self { image, input, grid, padding, next_body_fraction, nominal_extent_mm, supervoxels, percentiles }
+        let config = config.clone();
+        Self { image, input, grid, padding, next_body_fraction, config, supervoxels, percentiles }
     }
 
     /// Distance between the scan's own voxels in nominal millimetres, those of the lengths in `[inference]`.
     pub(super) fn nominal_spacing_mm(&self) -> [f64; 3] {
-        let nominal = self.grid.nominal_mm(&self.image.geometry, self.nominal_extent_mm);
+        let nominal = self.grid.nominal_mm(&self.image.geometry, self.config.nominal_extent_mm);
         self.image.geometry.spacing_mm().map(|mm| mm * nominal)
     }
 
     /// Distance between the voxels of the network's array along z, y, x, in nominal millimetres.
     pub fn input_spacing_mm(&self) -> [f64; 3] {
-        self.grid.nominal_spacing_mm(&self.image.geometry, self.nominal_extent_mm)
+        self.grid.nominal_spacing_mm(&self.image.geometry, self.config.nominal_extent_mm)
     }
 
     /// The network's array.
     pub fn volume(&self) -> NetworkVolume {
         let spacing_mm = self.input_spacing_mm();
         NetworkVolume { image: from_voxels(self.input.view()), spacing_mm }
+    }
+
+    /// What the network sees, in so many voxels.
+    pub(super) fn input_of(&self, size_vox: [usize; 3]) -> Array3<f32> {
+        preprocessing::prepare_on(&self.image, &self.grid.resized(size_vox), &self.config)
     }
 
     /// Whether the network's array is the same everywhere: nothing can be found in it.

@@ -56,6 +56,11 @@ impl WorkingGrid {
         Self { native_shape_vox, start_vox: [0; 3], end_vox, resampled_vox, shape_vox }
     }
 
+    /// All of the box at another size, neither cut nor padded.
+    pub fn resized(&self, size_vox: [usize; 3]) -> Self {
+        Self { resampled_vox: size_vox, shape_vox: size_vox, ..self.clone() }
+    }
+
     /// The network's slice that shows most of a native one.
     pub fn slice_of(&self, native: usize) -> usize {
         let within = native.saturating_sub(self.start_vox[0]) as isize;
@@ -111,6 +116,12 @@ impl WorkingGrid {
         });
         let channels = resize_known_labels(self.cropped(channels.view()), self.resampled_vox, Some(UNKNOWN));
         (self.placed(channels, 0).mapv(|channel| channel as u8), Some(fractions))
+    }
+
+    /// The fraction of each voxel of which `is` holds.
+    pub fn fractions<T>(&self, native: ArrayView3<T>, is: impl Fn(&T) -> bool) -> Array3<f32> {
+        let mask = self.cropped(native).map(|of| f32::from(u8::from(is(of))));
+        self.placed(resize(mask.view(), self.resampled_vox), 0.0)
     }
 
     /// Distance between working voxels along z, y, x; off the configured one by what rounding to whole voxels asks.

@@ -133,13 +133,24 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
     let seen = body.as_ref().map(|body| seen_of(voxels.view(), body));
     let grid = WorkingGrid::new(&image.geometry, seen, config);
     let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-    let mut input = grid.placed(resize(grid.cropped(voxels.view()), grid.resampled_vox), minimum);
-    standardise(&mut input);
+    let input = input_of(voxels.view(), &grid, minimum);
     let padding = padding.map(|padding| {
         let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
         grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
     });
     Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
+}
+
+/// The array of [`prepare`] on another grid.
+pub fn prepare_on(image: &Image, grid: &WorkingGrid, config: &Config) -> Array3<f32> {
+    let (voxels, _) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
+    input_of(voxels.view(), grid, voxels.iter().copied().fold(f32::INFINITY, f32::min))
+}
+
+fn input_of(voxels: ArrayView3<f32>, grid: &WorkingGrid, minimum: f32) -> Array3<f32> {
+    let mut input = grid.placed(resize(grid.cropped(voxels), grid.resampled_vox), minimum);
+    standardise(&mut input);
+    input
 }
 
 /// The voxels z y x of a scan that the network sees.

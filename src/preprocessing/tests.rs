@@ -1,5 +1,6 @@
 use super::*;
 use crate::inference::GridScores;
+use crate::prototypes::Competition;
 use crate::rng;
 use crate::volume::{ClassMap, Geometry, LabelMap};
 use ndarray::{Array4, Axis};
@@ -14,7 +15,7 @@ fn config(size_vox: [usize; 3], crop: Crop) -> Config {
 /// The greatest channel of each native voxel.
 fn labels_of(grid: &WorkingGrid, scores: &Array4<f32>) -> Array3<i32> {
     let classes: Vec<i32> = (1..scores.shape()[0] as i32).collect();
-    GridScores::new(grid, scores.clone()).labels(&ClassMap::new(classes).unwrap())
+    GridScores::new(grid, scores.clone(), Competition::Joint).labels(&ClassMap::new(classes).unwrap())
 }
 
 fn spaced(size_vox: [usize; 3], crop: Crop, spacing_mm: [f64; 3]) -> Config {
@@ -33,7 +34,7 @@ fn phantom() -> Image {
 
 /// One channel on the native voxels, `outside` where the network saw nothing.
 fn to_native(grid: &WorkingGrid, channel: &Array3<f32>, outside: f32) -> Array3<f32> {
-    GridScores::new(grid, channel.clone().insert_axis(Axis(0))).of(0, outside)
+    GridScores::new(grid, channel.clone().insert_axis(Axis(0)), Competition::Joint).of(0, outside)
 }
 
 fn random4(shape: [usize; 4]) -> Array4<f32> {
@@ -103,7 +104,7 @@ fn classes_come_back_as_the_greatest_of_the_resized_channels() {
             shape_vox: size,
         };
         let scores = random4([3, size[0], size[1], size[2]]);
-        let answer = GridScores::new(&grid, scores.clone());
+        let answer = GridScores::new(&grid, scores.clone(), Competition::Joint);
         let map = ClassMap::new([1, 2]).unwrap();
         let (classes, channels) = (answer.labels(&map), [0, 1, 2].map(|class| answer.of(class, -9.0)));
         for (channel, score) in channels.iter().zip(scores.outer_iter()) {

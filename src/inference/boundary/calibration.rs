@@ -96,6 +96,8 @@ pub type Sample = (Row, bool);
 pub struct Calibration {
     /// Of each class.
     weights: Vec<Row>,
+    /// The part of the probability of each class that does not follow the edges of the image.
+    kept: Vec<f64>,
 }
 
 impl Calibration {
@@ -106,12 +108,22 @@ impl Calibration {
             true => threshold_for_dice(fit_logistic(samples, config.ridge), samples),
             false => IDENTITY,
         };
-        Self { weights: samples.iter().map(of_class).collect() }
+        Self { weights: samples.iter().map(of_class).collect(), kept: vec![0.0; samples.len()] }
     }
 
     /// Boundaries as the network finds them, of so many classes.
     pub fn identity(classes: usize) -> Self {
-        Self { weights: vec![IDENTITY; classes] }
+        Self { weights: vec![IDENTITY; classes], kept: vec![0.0; classes] }
+    }
+
+    /// A class of whose labels the step leaves little in the supports themselves, by Dice, is left as it is by 1 - Dice^2: it is smaller than
+    /// what the step looks at.
+    pub fn trusted(&self, survival: &[f64]) -> Self {
+        let kept: Vec<f64> = survival.iter().map(|dice| 1.0 - dice.powi(2)).collect();
+        let mixed = |(weights, kept): (&Row, &f64)| -> Row {
+            std::array::from_fn(|i| weights[i] + kept * (IDENTITY[i] - weights[i]))
+        };
+        Self { weights: self.weights.iter().zip(&kept).map(mixed).collect(), kept }
     }
 
     /// The labels of a query with its boundaries drawn again, and the probability of each class: above one half where it is labelled.
@@ -141,7 +153,12 @@ impl Calibration {
             let here = s![zs, ys, xs];
             if let Some((image, walker)) = image {
                 let image = image.slice(&here);
+                let before = (self.kept[class.index()] > 0.0).then(|| probability.clone());
                 probability = random_walker::follow_edges(probability, image, prediction.spacing_mm, walker);
+                if let Some(before) = before {
+                    let kept = self.kept[class.index()] as f32;
+                    probability.zip_mut_with(&before, |after, before| *after += kept * (before - *after));
+                }
             }
             Zip::from(labels.slice_mut(&here)).and(highest.slice_mut(&here)).and(&probability).for_each(
                 |label, highest, &probability| {
@@ -471,5 +488,15 @@ mod tests {
             .collect();
         let found = fit_logistic(&drawn, CONFIG.ridge);
         assert!(found.iter().zip(&truth).all(|(found, truth)| (found - truth).abs() < 0.05), "{found:?}");
+    }
+
+    #[test]
+    fn a_class_that_the_step_destroys_in_the_supports_is_left_as_it_is() {
+        let fitted = Calibration { weights: vec![[0.5, 1.0, -2.0]; 3], kept: vec![0.0; 3] };
+        let trusted = fitted.trusted(&[1.0, 0.6, 0.0]);
+        assert_eq!((trusted.weights[0], trusted.kept[0]), (fitted.weights[0], 0.0));
+        assert_eq!((trusted.weights[2], trusted.kept[2]), (IDENTITY, 1.0));
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(close(trusted.kept[1], 0.64) && close(trusted.weights[1][2], -0.72), "{trusted:?}");
     }
 }

@@ -68,6 +68,8 @@ pub struct Places<'a> {
     pub belief: &'a Belief,
     /// The fraction of the supports that show each channel, (1, 1 + K, d, h, w); None where they show too little of the scans.
     pub supports: Option<&'a Tensor>,
+    /// Whether these were propagated to the scan in question.
+    pub are_placed: bool,
 }
 
 /// How likely each class is at each place, by templates and supports.
@@ -81,7 +83,7 @@ pub struct Places<'a> {
 ///
 /// None where there is neither.
 pub fn spatial_prior(
-    Places { templates, belief, supports }: Places,
+    Places { templates, belief, supports, are_placed }: Places,
     count: usize,
     ranges: &[DepthRange],
     config: &Config,
@@ -110,8 +112,12 @@ pub fn spatial_prior(
     let evidence = &log_p * config.weight;
     for class in (0..count).map(Class::at).filter(|&class| belief.about(Some(class)).is_empty()) {
         let channel = class.channel() as i64;
-        let by_supports = supports.and_then(|supports| placed(&supports.get(0).get(channel), range(class), size));
-        let place = by_supports.map_or_else(nowhere, |shown| log_place(&shown, config));
+        let (range, fraction) = match are_placed {
+            true => (None, config.smoothing_fraction),
+            false => (range(class), config.support_smoothing_fraction),
+        };
+        let by_supports = supports.and_then(|supports| placed(&supports.get(0).get(channel), range, size));
+        let place = by_supports.map_or_else(nowhere, |shown| log_place(&shown, fraction, config));
         for (map, weight) in [(&log_p, 1.0), (&evidence, config.support_weight)] {
             map.narrow(1, channel, 1).copy_(&(map.narrow(1, 0, 1) + &place * weight));
         }
@@ -120,10 +126,9 @@ pub fn spatial_prior(
 }
 
 /// How likely each place (d, h, w) is beside the likeliest, as a logarithm, by where the supports show a class.
-fn log_place(shown: &Tensor, config: &Config) -> Tensor {
+fn log_place(shown: &Tensor, fraction: f64, config: &Config) -> Tensor {
     let shown = shown.unsqueeze(0).unsqueeze(0);
-    let near =
-        smoothed(shown, config.support_smoothing_fraction, config.smoothing_passes).squeeze_dim(0).squeeze_dim(0);
+    let near = smoothed(shown, fraction, config.smoothing_passes).squeeze_dim(0).squeeze_dim(0);
     let most = near.max();
     if most.double_value(&[]) <= 0.0 {
         return near.zeros_like();
@@ -180,7 +185,7 @@ mod tests {
 
     fn by_templates(templates: &[Tensor], count: usize, ranges: &[DepthRange]) -> Option<Tensor> {
         let belief = Belief::all(templates.len(), count);
-        spatial_prior(Places { templates, belief: &belief, supports: None }, count, ranges, &CONFIG)
+        spatial_prior(Places { templates, belief: &belief, supports: None, are_placed: false }, count, ranges, &CONFIG)
             .map(|prior| prior.log_p)
     }
 
@@ -214,7 +219,8 @@ mod tests {
         let _ = shown.narrow(1, 1, 1).narrow(4, 30, 10).fill_(1.0);
         let _ = shown.narrow(1, 0, 1).narrow(4, 0, 30).fill_(1.0);
         let prior = |templates: &[Tensor], belief: &Belief| {
-            spatial_prior(Places { templates, belief, supports: Some(&shown) }, 2, &[], &CONFIG).unwrap()
+            spatial_prior(Places { templates, belief, supports: Some(&shown), are_placed: false }, 2, &[], &CONFIG)
+                .unwrap()
         };
         let alone = prior(&[], &Belief::default());
         let over = |map: &Tensor, class: i64, x: i64| {

@@ -7,6 +7,7 @@ use crate::inference::config::check_range;
 use crate::inference::native::GridScores;
 use crate::inference::supports::NetworkVolume;
 use crate::preprocessing::WorkingGrid;
+use crate::prototypes::Competition;
 use crate::supervoxels::{felzenszwalb, to_unit_range};
 use crate::tensor::{from_floats, to_channels, to_voxels};
 use ndarray::Array3;
@@ -70,7 +71,8 @@ impl Evidence for SupervoxelMean<'_> {
     fn add(&self, scores: Tensor) -> Tensor {
         let (depth, height, width) = self.labels.dim();
         let grid = WorkingGrid::whole([depth, height, width]);
-        let added = GridScores::new(&grid, to_channels(&scores)).with_supervoxel_mean(self.labels.view(), self.weight);
+        let added = GridScores::new(&grid, to_channels(&scores), Competition::Joint)
+            .with_supervoxel_mean(self.labels.view(), self.weight);
         let values: Vec<f32> = (0..scores.size()[1]).flat_map(|channel| added.of(channel as usize, 0.0)).collect();
         from_floats(&values, &scores.size()).to_device(scores.device()).to_kind(scores.kind())
     }

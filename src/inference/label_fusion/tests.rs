@@ -19,7 +19,7 @@ fn fuse(
 ) -> (Tensor, Vec<usize>) {
     let fusion = Fusion { network, config: &config.inference };
     let query = EncodedScan { features: features.shallow_clone(), supervoxels };
-    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters), voters, ranges);
+    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters, None), voters, ranges);
     (similarity::argmax(&scores), missing.into_iter().map(Class::index).collect())
 }
 
@@ -46,6 +46,7 @@ fn alone(support: Prototypes) -> Voters {
         labels: vec![],
         shown: None,
         prior: None,
+        shares: vec![0.0],
     }
 }
 
@@ -69,6 +70,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
         labels: vec![],
         shown: None,
         prior: None,
+        shares: vec![0.0],
     };
     assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
     assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
@@ -107,6 +109,7 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
             labels: vec![],
             shown: None,
             prior: None,
+            shares: vec![0.0; 2],
         };
         let (labels, missing) = fuse(&setup, &features, None, &voters, &[]);
         ([0, 1, 2].map(|column| labels.int64_value(&[0, 1, column])), missing)
@@ -128,7 +131,7 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
         let voters = fusion.voters(support, &annotated, &templates, vec![None]);
-        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
+        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters, None), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
     };

@@ -1,0 +1,274 @@
+//! Label propagation: the supports are registered to a query, and their labels are carried along (atlas-based segmentation).
+
+use super::supports::{PreparedScan, Support};
+use crate::preprocessing::WorkingGrid;
+use crate::registration::{self, descriptors, register, warp};
+use crate::tensor::from_voxels;
+use crate::volume::{Class, ClassMap};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Propagated labels are never surer than this.
+const LEAST: f64 = 0.02;
+/// Labels are carried in the scan's own voxels, or in so many along an axis at most ...
+const MOST_VOX: usize = 128;
+/// ... and in so many values of all classes together.
+const MOST_VALUES: usize = 1 << 26;
+/// Fractions of a voxel are stored in so many steps.
+const STEPS: f64 = 255.0;
+
+/// The supports, where their labels are propagated.
+pub(super) struct Atlases<'a> {
+    atlases: Vec<Atlas>,
+    /// The share that propagated labels have in each class.
+    shares: Vec<f64>,
+    config: &'a registration::Config,
+}
+
+/// A support that can be registered.
+struct Atlas {
+    /// [`descriptors`] of the scan.
+    descriptors: Tensor,
+    /// The fraction of each voxel that is annotated at all, and as each class, (1, 1, D, H, W), in [`STEPS`].
+    known: Tensor,
+    classes: Vec<Tensor>,
+}
+
+/// Labels of the supports on a query.
+pub struct Propagated {
+    /// Where the following lie in the query.
+    grid: WorkingGrid,
+    /// The fraction of the supports that is annotated there, and that shows each class, (1, 1, D, H, W).
+    known: Tensor,
+    classes: Vec<Tensor>,
+    /// The share that they have in each class.
+    shares: Vec<f64>,
+}
+
+impl Atlas {
+    fn of(support: &Support, classes: &ClassMap, config: &registration::Config, device: Device) -> Self {
+        let grid = labels_grid(support.scan, classes.len());
+        let stored = |fractions: ndarray::Array3<f32>| {
+            let steps: Tensor = from_voxels(fractions.view()) * STEPS;
+            steps.round().to_kind(Kind::Uint8).to_device(device)
+        };
+        let labels = support.annotation.labels().voxels.view();
+        let known = match support.annotation.known() {
+            Some(known) => stored(grid.fractions(known.view(), |known| *known)),
+            None => Tensor::full([1, 1, 1, 1, 1], STEPS as i64, (Kind::Uint8, device)),
+        };
+        let of_class = |class: Class| stored(grid.fractions(labels, |label| classes.class(*label) == Some(class)));
+        let classes = classes.iter().map(of_class).collect();
+        Self { descriptors: described(support.scan, config, device), known, classes }
+    }
+}
+
+impl<'a> Atlases<'a> {
+    pub fn new(
+        supports: &[Support],
+        classes: &ClassMap,
+        shares: Vec<f64>,
+        config: &'a registration::Config,
+        device: Device,
+    ) -> Self {
+        let atlases = supports.iter().map(|support| Atlas::of(support, classes, config, device)).collect();
+        Self { atlases, shares, config }
+    }
+
+    /// Whether any voxel of a support shows the class.
+    pub fn show(&self, class: Class) -> bool {
+        self.atlases.iter().any(|atlas| atlas.classes[class.index()].any().int64_value(&[]) != 0)
+    }
+
+    /// The labels of one of the supports on itself.
+    pub fn own(&self, index: usize, scan: &PreparedScan) -> Propagated {
+        let atlas = &self.atlases[index];
+        let grid = labels_grid(scan, self.shares.len());
+        let [d, h, w] = grid.shape_vox.map(|n| n as i64);
+        let fractions = |stored: &Tensor| (stored.to_kind(Kind::Float) / STEPS).expand([1, 1, d, h, w], false);
+        let classes = atlas.classes.iter().map(fractions).collect();
+        Propagated::new(grid, fractions(&atlas.known), classes, self.shares.clone())
+    }
+
+    /// The labels of the supports, each registered to the query.
+    pub fn propagated(&self, query: &PreparedScan) -> Propagated {
+        let Self { atlases, config, .. } = self;
+        let fixed = described(query, config, atlases[0].known.device());
+        let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.descriptors, config)).collect();
+        let grid = labels_grid(query, self.shares.len());
+        let size_vox = grid.shape_vox.map(|n| n as i64);
+        let carried = |of: &dyn Fn(&Atlas) -> &Tensor| {
+            no_grad(|| {
+                let warped = |(atlas, field)| warp(&(of(atlas).to_kind(Kind::Float) / STEPS), field, size_vox);
+                let sum: Tensor = atlases.iter().zip(&fields).map(warped).sum();
+                sum / atlases.len() as f64
+            })
+        };
+        let known = carried(&|atlas| &atlas.known);
+        let classes = (0..self.shares.len()).map(|class| carried(&|atlas| &atlas.classes[class])).collect();
+        Propagated::new(grid, known, classes, self.shares.clone())
+    }
+}
+
+impl Propagated {
+    /// `known` and each of `classes` are fractions (1, 1, D, H, W) on `grid`.
+    pub fn new(grid: WorkingGrid, known: Tensor, classes: Vec<Tensor>, shares: Vec<f64>) -> Self {
+        assert_eq!(classes.len(), shares.len(), "a share for each class");
+        Self { grid, known, classes, shares }
+    }
+
+    /// Where [`Propagated::log_odds`] lie in the query.
+    pub fn grid(&self) -> &WorkingGrid {
+        &self.grid
+    }
+
+    /// The share that they have in each class.
+    pub fn shares(&self) -> &[f64] {
+        &self.shares
+    }
+
+    /// ln of the odds of each class against the background, 0 where nothing is annotated, and the fraction of the supports that is: the
+    /// former times the latter, and the latter last, (1, K + 1, D, H, W).
+    pub fn log_odds(&self) -> Tensor {
+        let background = &self.known - self.classes.iter().sum::<Tensor>();
+        let background = (background.clamp_min(0.0) + LEAST).log();
+        let of_class = |class: &Tensor| ((class + LEAST).log() - &background) * &self.known;
+        let mut channels: Vec<Tensor> = self.classes.iter().map(of_class).collect();
+        channels.push(self.known.shallow_clone());
+        Tensor::cat(&channels, 1)
+    }
+
+    pub(super) fn on_map(&self, size: [i64; 3]) -> OnMap {
+        let pooled = |map: &Tensor| map.adaptive_avg_pool3d(size);
+        let classes = Tensor::cat(&self.classes.iter().map(pooled).collect::<Vec<_>>(), 1);
+        let background = pooled(&self.known) - classes.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+        let masks = Tensor::cat(&[background.clamp_min(0.0), classes], 1);
+        OnMap { masks, log_odds: pooled(&self.log_odds()), shares: self.shares.clone() }
+    }
+}
+
+/// Propagated labels on a feature map.
+pub(super) struct OnMap {
+    /// The fractions of background and classes, (1, 1 + K, d, h, w).
+    pub masks: Tensor,
+    /// [`Propagated::log_odds`]
+    log_odds: Tensor,
+    shares: Vec<f64>,
+}
+
+impl OnMap {
+    /// Scores (1, 1 + K, d, h, w) of each class against the background, in which propagated labels have these shares: see
+    /// [`super::GridScores::with_propagated`].
+    pub fn blended(&self, scores: &Tensor) -> Tensor {
+        let count = self.shares.len() as i64;
+        let shares: Vec<f32> = self.shares.iter().map(|share| *share as f32).collect();
+        let shares = Tensor::from_slice(&shares).view([1, count, 1, 1, 1]).to_device(scores.device());
+        let against = scores.narrow(1, 1, count) - scores.narrow(1, 0, 1);
+        let known = self.log_odds.narrow(1, count, 1);
+        let kept: Tensor = 1.0 - &shares * known;
+        let blended = against * kept.clamp_min(0.0) + self.log_odds.narrow(1, 0, count) * shares;
+        Tensor::cat(&[blended.narrow(1, 0, 1).zeros_like(), blended], 1)
+    }
+}
+
+/// The grid of the labels in a scan.
+fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
+    let most = ((MOST_VALUES / (classes + 1)) as f64).cbrt() as usize;
+    scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
+}
+
+fn described(scan: &PreparedScan, config: &registration::Config, device: Device) -> Tensor {
+    descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::preprocessing::Annotation;
+    use crate::synthesis::phantom;
+    use crate::tensor::{from_floats, to_channels, to_vec};
+    use crate::volume::{Image, LabelMap};
+
+    const CONFIG: registration::Config = registration::Config {
+        enabled: true,
+        size_vox: [32, 32, 32],
+        reach_fraction: 0.25,
+        iterations: 30,
+        smoothness: 1.0,
+    };
+
+    /// Two persons.
+    fn subjects() -> [(Image, LabelMap); 2] {
+        let cohort = phantom::Config { subjects: 2, size_vox: [20, 48, 48], spacing_mm: [12.0, 7.0, 7.0], seed: 5 };
+        [0, 1].map(|index| phantom::subject(&cohort, index))
+    }
+
+    fn prepared(image: Image) -> PreparedScan {
+        let config = config::load(None, &["preprocessing.size_vox=[8, 32, 32]".to_owned()]).unwrap();
+        PreparedScan::new(image, &config.preprocessing)
+    }
+
+    fn propagated(support: (Image, Annotation), query: Image, config: &registration::Config) -> Propagated {
+        let (scan, annotation) = (prepared(support.0), support.1);
+        let classes = ClassMap::new([1, 2, 3, 4]).unwrap();
+        let support = Support { scan: &scan, annotation };
+        Atlases::new(&[support], &classes, vec![1.0; 4], config, Device::Cpu).propagated(&prepared(query))
+    }
+
+    /// Mean Dice of the organs on the query's own grid, which is that of the labels.
+    fn dice(found: &Propagated, truth: &LabelMap) -> f64 {
+        let channels = to_channels(&found.log_odds());
+        assert_eq!(channels.shape()[1..], *truth.voxels.shape());
+        let of_class = |class: usize| {
+            let (mut both, mut all) = (0.0, 0.0);
+            for (at, &label) in truth.voxels.indexed_iter() {
+                let (is_found, is_true) = (channels[[class, at.0, at.1, at.2]] > 0.0, label == class as i32 + 1);
+                both += f64::from(u8::from(is_found && is_true));
+                all += f64::from(u8::from(is_found)) + f64::from(u8::from(is_true));
+            }
+            2.0 * both / all
+        };
+        (0..4).map(of_class).sum::<f64>() / 4.0
+    }
+
+    #[test]
+    fn labels_of_one_person_are_carried_to_another() {
+        let [(image, labels), (query, truth)] = subjects();
+        let support = || (image.clone(), Annotation::new(labels.clone(), None));
+        let in_place = registration::Config { reach_fraction: 0.0, iterations: 0, ..CONFIG };
+        let laid_over = dice(&propagated(support(), query.clone(), &in_place), &truth);
+        let registered = dice(&propagated(support(), query, &CONFIG), &truth);
+        assert!(registered > laid_over + 0.15 && registered > 0.6, "{laid_over} {registered}");
+        let own = dice(&propagated(support(), image.clone(), &CONFIG), &labels);
+        assert!(own > 0.9, "{own}");
+    }
+
+    #[test]
+    fn what_is_not_annotated_has_no_say() {
+        let [(image, mut labels), _] = subjects();
+        labels.voxels.slice_mut(ndarray::s![10.., .., ..]).fill(9);
+        let annotation = Annotation::new(labels, Some(9));
+        let found = propagated((image.clone(), annotation), image, &CONFIG);
+        let channels = to_channels(&found.log_odds());
+        let known = |z: usize| channels.slice(ndarray::s![4, z, .., ..]).mean().expect("some");
+        assert!(known(2) > 0.99 && known(17) < 0.01, "{} {}", known(2), known(17));
+        assert!(channels.slice(ndarray::s![..4, 17, .., ..]).iter().all(|odds| odds.abs() < 0.05));
+    }
+
+    #[test]
+    fn shares_lie_between_the_network_and_the_propagated_labels() {
+        // One class in four voxels, of which the last is not annotated.
+        let row = |values: [f32; 4]| from_floats(&values, &[1, 1, 1, 1, 4]);
+        let of_share = |share: f64| {
+            let (known, class) = (row([1.0, 1.0, 1.0, 0.0]), row([0.0, 0.5, 1.0, 0.0]));
+            Propagated::new(WorkingGrid::whole([1, 1, 4]), known, vec![class], vec![share])
+        };
+        let scores = Tensor::cat(&[row([1.0, 1.0, 1.0, 1.0]), row([3.0, 0.0, -1.0, 2.5])], 1);
+        let blended = |share: f64| to_vec(&of_share(share).on_map([1, 1, 4]).blended(&scores));
+        assert_eq!(blended(0.0), [0.0, 0.0, 0.0, 0.0, 2.0, -1.0, -2.0, 1.5]);
+        let sure = (1.02f32 / 0.02).ln();
+        let close = |a: Vec<f32>, b: [f32; 4]| a[4..].iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(blended(1.0), [-sure, 0.0, sure, 1.5]), "{:?}", blended(1.0));
+        assert!(close(blended(0.5), [1.0 - sure / 2.0, -0.5, sure / 2.0 - 1.0, 1.5]), "{:?}", blended(0.5));
+    }
+}

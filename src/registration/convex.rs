@@ -1,0 +1,38 @@
+//! The first step: a smooth choice among all displacements of a coarse grid.
+
+use super::{size_of, smoothed};
+use tch::{Kind, Tensor};
+
+/// Weights of the distance between the choice and its smooth version, in the rounds of the optimisation (Siebert et al. 2021).
+const COUPLING: [f64; 6] = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+
+/// Displacements (1, 3, d, h, w) on a grid of one voxel for `spacing_vox` of `fixed` and `moving`, in its voxels.
+///
+/// min over u, v of sum_x D(x, v(x)) + c |v(x) - u(x)|^2, in turn: v is the best of all displacements within reach, u the mean of v over
+/// neighbours, and c grows (coupled convex optimisation: Heinrich et al. 2014, "Non-parametric discrete registration with convex optimisation").
+pub fn displacements(fixed: &Tensor, moving: &Tensor, spacing_vox: i64, reach_fraction: f64) -> Tensor {
+    let size = size_of(fixed).map(|n| (n / spacing_vox).max(1));
+    let [fixed, moving] = [fixed, moving].map(|volume| volume.adaptive_avg_pool3d(size));
+    let reach = size.map(|n| (n as f64 * reach_fraction).round() as i64);
+    let [z, y, x] = reach;
+    let padded = moving.pad([x, x, y, y, z, z], "replicate", None);
+    let moved = |[z, y, x]: [i64; 3]| padded.narrow(2, z, size[0]).narrow(3, y, size[1]).narrow(4, x, size[2]);
+    let steps: Vec<[i64; 3]> =
+        (0..=2 * z).flat_map(|dz| (0..=2 * y).flat_map(move |dy| (0..=2 * x).map(move |dx| [dz, dy, dx]))).collect();
+    let cost = |&step: &[i64; 3]| (moved(step) - &fixed).square().mean_dim([1i64].as_slice(), false, Kind::Float);
+    let costs = Tensor::cat(&steps.iter().map(cost).collect::<Vec<_>>(), 0); // (steps, d, h, w)
+    let costs = smoothed(&costs.unsqueeze(0), 1).view([steps.len() as i64, -1]); // (steps, voxels)
+    let moves: Vec<f32> =
+        steps.iter().flat_map(|step| [0, 1, 2].map(|axis| (step[axis] - reach[axis]) as f32)).collect();
+    let moves = Tensor::from_slice(&moves).view([-1, 3]).to_device(fixed.device()); // (steps, 3)
+    let lengths = moves.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let smooth = |costs: &Tensor| {
+        let best = moves.index_select(0, &costs.argmin(0, false)); // (voxels, 3)
+        smoothed(&best.transpose(0, 1).reshape([1, 3, size[0], size[1], size[2]]), 1)
+    };
+    COUPLING.iter().fold(smooth(&costs), |found, &coupling| {
+        // |v - u|^2 without |u|^2, which is the same for all v.
+        let distances = &lengths - moves.matmul(&found.view([3, -1])) * 2.0;
+        smooth(&(&costs + distances * coupling))
+    })
+}

@@ -1,0 +1,160 @@
+//! Deformable registration: which place in one scan shows what a place in another does. Nothing is trained.
+//!
+//! 1. [`descriptors`]: what surrounds a voxel, whatever the modality (MIND, Heinrich et al. 2013).
+//! 2. `convex.rs`: all displacements of a coarse grid are compared, and a smooth choice among them is made (Siebert et al. 2021,
+//!    "ConvexAdam").
+//! 3. `refine.rs`: the displacements are refined by gradient descent on a finer grid (the same).
+//!
+//! A field is a tensor (1, 3, d, h, w) of displacements along z, y, x: what the fixed scan shows at x lies at x + u(x) of the moving one.
+//! Outside of this module they are fractions of the scan's extent, so that a field serves grids of any size.
+
+mod convex;
+mod descriptors;
+mod refine;
+
+pub use descriptors::descriptors;
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Section `[inference.registration]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether the labels of the supports are carried to a query.
+    pub enabled: bool,
+    /// Both scans are brought to so many voxels along z, y, x.
+    pub size_vox: [usize; 3],
+    /// Displacements of the first step reach to this fraction of the grid along each axis.
+    pub reach_fraction: f64,
+    /// Steps of the refinement.
+    pub iterations: usize,
+    /// Weight of the squared differences between neighbouring displacements in the refinement.
+    pub smoothness: f64,
+}
+
+impl Config {
+    /// The most memory that [`descriptors`] and [`register`] hold.
+    pub fn bytes(&self) -> u64 {
+        if !self.enabled {
+            return 0;
+        }
+        let volume = |size: [usize; 3]| size.iter().product::<usize>() as f64;
+        let coarse = self.size_vox.map(|n| n / COARSE_VOX as usize);
+        let steps = volume(coarse.map(|n| 2 * (n as f64 * self.reach_fraction).round() as usize + 1));
+        let floats = DESCRIBING * volume(self.size_vox) + 3.0 * steps * volume(coarse);
+        (4.0 * floats) as u64
+    }
+
+    /// # Errors
+    /// A key is out of its range.
+    pub fn check(&self) -> Result<()> {
+        let fault = |key: &str, expected: &str, found: String| {
+            Err(Error::invalid(format!("inference.registration.{key}"), expected, found, "change this key"))
+        };
+        if self.size_vox.iter().any(|n| !(8..=256).contains(n)) {
+            return fault("size_vox", "three sizes z y x from 8 to 256", format!("{:?}", self.size_vox));
+        }
+        if !(0.0..=0.5).contains(&self.reach_fraction) {
+            return fault("reach_fraction", "a fraction from 0 to 0.5", self.reach_fraction.to_string());
+        }
+        if self.iterations > 10_000 {
+            return fault("iterations", "at most 10000", self.iterations.to_string());
+        }
+        if !(0.0..=1e6).contains(&self.smoothness) {
+            return fault("smoothness", "a number from 0 to 1e6", self.smoothness.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// Maps of the full size that are held while patches are compared: patches, their distances, sums of these, descriptors.
+const DESCRIBING: f64 = 50.0;
+/// Distance between the voxels of the coarse grid, in voxels ...
+const COARSE_VOX: i64 = 4;
+/// ... and of that of the refinement.
+const FINE_VOX: i64 = 2;
+
+/// The field that brings `moving` onto `fixed`, [`descriptors`] of two scans on grids of one size.
+///
+/// ```
+/// use ssl3d::registration::{Config, descriptors, register, warp};
+/// use tch::{Device, Kind, Tensor};
+/// let config = Config { enabled: true, size_vox: [24; 3], reach_fraction: 0.2, iterations: 20, smoothness: 1.0 };
+/// let steps = |n: i64| Tensor::arange(n, (Kind::Float, Device::Cpu));
+/// // A ball about the middle, and the same ball four voxels further along x.
+/// let ball = |x: f64| {
+///     let along = |at: f64, shape: [i64; 3]| (steps(24) - at).square().view(shape);
+///     let distance = (along(11.5, [24, 1, 1]) + along(11.5, [1, 24, 1]) + along(x, [1, 1, 24])).sqrt();
+///     (6.0 - distance).sigmoid().view([1, 1, 24, 24, 24])
+/// };
+/// let (fixed, moving) = (ball(9.5), ball(13.5));
+/// let field = register(&descriptors(&fixed), &descriptors(&moving), &config);
+/// let off = |volume: &Tensor| (volume - &fixed).abs().mean(Kind::Float).double_value(&[]);
+/// assert!(off(&warp(&moving, &field, [24; 3])) < 0.2 * off(&moving));
+/// ```
+pub fn register(fixed: &Tensor, moving: &Tensor, config: &Config) -> Tensor {
+    let size = size_of(fixed);
+    assert_eq!(size, size_of(moving), "grids of one size");
+    let coarse = no_grad(|| convex::displacements(fixed, moving, COARSE_VOX, config.reach_fraction));
+    let refined = refine::displacements(fixed, moving, &coarse, FINE_VOX, config);
+    no_grad(|| &refined / sizes(&refined))
+}
+
+/// A volume (1, C, D, H, W) of the moving scan as the fixed one shows it on a grid of `size_vox`, linearly; beyond the border its last values
+/// go on. `field` is that of [`register`].
+pub fn warp(volume: &Tensor, field: &Tensor, size_vox: [i64; 3]) -> Tensor {
+    let field = field.upsample_trilinear3d(size_vox, false, None, None, None);
+    let places = (identity(size_vox, volume.device()) + 0.5) / sizes(&field) + &field;
+    sample(volume, &(places * sizes(volume) - 0.5))
+}
+
+fn size_of(volume: &Tensor) -> [i64; 3] {
+    let size = volume.size();
+    [size[2], size[3], size[4]]
+}
+
+/// Voxels along z, y, x, (1, 3, 1, 1, 1).
+fn sizes(volume: &Tensor) -> Tensor {
+    let sizes = size_of(volume).map(|n| n as f32);
+    Tensor::from_slice(&sizes).view([1, 3, 1, 1, 1]).to_device(volume.device())
+}
+
+/// Displacements in voxels on another grid over the same extent, in its voxels.
+fn onto(displacements: &Tensor, size: [i64; 3]) -> Tensor {
+    let resized = displacements.upsample_trilinear3d(size, false, None, None, None);
+    &resized * sizes(&resized) / sizes(displacements)
+}
+
+/// The place of each voxel, (1, 3, D, H, W).
+fn identity(size: [i64; 3], device: Device) -> Tensor {
+    let along: Vec<Tensor> = size.iter().map(|&n| Tensor::arange(n, (Kind::Float, device))).collect();
+    Tensor::stack(&Tensor::meshgrid_indexing(&along, "ij"), 0).unsqueeze(0)
+}
+
+/// The values of a volume (1, C, D, H, W) at places (1, 3, d, h, w) in its voxels: (1, C, d, h, w).
+fn sample(volume: &Tensor, places: &Tensor) -> Tensor {
+    // libtorch samples the volumes of a batch in parallel: some slices of the places for each.
+    const MOST_PARTS: i64 = 8;
+    let ([d, h, w], size) = (size_of(places), size_of(volume));
+    let parts = (1..=MOST_PARTS).rev().find(|parts| d % parts == 0).unwrap_or(1);
+    let on_axis = |axis: usize| (places.get(0).get(axis as i64) * 2.0 + 1.0) / size[axis] as f64 - 1.0;
+    let grid = Tensor::stack(&[on_axis(2), on_axis(1), on_axis(0)], -1).view([parts, d / parts, h, w, 3]);
+    let channels = volume.size()[1];
+    let (linear, border) = (0, 1);
+    let sampled = volume.expand([parts, channels, size[0], size[1], size[2]], false);
+    let sampled = sampled.grid_sampler(&grid, linear, border, false); // (parts, C, d / parts, h, w)
+    sampled.transpose(0, 1).reshape([1, channels, d, h, w])
+}
+
+/// Means over boxes of three voxels, so many times; beyond the border the last values go on. Volumes (1, C, D, H, W).
+fn smoothed(volume: &Tensor, passes: usize) -> Tensor {
+    let pass = |volume: Tensor| {
+        volume.pad([1, 1, 1, 1, 1, 1], "replicate", None).avg_pool3d(3, 1, 0, false, true, None::<i64>)
+    };
+    (0..passes).fold(volume.shallow_clone(), |volume, _| pass(volume))
+}
+
+#[cfg(test)]
+mod tests;
