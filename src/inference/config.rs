@@ -88,6 +88,7 @@ impl Config {
             ("templates", self.templates > 0),
             ("supervoxels.network_weight", self.supervoxels.network_weight > 0.0),
             ("boundary_calibration.enabled", self.boundary_calibration.enabled),
+            ("registration.enabled", self.registration.enabled),
         ];
         match of_volumes.into_iter().find(|(_, is_on)| *is_on && network.is_slice_wise()) {
             Some((key, _)) => {

@@ -195,6 +195,9 @@ impl Fusion<'_> {
 
     /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^2.
     fn shares(&self, support: &Prototypes, annotated: &[EncodedSupport], count: usize) -> Vec<f64> {
+        if !self.config.registration.enabled {
+            return vec![0.0; count];
+        }
         let dice = dice_on_supports(annotated, count, |features| self.similarity(features, support).scores());
         dice.iter().map(|dice| 1.0 - dice.powi(2)).collect()
     }

@@ -17,8 +17,10 @@ pub fn displacements(fixed: &Tensor, moving: &Tensor, spacing_vox: i64, reach_fr
     let [z, y, x] = reach;
     let padded = moving.pad([x, x, y, y, z, z], "replicate", None);
     let moved = |[z, y, x]: [i64; 3]| padded.narrow(2, z, size[0]).narrow(3, y, size[1]).narrow(4, x, size[2]);
-    let steps: Vec<[i64; 3]> =
+    let mut steps: Vec<[i64; 3]> =
         (0..=2 * z).flat_map(|dz| (0..=2 * y).flat_map(move |dy| (0..=2 * x).map(move |dx| [dz, dy, dx]))).collect();
+    // The shortest first: of displacements that are alike, as where there is nothing to see, the first one counts.
+    steps.sort_by_key(|step| (0..3).map(|axis| (step[axis] - reach[axis]).pow(2)).sum::<i64>());
     let cost = |&step: &[i64; 3]| (moved(step) - &fixed).square().mean_dim([1i64].as_slice(), false, Kind::Float);
     let costs = Tensor::cat(&steps.iter().map(cost).collect::<Vec<_>>(), 0); // (steps, d, h, w)
     let costs = smoothed(&costs.unsqueeze(0), 1).view([steps.len() as i64, -1]); // (steps, voxels)
