@@ -264,13 +264,12 @@ impl Fusion<'_> {
         let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
         let own = are_known || propagated.is_some();
         let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
-        let prior = placed.as_ref().or(prior.as_ref());
-        let context = Context { min_fractions, prior, ranges, propagated };
+        let context = Context { min_fractions, prior: placed.as_ref().or(prior.as_ref()), ranges, propagated };
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);
-        let log_prior = prior.map(|prior| &prior.log_p);
+        let log_prior = prior.as_ref().map(|prior| &prior.log_p); // that of the expected evidence
         let missing = missing::missing_classes(&found, log_prior, expected, &self.config.missing_class);
         if missing.is_empty() {
             return (found, vec![]);

@@ -137,6 +137,7 @@ impl Propagated {
         Tensor::cat(&channels, 1)
     }
 
+    /// On a feature map of this size.
     pub(super) fn on_map(&self, size: [i64; 3]) -> OnMap {
         let pooled = |map: &Tensor| map.adaptive_avg_pool3d(size);
         let classes = Tensor::cat(&self.classes.iter().map(pooled).collect::<Vec<_>>(), 1);

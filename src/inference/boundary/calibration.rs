@@ -153,12 +153,9 @@ impl Calibration {
             let here = s![zs, ys, xs];
             if let Some((image, walker)) = image {
                 let image = image.slice(&here);
-                let before = (self.kept[class.index()] > 0.0).then(|| probability.clone());
+                let (before, kept) = (probability.clone(), self.kept[class.index()] as f32);
                 probability = random_walker::follow_edges(probability, image, prediction.spacing_mm, walker);
-                if let Some(before) = before {
-                    let kept = self.kept[class.index()] as f32;
-                    probability.zip_mut_with(&before, |after, before| *after += kept * (before - *after));
-                }
+                probability.zip_mut_with(&before, |after, before| *after += kept * (before - *after));
             }
             Zip::from(labels.slice_mut(&here)).and(highest.slice_mut(&here)).and(&probability).for_each(
                 |label, highest, &probability| {
