@@ -17,7 +17,7 @@ ssl3d=${SSL3D:-$(dirname "${BASH_SOURCE[0]}")/../target/release/ssl3d}
 
 mkdir -p "$out"
 "$ssl3d" plan --data "$data" --for cpu --out "$out/plan.toml" --force --quiet --set supervision.source=none \
-    --set training.initial_weights="$weights" --set inference.templates=0 --set inference.registration.enabled=true "$@"
+    --set training.initial_weights="$weights" --set inference.templates=0 "$@"
 for fold in ${folds//,/ }; do
     "$ssl3d" train --config "$out/plan.toml" --data "$data" --run "$out/run" --fold "$fold" --quiet # nothing is learned
 done

@@ -71,7 +71,13 @@ pub(super) struct Compared {
     query: EncodedScan,
     /// The supports first.
     similarities: Vec<Similarity>,
-    propagated: Option<OnMap>,
+}
+
+impl Compared {
+    /// Scores (1, 1 + K, d, h, w) by the supports alone, without evidence or rounds.
+    pub fn scores_by_supports(&self) -> Tensor {
+        self.similarities[0].scores()
+    }
 }
 
 /// What is known of a volume beside its features.
@@ -246,20 +252,32 @@ impl Fusion<'_> {
     }
 
     /// A query beside all voters.
-    pub fn compare(&self, query: EncodedScan, voters: &Voters, propagated: Option<&Propagated>) -> Compared {
+    pub fn compare(&self, query: EncodedScan, voters: &Voters) -> Compared {
         let all = std::iter::once(&voters.support).chain(&voters.templates);
         let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
-        let size = query.features.size();
-        let propagated = propagated.map(|of| of.on_map([size[2], size[3], size[4]]));
-        Compared { query, similarities, propagated }
+        Compared { query, similarities }
+    }
+
+    /// Probabilities (1, K, d, h, w) of the classes by all voters, without evidence or rounds.
+    pub fn probabilities(&self, compared: &Compared, voters: &Voters) -> Tensor {
+        let scores: Vec<Tensor> = compared.similarities.iter().map(Similarity::scores).collect();
+        similarity::probabilities(&fused(&scores, &voters.belief), self.network.config.similarity.competition)
     }
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
     /// taken from the supports alone, with the volume that the templates let expect.
-    pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
+    pub fn fuse_labels(
+        &self,
+        compared: &Compared,
+        voters: &Voters,
+        ranges: &[DepthRange],
+        propagated: Option<&Propagated>,
+    ) -> (Tensor, Vec<Class>) {
         let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
-        let propagated = compared.propagated.as_ref();
+        let size = compared.query.features.size();
+        let propagated = propagated.map(|of| of.on_map([size[2], size[3], size[4]]));
+        let propagated = propagated.as_ref();
         let supports = propagated.map(|of| &of.masks).or(shown.as_ref());
         let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
         let own = are_known || propagated.is_some();
@@ -282,11 +300,6 @@ impl Fusion<'_> {
         };
         let found = missing.iter().fold(found, |found, bounds| missing::with_class(&found, &by_supports, bounds.class));
         (context.single_components(&found), missing.iter().map(|bounds| bounds.class).collect())
-    }
-
-    /// Scores (1, 1 + K, d, h, w) of a volume by the supports alone, without evidence or rounds.
-    pub fn scores_by_supports(&self, features: &Tensor, voters: &Voters) -> Tensor {
-        self.similarity(features, &voters.support).scores()
     }
 
     fn similarity(&self, features: &Tensor, prototypes: &Prototypes) -> Similarity {

@@ -126,10 +126,19 @@ impl<'a> Segmenter<'a> {
         let registration = &self.config.registration;
         let device = self.network.device();
         let atlases = scorer.shares().filter(|_| registration.enabled);
-        let atlases = atlases.map(|shares| Atlases::new(supports, classes, shares, registration, device));
+        // What is found in the supports themselves, where it is asked for.
+        let is_asked = registration.enabled || self.config.boundary_calibration.enabled;
+        let asked = supports.iter().filter(|_| is_asked);
+        let own: Vec<_> = asked.map(|support| scorer.compare(&support.scan.volume())).collect();
+        let atlases = atlases.map(|shares| {
+            let probabilities: Vec<_> = own.iter().map(|own| own.probabilities()).collect();
+            Atlases::new(supports, &probabilities, classes, shares, registration, device)
+        });
+        let scores: Vec<Option<Tensor>> = own.iter().map(|own| own.scores_by_supports()).collect();
+        drop(own);
         let classes = classes.clone();
         let mut fitted = Fitted { segmenter: self, classes, scorer, single, boundaries: None, atlases };
-        fitted.boundaries = fitted.boundaries_of(supports);
+        fitted.boundaries = fitted.boundaries_of(supports, scores);
         fitted
     }
 
@@ -278,10 +287,11 @@ impl Fitted<'_> {
             return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
         self.segmenter.beside_supervoxels(query, || {
-            let propagated = self.atlases.as_ref().map(|atlases| atlases.propagated(query));
-            let compared = self.scorer.compare(&query.volume(), propagated.as_ref());
+            let compared = self.scorer.compare(&query.volume());
+            let propagated =
+                self.atlases.as_ref().map(|atlases| atlases.propagated(query, compared.probabilities().as_ref()));
             let under = |ranges: &SliceRanges| {
-                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
+                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid), propagated.as_ref());
                 let boundaries = (&self.single, self.boundaries.as_ref());
                 let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
                 let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
@@ -313,8 +323,8 @@ impl Fitted<'_> {
         self.scorer.shows_background()
     }
 
-    /// How boundaries are drawn again, from supports that are segmented from all; None where they are not.
-    fn boundaries_of(&self, supports: &[Support]) -> Option<Calibration> {
+    /// How boundaries are drawn again, from supports that are segmented from all with these scores; None where they are not.
+    fn boundaries_of(&self, supports: &[Support], scores: Vec<Option<Tensor>>) -> Option<Calibration> {
         let (segmenter, classes) = (self.segmenter, &self.classes);
         let edges = segmenter.edges(classes);
         let is_calibrated = segmenter.config.boundary_calibration.enabled;
@@ -322,8 +332,8 @@ impl Fitted<'_> {
             return edges;
         }
         let mut scored = Vec::new();
-        for Support { scan, .. } in supports {
-            let Some(scores) = self.scorer.scores_by_supports(&scan.volume().image) else { return edges };
+        for (Support { scan, .. }, scores) in supports.iter().zip(scores) {
+            let Some(scores) = scores else { return edges };
             let scores = segmenter.native_scores(scan, &scores);
             scored.push(if self.atlases.is_some() { scores.against_background() } else { scores }); // as in a query
         }
@@ -347,7 +357,8 @@ impl Fitted<'_> {
         Calibration::fit(&samples, config)
     }
 
-    /// What the boundary step leaves of the supports' own labels: Dice of each class, 1 of one that no support shows.
+    /// What the boundary step leaves of the supports' own labels, laid upon them: the Dice of each class beside that before the step, 1 of one that
+    /// no support shows.
     fn survival(
         &self,
         supports: &[Support],
@@ -356,20 +367,22 @@ impl Fitted<'_> {
         boundaries: &Calibration,
     ) -> Vec<f64> {
         let (classes, unknown) = (&self.classes, SliceRanges::unknown());
-        let mut dices = vec![Vec::new(); classes.len()];
+        let mut sums = vec![[0.0; 2]; classes.len()]; // of Dice before and after
         for (index, (Support { scan, annotation }, scores)) in supports.iter().zip(scored).enumerate() {
             let scores = scores.with_propagated(&atlases.own(index, scan));
-            let (mut labels, _) = self.segmenter.redrawn(scan, &scores, classes, (&self.single, boundaries), &unknown);
-            if let Some(known) = annotation.known() {
-                labels.zip_mut_with(known, |label, known| *label = if *known { *label } else { 0 });
-            }
-            for (class, dices) in classes.iter().zip(&mut dices) {
-                dices.extend(metrics::dice(labels.view(), annotation.labels().voxels.view(), classes.value(class)));
+            let before = constrained(scores.labels(classes), scan, classes, &self.single, &unknown);
+            let (after, _) = self.segmenter.redrawn(scan, &scores, classes, (&self.single, boundaries), &unknown);
+            for (step, mut labels) in [before, after].into_iter().enumerate() {
+                if let Some(known) = annotation.known() {
+                    labels.zip_mut_with(known, |label, known| *label = if *known { *label } else { 0 });
+                }
+                for (class, sums) in classes.iter().zip(&mut sums) {
+                    let truth = annotation.labels().voxels.view();
+                    sums[step] += metrics::dice(labels.view(), truth, classes.value(class)).unwrap_or(0.0);
+                }
             }
         }
-        let mean =
-            |dices: &Vec<f64>| if dices.is_empty() { 1.0 } else { dices.iter().sum::<f64>() / dices.len() as f64 };
-        dices.iter().map(mean).collect()
+        sums.iter().map(|[before, after]| if *before > 0.0 { (after / before).min(1.0) } else { 1.0 }).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::supports::{PreparedScan, Support};
 use crate::preprocessing::WorkingGrid;
 use crate::registration::{self, descriptors, register, warp};
+use crate::similarity;
 use crate::tensor::from_voxels;
 use crate::volume::{Class, ClassMap};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -26,7 +27,7 @@ pub(super) struct Atlases<'a> {
 
 /// A support that can be registered.
 struct Atlas {
-    /// [`descriptors`] of the scan.
+    /// [`described`]
     descriptors: Tensor,
     /// The fraction of each voxel that is annotated at all, and as each class, (1, 1, D, H, W), in [`STEPS`].
     known: Tensor,
@@ -45,7 +46,13 @@ pub struct Propagated {
 }
 
 impl Atlas {
-    fn of(support: &Support, classes: &ClassMap, config: &registration::Config, device: Device) -> Self {
+    fn of(
+        support: &Support,
+        found: Option<&Tensor>,
+        classes: &ClassMap,
+        config: &registration::Config,
+        device: Device,
+    ) -> Self {
         let grid = labels_grid(support.scan, classes.len());
         let stored = |fractions: ndarray::Array3<f32>| {
             let steps: Tensor = from_voxels(fractions.view()) * STEPS;
@@ -58,19 +65,23 @@ impl Atlas {
         };
         let of_class = |class: Class| stored(grid.fractions(labels, |label| classes.class(*label) == Some(class)));
         let classes = classes.iter().map(of_class).collect();
-        Self { descriptors: described(support.scan, config, device), known, classes }
+        Self { descriptors: described(support.scan, found, config, device), known, classes }
     }
 }
 
 impl<'a> Atlases<'a> {
+    /// `found` has the probabilities (1, K, d, h, w) of the classes that the network found in each support.
     pub fn new(
         supports: &[Support],
+        found: &[Option<Tensor>],
         classes: &ClassMap,
         shares: Vec<f64>,
         config: &'a registration::Config,
         device: Device,
     ) -> Self {
-        let atlases = supports.iter().map(|support| Atlas::of(support, classes, config, device)).collect();
+        let atlas =
+            |(support, found): (&Support, &Option<Tensor>)| Atlas::of(support, found.as_ref(), classes, config, device);
+        let atlases = supports.iter().zip(found).map(atlas).collect();
         Self { atlases, shares, config }
     }
 
@@ -89,10 +100,11 @@ impl<'a> Atlases<'a> {
         Propagated::new(grid, fractions(&atlas.known), classes, self.shares.clone())
     }
 
-    /// The labels of the supports, each registered to the query.
-    pub fn propagated(&self, query: &PreparedScan) -> Propagated {
+    /// The labels of the supports, each registered to the query, in which the network found classes with these probabilities
+    /// (1, K, d, h, w).
+    pub fn propagated(&self, query: &PreparedScan, found: Option<&Tensor>) -> Propagated {
         let Self { atlases, config, .. } = self;
-        let fixed = described(query, config, atlases[0].known.device());
+        let fixed = described(query, found, config, atlases[0].known.device());
         let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.descriptors, config)).collect();
         let grid = labels_grid(query, self.shares.len());
         let size_vox = grid.shape_vox.map(|n| n as i64);
@@ -177,8 +189,12 @@ fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-fn described(scan: &PreparedScan, config: &registration::Config, device: Device) -> Tensor {
-    descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device))
+/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+fn described(scan: &PreparedScan, found: Option<&Tensor>, config: &registration::Config, device: Device) -> Tensor {
+    let own = descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device));
+    let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
+    let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
+    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
 }
 
 #[cfg(test)]
@@ -196,6 +212,7 @@ mod tests {
         reach_fraction: 0.25,
         iterations: 30,
         smoothness: 1.0,
+        network_weight: 1.0,
     };
 
     /// Two persons.
@@ -213,7 +230,8 @@ mod tests {
         let (scan, annotation) = (prepared(support.0), support.1);
         let classes = ClassMap::new([1, 2, 3, 4]).unwrap();
         let support = Support { scan: &scan, annotation };
-        Atlases::new(&[support], &classes, vec![1.0; 4], config, Device::Cpu).propagated(&prepared(query))
+        Atlases::new(&[support], &[None], &classes, vec![1.0; 4], config, Device::Cpu)
+            .propagated(&prepared(query), None)
     }
 
     /// Mean Dice of the organs on the query's own grid, which is that of the labels.
@@ -242,6 +260,34 @@ mod tests {
         assert!(registered > laid_over + 0.15 && registered > 0.6, "{laid_over} {registered}");
         let own = dice(&propagated(support(), image.clone(), &CONFIG), &labels);
         assert!(own > 0.9, "{own}");
+    }
+
+    #[test]
+    fn the_registration_follows_what_the_network_finds() {
+        // The same scan twice; the network finds the class in its left third and in its right one.
+        let [(image, labels), _] = subjects();
+        let (scan, classes) = (prepared(image), ClassMap::new([1]).unwrap());
+        let third = |from: i64| {
+            let found = Tensor::zeros([1, 1, 8, 32, 32], (Kind::Float, Device::Cpu));
+            let _ = found.narrow(4, from, 10).fill_(1.0);
+            found
+        };
+        let [nz, ny, nx] = labels.voxels.shape() else { unreachable!("three axes") };
+        let left = ndarray::Array3::from_shape_fn((*nz, *ny, *nx), |(_, _, x)| i32::from((6..18).contains(&x)));
+        let annotation = Annotation::new(LabelMap { voxels: left, geometry: labels.geometry.clone() }, None);
+        let support = [Support { scan: &scan, annotation }];
+        // Mean place of the class along x, as a fraction of the scan.
+        let place = |network_weight: f64| {
+            let config = registration::Config { network_weight, ..CONFIG };
+            let atlases = Atlases::new(&support, &[Some(third(4))], &classes, vec![1.0], &config, Device::Cpu);
+            let found = to_channels(&atlases.propagated(&scan, Some(&third(12))).classes[0]);
+            let at = |x: usize| (x as f64 + 0.5) / found.shape()[3] as f64;
+            let sum: f64 = found.indexed_iter().map(|((.., x), v)| f64::from(*v) * at(x)).sum();
+            sum / f64::from(found.sum())
+        };
+        let (by_looks, by_network) = (place(0.0), place(100.0));
+        assert!((by_looks - 0.25).abs() < 0.05, "{by_looks}");
+        assert!((by_network - 0.5).abs() < 0.08, "{by_network}");
     }
 
     #[test]

@@ -12,17 +12,13 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// What supports tell of their classes: made once, for any number of queries.
 pub trait Scorer {
-    /// A query beside the supports, whose labels were propagated to it or not.
-    fn compare(&self, query: &NetworkVolume, propagated: Option<&Propagated>) -> Box<dyn ComparedQuery + '_>;
+    /// A query beside the supports.
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_>;
 
     /// The share that propagated labels have in each class; None of a network of single slices, which has no use for them.
     fn shares(&self) -> Option<Vec<f64>> {
         None
     }
-
-    /// Scores (1, 1 + K, D, H, W) of a volume (1, 1, D, H, W) by the supports alone, without evidence or rounds; None of a network of
-    /// single slices.
-    fn scores_by_supports(&self, image: &Tensor) -> Option<Tensor>;
 
     /// For each class whether any support shows it. A class that none shows is never predicted.
     fn shown(&self) -> Vec<bool>;
@@ -37,15 +33,26 @@ pub trait Scorer {
 
     /// Scores (1, 1 + K, D, H, W) of a query of which nothing else is known.
     fn scores(&self, query: &NetworkVolume) -> Tensor {
-        self.compare(query, None).scores(&[]).0
+        self.compare(query).scores(&[], None).0
     }
 }
 
 /// A query that was compared with the supports.
 pub trait ComparedQuery {
-    /// Scores (1, 1 + K, D, H, W) where the depth ranges of some classes are known, and the classes that are missing in them. The logits
-    /// of an SE-Net are those of each class against the rest, beside 0 for the background, whatever the ranges.
-    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>);
+    /// Scores (1, 1 + K, D, H, W) where the depth ranges of some classes are known and the labels of the supports were propagated to the
+    /// query, and the classes that are missing in them. The logits of an SE-Net are those of each class against the rest, beside 0 for the
+    /// background, whatever the ranges.
+    fn scores(&self, ranges: &[DepthRange], propagated: Option<&Propagated>) -> (Tensor, Vec<Class>);
+
+    /// Scores (1, 1 + K, D, H, W) by the supports alone, without evidence or rounds; None of a network of single slices.
+    fn scores_by_supports(&self) -> Option<Tensor> {
+        None
+    }
+
+    /// Probabilities (1, K, d, h, w) of the classes by supports and templates, without evidence or rounds; None of a network of single slices.
+    fn probabilities(&self) -> Option<Tensor> {
+        None
+    }
 }
 
 /// Prototypes of supports and templates.
@@ -71,18 +78,11 @@ impl<'a> PrototypeScorer<'a> {
 }
 
 impl Scorer for PrototypeScorer<'_> {
-    fn compare(&self, query: &NetworkVolume, propagated: Option<&Propagated>) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
         no_grad(|| {
             let features = self.encode(&query.image);
-            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters, propagated);
+            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters);
             Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(&query.image) })
-        })
-    }
-
-    fn scores_by_supports(&self, image: &Tensor) -> Option<Tensor> {
-        no_grad(|| {
-            let scores = self.fusion.scores_by_supports(&self.encode(image), &self.voters);
-            Some(similarity::interpolate(&scores, size_vox(image)))
         })
     }
 
@@ -104,12 +104,21 @@ impl Scorer for PrototypeScorer<'_> {
 }
 
 impl ComparedQuery for ComparedPrototypes<'_> {
-    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
+    fn scores(&self, ranges: &[DepthRange], propagated: Option<&Propagated>) -> (Tensor, Vec<Class>) {
         no_grad(|| {
             let PrototypeScorer { fusion, voters } = self.scorer;
-            let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges);
+            let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges, propagated);
             (similarity::interpolate(&scores, self.size_vox), missing)
         })
+    }
+
+    fn scores_by_supports(&self) -> Option<Tensor> {
+        Some(no_grad(|| similarity::interpolate(&self.compared.scores_by_supports(), self.size_vox)))
+    }
+
+    fn probabilities(&self) -> Option<Tensor> {
+        let PrototypeScorer { fusion, voters } = self.scorer;
+        Some(no_grad(|| fusion.probabilities(&self.compared, voters)))
     }
 }
 
@@ -134,12 +143,8 @@ impl<'a> SliceScorer<'a> {
 }
 
 impl Scorer for SliceScorer<'_> {
-    fn compare(&self, query: &NetworkVolume, _: Option<&Propagated>) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
         Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.image.to_device(self.device)))))
-    }
-
-    fn scores_by_supports(&self, _: &Tensor) -> Option<Tensor> {
-        None
     }
 
     fn shown(&self) -> Vec<bool> {
@@ -154,7 +159,7 @@ impl Scorer for SliceScorer<'_> {
 struct ComparedSlices(Tensor);
 
 impl ComparedQuery for ComparedSlices {
-    fn scores(&self, _: &[DepthRange]) -> (Tensor, Vec<Class>) {
+    fn scores(&self, _: &[DepthRange], _: Option<&Propagated>) -> (Tensor, Vec<Class>) {
         (self.0.shallow_clone(), vec![])
     }
 }

@@ -154,7 +154,8 @@ pub(super) fn shots<'s>(
             (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
         if !others.is_empty() {
             let (scorer, volume) = (fit(&others), supports[index].scan.volume());
-            let scores = scorer.scores_by_supports(&volume.image).unwrap_or_else(|| scorer.scores(&volume));
+            let compared = scorer.compare(&volume);
+            let scores = compared.scores_by_supports().unwrap_or_else(|| compared.scores(&[], None).0);
             unknown.push((index, shots[index].background_given_to(&missing, &scores)));
         }
     }

@@ -1,6 +1,6 @@
 //! The first step: a smooth choice among all displacements of a coarse grid.
 
-use super::{size_of, smoothed};
+use super::{descriptors, size_of, smoothed};
 use tch::{Kind, Tensor};
 
 /// Weights of the distance between the choice and its smooth version, in the rounds of the optimisation (Siebert et al. 2021).
@@ -21,7 +21,9 @@ pub fn displacements(fixed: &Tensor, moving: &Tensor, spacing_vox: i64, reach_fr
         (0..=2 * z).flat_map(|dz| (0..=2 * y).flat_map(move |dy| (0..=2 * x).map(move |dx| [dz, dy, dx]))).collect();
     // The shortest first: of displacements that are alike, as where there is nothing to see, the first one counts.
     steps.sort_by_key(|step| (0..3).map(|axis| (step[axis] - reach[axis]).pow(2)).sum::<i64>());
-    let cost = |&step: &[i64; 3]| (moved(step) - &fixed).square().mean_dim([1i64].as_slice(), false, Kind::Float);
+    let unlike =
+        |&step: &[i64; 3]| (moved(step) - &fixed).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let cost = |step: &[i64; 3]| unlike(step) / descriptors::CHANNELS as f64;
     let costs = Tensor::cat(&steps.iter().map(cost).collect::<Vec<_>>(), 0); // (steps, d, h, w)
     let costs = smoothed(&costs.unsqueeze(0), 1).view([steps.len() as i64, -1]); // (steps, voxels)
     let moves: Vec<f32> =

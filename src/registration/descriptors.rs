@@ -3,6 +3,8 @@
 use super::{size_of, smoothed};
 use tch::{Kind, Tensor, no_grad};
 
+/// Pairs of patches that do not face each other.
+pub const CHANNELS: i64 = 12;
 /// Distance of the six patches from the voxel, in voxels.
 const DISTANCE_VOX: i64 = 2;
 /// The variance is kept between these multiples of its mean.

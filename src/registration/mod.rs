@@ -32,6 +32,8 @@ pub struct Config {
     pub iterations: usize,
     /// Weight of the squared differences between neighbouring displacements in the refinement.
     pub smoothness: f64,
+    /// Weight of the squared differences between the probabilities of the classes by the network, beside those of the [`descriptors`].
+    pub network_weight: f64,
 }
 
 impl Config {
@@ -62,8 +64,10 @@ impl Config {
         if self.iterations > 10_000 {
             return fault("iterations", "at most 10000", self.iterations.to_string());
         }
-        if !(0.0..=1e6).contains(&self.smoothness) {
-            return fault("smoothness", "a number from 0 to 1e6", self.smoothness.to_string());
+        for (key, weight) in [("smoothness", self.smoothness), ("network_weight", self.network_weight)] {
+            if !(0.0..=1e6).contains(&weight) {
+                return fault(key, "a number from 0 to 1e6", weight.to_string());
+            }
         }
         Ok(())
     }
@@ -76,12 +80,13 @@ const COARSE_VOX: i64 = 4;
 /// ... and of that of the refinement.
 const FINE_VOX: i64 = 2;
 
-/// The field that brings `moving` onto `fixed`, [`descriptors`] of two scans on grids of one size.
+/// The field that brings `moving` onto `fixed`, [`descriptors`] of two scans on grids of one size, and what else tells of their places as
+/// further channels.
 ///
 /// ```
 /// use ssl3d::registration::{Config, descriptors, register, warp};
 /// use tch::{Device, Kind, Tensor};
-/// let config = Config { enabled: true, size_vox: [24; 3], reach_fraction: 0.25, iterations: 50, smoothness: 1.0 };
+/// let config = Config { enabled: true, size_vox: [24; 3], reach_fraction: 0.25, iterations: 50, smoothness: 1.0, network_weight: 0.0 };
 /// let steps = |n: i64| Tensor::arange(n, (Kind::Float, Device::Cpu));
 /// // A ball about the middle, and the same ball four voxels further along x.
 /// let ball = |x: f64| {

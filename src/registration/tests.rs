@@ -1,7 +1,13 @@
 use super::*;
 
-const CONFIG: Config =
-    Config { enabled: true, size_vox: [24, 24, 24], reach_fraction: 0.25, iterations: 30, smoothness: 1.0 };
+const CONFIG: Config = Config {
+    enabled: true,
+    size_vox: [24, 24, 24],
+    reach_fraction: 0.25,
+    iterations: 30,
+    smoothness: 1.0,
+    network_weight: 0.0,
+};
 
 fn steps(n: i64) -> Tensor {
     Tensor::arange(n, (Kind::Float, Device::Cpu))

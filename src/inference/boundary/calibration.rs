@@ -116,10 +116,10 @@ impl Calibration {
         Self { weights: vec![IDENTITY; classes], kept: vec![0.0; classes] }
     }
 
-    /// A class of whose labels the step leaves little in the supports themselves, by Dice, is left as it is by 1 - Dice^2: it is smaller than
-    /// what the step looks at.
+    /// A class of whose labels the step leaves only a part in the supports themselves, by Dice, is left as it is by 1 - part^2: it is smaller
+    /// than what the step looks at.
     pub fn trusted(&self, survival: &[f64]) -> Self {
-        let kept: Vec<f64> = survival.iter().map(|dice| 1.0 - dice.powi(2)).collect();
+        let kept: Vec<f64> = survival.iter().map(|part| 1.0 - part.powi(2)).collect();
         let mixed = |(weights, kept): (&Row, &f64)| -> Row {
             std::array::from_fn(|i| weights[i] + kept * (IDENTITY[i] - weights[i]))
         };
