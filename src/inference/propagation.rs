@@ -28,7 +28,7 @@ pub(super) struct Atlases<'a> {
 /// A support that can be registered.
 struct Atlas {
     /// [`described`]
-    descriptors: Tensor,
+    described: Tensor,
     /// The fraction of each voxel that is annotated at all, and as each class, (1, 1, D, H, W), in [`STEPS`].
     known: Tensor,
     classes: Vec<Tensor>,
@@ -46,13 +46,8 @@ pub struct Propagated {
 }
 
 impl Atlas {
-    fn of(
-        support: &Support,
-        found: Option<&Tensor>,
-        classes: &ClassMap,
-        config: &registration::Config,
-        device: Device,
-    ) -> Self {
+    fn of(support: &Support, described: Tensor, classes: &ClassMap) -> Self {
+        let device = described.device();
         let grid = labels_grid(support.scan, classes.len());
         let stored = |fractions: ndarray::Array3<f32>| {
             let steps: Tensor = from_voxels(fractions.view()) * STEPS;
@@ -65,7 +60,7 @@ impl Atlas {
         };
         let of_class = |class: Class| stored(grid.fractions(labels, |label| classes.class(*label) == Some(class)));
         let classes = classes.iter().map(of_class).collect();
-        Self { descriptors: described(support.scan, found, config, device), known, classes }
+        Self { described, known, classes }
     }
 }
 
@@ -79,8 +74,9 @@ impl<'a> Atlases<'a> {
         config: &'a registration::Config,
         device: Device,
     ) -> Self {
-        let atlas =
-            |(support, found): (&Support, &Option<Tensor>)| Atlas::of(support, found.as_ref(), classes, config, device);
+        let atlas = |(support, found): (&Support, &Option<Tensor>)| {
+            Atlas::of(support, described(support.scan, found.as_ref(), &shares, config, device), classes)
+        };
         let atlases = supports.iter().zip(found).map(atlas).collect();
         Self { atlases, shares, config }
     }
@@ -104,8 +100,8 @@ impl<'a> Atlases<'a> {
     /// (1, K, d, h, w).
     pub fn propagated(&self, query: &PreparedScan, found: Option<&Tensor>) -> Propagated {
         let Self { atlases, config, .. } = self;
-        let fixed = described(query, found, config, atlases[0].known.device());
-        let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.descriptors, config)).collect();
+        let fixed = described(query, found, &self.shares, config, atlases[0].known.device());
+        let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.described, config)).collect();
         let grid = labels_grid(query, self.shares.len());
         let size_vox = grid.shape_vox.map(|n| n as i64);
         let carried = |of: &dyn Fn(&Atlas) -> &Tensor| {
@@ -189,12 +185,20 @@ fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
-fn described(scan: &PreparedScan, found: Option<&Tensor>, config: &registration::Config, device: Device) -> Tensor {
+/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it, each the
+/// more the smaller the share of its propagated labels is.
+fn described(
+    scan: &PreparedScan,
+    found: Option<&Tensor>,
+    shares: &[f64],
+    config: &registration::Config,
+    device: Device,
+) -> Tensor {
     let own = descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device));
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
-    let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
-    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
+    let scales: Vec<f32> = shares.iter().map(|share| (config.network_weight * (1.0 - share)).sqrt() as f32).collect();
+    let scales = Tensor::from_slice(&scales).view([1, -1, 1, 1, 1]).to_device(device);
+    Tensor::cat(&[own, similarity::interpolate(found, config.size_vox.map(|n| n as i64)) * scales], 1)
 }
 
 #[cfg(test)]
@@ -279,7 +283,7 @@ mod tests {
         // Mean place of the class along x, as a fraction of the scan.
         let place = |network_weight: f64| {
             let config = registration::Config { network_weight, ..CONFIG };
-            let atlases = Atlases::new(&support, &[Some(third(4))], &classes, vec![1.0], &config, Device::Cpu);
+            let atlases = Atlases::new(&support, &[Some(third(4))], &classes, vec![0.0], &config, Device::Cpu);
             let found = to_channels(&atlases.propagated(&scan, Some(&third(12))).classes[0]);
             let at = |x: usize| (x as f64 + 0.5) / found.shape()[3] as f64;
             let sum: f64 = found.indexed_iter().map(|((.., x), v)| f64::from(*v) * at(x)).sum();
