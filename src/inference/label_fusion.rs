@@ -71,9 +71,17 @@ pub(super) struct Compared {
     query: EncodedScan,
     /// The supports first.
     similarities: Vec<Similarity>,
+    /// The labels of the supports, where they were propagated.
+    propagated: Option<OnMap>,
 }
 
 impl Compared {
+    /// Propagated labels have their share in the scores from now on.
+    pub fn propagate(&mut self, propagated: &Propagated) {
+        let size = self.query.features.size();
+        self.propagated = Some(propagated.on_map([size[2], size[3], size[4]]));
+    }
+
     /// Scores (1, 1 + K, d, h, w) by the supports alone, without evidence or rounds.
     pub fn scores_by_supports(&self) -> Tensor {
         self.similarities[0].scores()
@@ -255,7 +263,7 @@ impl Fusion<'_> {
     pub fn compare(&self, query: EncodedScan, voters: &Voters) -> Compared {
         let all = std::iter::once(&voters.support).chain(&voters.templates);
         let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
-        Compared { query, similarities }
+        Compared { query, similarities, propagated: None }
     }
 
     /// Probabilities (1, K, d, h, w) of the classes by all voters, without evidence or rounds.
@@ -266,18 +274,10 @@ impl Fusion<'_> {
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
     /// taken from the supports alone, with the volume that the templates let expect.
-    pub fn fuse_labels(
-        &self,
-        compared: &Compared,
-        voters: &Voters,
-        ranges: &[DepthRange],
-        propagated: Option<&Propagated>,
-    ) -> (Tensor, Vec<Class>) {
+    pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
         let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
-        let size = compared.query.features.size();
-        let propagated = propagated.map(|of| of.on_map([size[2], size[3], size[4]]));
-        let propagated = propagated.as_ref();
+        let propagated = compared.propagated.as_ref();
         let supports = propagated.map(|of| &of.masks).or(shown.as_ref());
         let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
         let own = are_known || propagated.is_some();

@@ -4,7 +4,7 @@
 //!
 //! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them and
 //!    asked what they are worth (`cycle.rs`), and the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
-//! 2. [`Fitted::segment`] carries the labels of the supports to a query (`propagation.rs`), encodes it, compares it with all prototypes and
+//! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes, carries the labels of the supports to it (`propagation.rs`) and
 //!    fuses the scores (`label_fusion.rs`): the median over supports and templates, then [`evidence`] is added, propagated labels get
 //!    their share, and [`constraints`] are applied, round after round.
 //! 3. The scores are brought to the scan's own grid, where supervoxels, intensities and propagated labels are further evidence
@@ -287,11 +287,12 @@ impl Fitted<'_> {
             return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
         self.segmenter.beside_supervoxels(query, || {
-            let compared = self.scorer.compare(&query.volume());
+            let mut compared = self.scorer.compare(&query.volume());
             let propagated =
                 self.atlases.as_ref().map(|atlases| atlases.propagated(query, compared.probabilities().as_ref()));
+            propagated.iter().for_each(|propagated| compared.propagate(propagated));
             let under = |ranges: &SliceRanges| {
-                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid), propagated.as_ref());
+                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
                 let boundaries = (&self.single, self.boundaries.as_ref());
                 let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
                 let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);

@@ -75,7 +75,7 @@ impl<'a> Atlases<'a> {
         device: Device,
     ) -> Self {
         let atlas = |(support, found): (&Support, &Option<Tensor>)| {
-            Atlas::of(support, described(support.scan, found.as_ref(), &shares, config, device), classes)
+            Atlas::of(support, described(support.scan, found.as_ref(), config, device), classes)
         };
         let atlases = supports.iter().zip(found).map(atlas).collect();
         Self { atlases, shares, config }
@@ -100,7 +100,7 @@ impl<'a> Atlases<'a> {
     /// (1, K, d, h, w).
     pub fn propagated(&self, query: &PreparedScan, found: Option<&Tensor>) -> Propagated {
         let Self { atlases, config, .. } = self;
-        let fixed = described(query, found, &self.shares, config, atlases[0].known.device());
+        let fixed = described(query, found, config, atlases[0].known.device());
         let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.described, config)).collect();
         let grid = labels_grid(query, self.shares.len());
         let size_vox = grid.shape_vox.map(|n| n as i64);
@@ -185,20 +185,12 @@ fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it, each the
-/// more the smaller the share of its propagated labels is.
-fn described(
-    scan: &PreparedScan,
-    found: Option<&Tensor>,
-    shares: &[f64],
-    config: &registration::Config,
-    device: Device,
-) -> Tensor {
+/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+fn described(scan: &PreparedScan, found: Option<&Tensor>, config: &registration::Config, device: Device) -> Tensor {
     let own = descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device));
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
-    let scales: Vec<f32> = shares.iter().map(|share| (config.network_weight * (1.0 - share)).sqrt() as f32).collect();
-    let scales = Tensor::from_slice(&scales).view([1, -1, 1, 1, 1]).to_device(device);
-    Tensor::cat(&[own, similarity::interpolate(found, config.size_vox.map(|n| n as i64)) * scales], 1)
+    let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
+    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
 }
 
 #[cfg(test)]
@@ -268,10 +260,10 @@ mod tests {
 
     #[test]
     fn the_registration_follows_what_the_network_finds() {
-        // The same scan twice; the network finds the class in its left third and in its right one.
+        // The same scan twice; the network finds the class a quarter of the scan further along x in the query.
         let [(image, labels), _] = subjects();
         let (scan, classes) = (prepared(image), ClassMap::new([1]).unwrap());
-        let third = |from: i64| {
+        let third_from = |from: i64| {
             let found = Tensor::zeros([1, 1, 8, 32, 32], (Kind::Float, Device::Cpu));
             let _ = found.narrow(4, from, 10).fill_(1.0);
             found
@@ -283,8 +275,8 @@ mod tests {
         // Mean place of the class along x, as a fraction of the scan.
         let place = |network_weight: f64| {
             let config = registration::Config { network_weight, ..CONFIG };
-            let atlases = Atlases::new(&support, &[Some(third(4))], &classes, vec![0.0], &config, Device::Cpu);
-            let found = to_channels(&atlases.propagated(&scan, Some(&third(12))).classes[0]);
+            let atlases = Atlases::new(&support, &[Some(third_from(4))], &classes, vec![0.0], &config, Device::Cpu);
+            let found = to_channels(&atlases.propagated(&scan, Some(&third_from(12))).classes[0]);
             let at = |x: usize| (x as f64 + 0.5) / found.shape()[3] as f64;
             let sum: f64 = found.indexed_iter().map(|((.., x), v)| f64::from(*v) * at(x)).sum();
             sum / f64::from(found.sum())

@@ -33,16 +33,19 @@ pub trait Scorer {
 
     /// Scores (1, 1 + K, D, H, W) of a query of which nothing else is known.
     fn scores(&self, query: &NetworkVolume) -> Tensor {
-        self.compare(query).scores(&[], None).0
+        self.compare(query).scores(&[]).0
     }
 }
 
 /// A query that was compared with the supports.
 pub trait ComparedQuery {
-    /// Scores (1, 1 + K, D, H, W) where the depth ranges of some classes are known and the labels of the supports were propagated to the
-    /// query, and the classes that are missing in them. The logits of an SE-Net are those of each class against the rest, beside 0 for the
-    /// background, whatever the ranges.
-    fn scores(&self, ranges: &[DepthRange], propagated: Option<&Propagated>) -> (Tensor, Vec<Class>);
+    /// Scores (1, 1 + K, D, H, W) where the depth ranges of some classes are known, and the classes that are missing in them. The logits
+    /// of an SE-Net are those of each class against the rest, beside 0 for the background, whatever the ranges.
+    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>);
+
+    /// Labels of the supports that were propagated to the query have their share in [`ComparedQuery::scores`] from now on; a network of
+    /// single slices has no use for them.
+    fn propagate(&mut self, _: &Propagated) {}
 
     /// Scores (1, 1 + K, D, H, W) by the supports alone, without evidence or rounds; None of a network of single slices.
     fn scores_by_supports(&self) -> Option<Tensor> {
@@ -104,12 +107,16 @@ impl Scorer for PrototypeScorer<'_> {
 }
 
 impl ComparedQuery for ComparedPrototypes<'_> {
-    fn scores(&self, ranges: &[DepthRange], propagated: Option<&Propagated>) -> (Tensor, Vec<Class>) {
+    fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
         no_grad(|| {
             let PrototypeScorer { fusion, voters } = self.scorer;
-            let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges, propagated);
+            let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges);
             (similarity::interpolate(&scores, self.size_vox), missing)
         })
+    }
+
+    fn propagate(&mut self, propagated: &Propagated) {
+        no_grad(|| self.compared.propagate(propagated));
     }
 
     fn scores_by_supports(&self) -> Option<Tensor> {
@@ -159,7 +166,7 @@ impl Scorer for SliceScorer<'_> {
 struct ComparedSlices(Tensor);
 
 impl ComparedQuery for ComparedSlices {
-    fn scores(&self, _: &[DepthRange], _: Option<&Propagated>) -> (Tensor, Vec<Class>) {
+    fn scores(&self, _: &[DepthRange]) -> (Tensor, Vec<Class>) {
         (self.0.shallow_clone(), vec![])
     }
 }

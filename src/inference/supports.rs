@@ -155,7 +155,7 @@ pub(super) fn shots<'s>(
         if !others.is_empty() {
             let (scorer, volume) = (fit(&others), supports[index].scan.volume());
             let compared = scorer.compare(&volume);
-            let scores = compared.scores_by_supports().unwrap_or_else(|| compared.scores(&[], None).0);
+            let scores = compared.scores_by_supports().unwrap_or_else(|| compared.scores(&[]).0);
             unknown.push((index, shots[index].background_given_to(&missing, &scores)));
         }
     }

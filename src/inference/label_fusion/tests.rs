@@ -19,7 +19,7 @@ fn fuse(
 ) -> (Tensor, Vec<usize>) {
     let fusion = Fusion { network, config: &config.inference };
     let query = EncodedScan { features: features.shallow_clone(), supervoxels };
-    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters), voters, ranges, None);
+    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters), voters, ranges);
     (similarity::argmax(&scores), missing.into_iter().map(Class::index).collect())
 }
 
@@ -131,7 +131,7 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
         let voters = fusion.voters(support, &annotated, &templates, vec![None]);
-        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[], None);
+        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
     };
