@@ -17,7 +17,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::propagation::{OnMap, Propagated};
+use super::propagation::{self, OnMap, Propagated};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
@@ -29,6 +29,8 @@ use tch::{Kind, Tensor};
 /// A volume with its features.
 #[derive(Debug)]
 pub struct EncodedScan {
+    /// (1, 1, D, H, W), z-scored.
+    pub image: Tensor,
     /// (1, C, d, h, w)
     pub features: Tensor,
     /// The supervoxel of each voxel of the feature map, where their evidence has weight.
@@ -88,6 +90,12 @@ impl Compared {
     }
 }
 
+/// A template with the labels of the supports, where they were propagated to it.
+struct Unlabelled<'a> {
+    scan: &'a EncodedScan,
+    propagated: Option<OnMap>,
+}
+
 /// What is known of a volume beside its features.
 #[derive(Clone, Copy)]
 struct Context<'a> {
@@ -143,7 +151,7 @@ impl Fusion<'_> {
         let config = &self.config.supervoxels;
         let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config);
         let supervoxels = (config.network_weight > 0.0).then(of_map);
-        EncodedScan { features, supervoxels }
+        EncodedScan { image: volume.image.to_device(self.network.device()), features, supervoxels }
     }
 
     /// The prototypes of annotated volumes with `count` classes, and of the templates that are segmented from them.
@@ -164,7 +172,39 @@ impl Fusion<'_> {
         if !tell_sizes {
             support.sizes_vox = None;
         }
-        self.voters(support, &annotated, templates, min_fractions)
+        let shares = self.shares(&support, &annotated, count);
+        let images: Vec<Tensor> = supports.iter().map(|shot| shot.image.to_device(device)).collect();
+        let atlases: Vec<_> = images.iter().zip(&annotated).collect();
+        let templates = self.unlabelled(templates, &support, &atlases, &shares);
+        self.voters(support, &annotated, &templates, min_fractions, shares)
+    }
+
+    /// The labels of the supports, which are images (1, 1, D, H, W) with their annotation, are propagated to each template as to a query.
+    fn unlabelled<'t>(
+        &self,
+        templates: &'t [EncodedScan],
+        support: &Prototypes,
+        atlases: &[(&Tensor, &EncodedSupport)],
+        shares: &[f64],
+    ) -> Vec<Unlabelled<'t>> {
+        let config = &self.config.registration;
+        if !config.enabled || templates.is_empty() {
+            return templates.iter().map(|scan| Unlabelled { scan, propagated: None }).collect();
+        }
+        let described = |image: &Tensor, features: &Tensor| {
+            let scores = self.similarity(features, support).scores();
+            let found = similarity::probabilities(&scores, self.network.config.similarity.competition);
+            propagation::described(image, Some(&found), config)
+        };
+        let moving = atlases.iter().map(|(image, annotated)| (described(image, &annotated.features), &annotated.masks));
+        let moving: Vec<(Tensor, &Tensor)> = moving.collect();
+        let of_template = |scan: &'t EncodedScan| {
+            let fixed = described(&scan.image, &scan.features);
+            let size = scan.features.size();
+            let propagated = OnMap::registered(&fixed, &moving, [size[2], size[3], size[4]], shares.to_vec(), config);
+            Unlabelled { scan, propagated: Some(propagated) }
+        };
+        templates.iter().map(of_template).collect()
     }
 
     /// The templates are segmented from the supports, and in further rounds from the supports and all other templates. `annotated` are the
@@ -173,8 +213,9 @@ impl Fusion<'_> {
         &self,
         support: Prototypes,
         annotated: &[EncodedSupport],
-        templates: &[EncodedScan],
+        templates: &[Unlabelled],
         min_fractions: Vec<MinFraction>,
+        shares: Vec<f64>,
     ) -> Voters {
         let count = min_fractions.len();
         let labels = |found: &[Template]| -> Vec<Tensor> {
@@ -203,7 +244,6 @@ impl Fusion<'_> {
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        let shares = self.shares(&support, annotated, count);
         Voters { support, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
     }
 
@@ -233,15 +273,16 @@ impl Fusion<'_> {
     /// The templates as the supports and the others of the round before segment them.
     fn segment_templates(
         &self,
-        templates: &[EncodedScan],
+        templates: &[Unlabelled],
         support: &Prototypes,
         (before, belief): (&[Template], &Belief),
         context: Context,
     ) -> Vec<Template> {
-        let of_template = |(index, scan): (usize, &EncodedScan)| {
+        let of_template = |(index, Unlabelled { scan, propagated }): (usize, &Unlabelled)| {
             let others: Vec<usize> = belief.about(None).into_iter().filter(|other| *other != index).collect();
             let voters = std::iter::once(support).chain(others.iter().map(|&other| &before[other].prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.similarity(&scan.features, voter)).collect();
+            let context = Context { propagated: propagated.as_ref(), ..context };
             let scores = self.refine(scan, &voters, &belief.only(&others), context, &[]);
             let mut prototypes = self.self_prototypes(&scan.features, &scores, context);
             if support.sizes_vox.is_none() {

@@ -27,7 +27,7 @@ pub(super) struct Atlases<'a> {
 
 /// A support that can be registered.
 struct Atlas {
-    /// [`described`]
+    /// [`scan_described`]
     described: Tensor,
     /// The fraction of each voxel that is annotated at all, and as each class, (1, 1, D, H, W), in [`STEPS`].
     known: Tensor,
@@ -75,7 +75,7 @@ impl<'a> Atlases<'a> {
         device: Device,
     ) -> Self {
         let atlas = |(support, found): (&Support, &Option<Tensor>)| {
-            Atlas::of(support, described(support.scan, found.as_ref(), config, device), classes)
+            Atlas::of(support, scan_described(support.scan, found.as_ref(), config, device), classes)
         };
         let atlases = supports.iter().zip(found).map(atlas).collect();
         Self { atlases, shares, config }
@@ -100,7 +100,7 @@ impl<'a> Atlases<'a> {
     /// (1, K, d, h, w).
     pub fn propagated(&self, query: &PreparedScan, found: Option<&Tensor>) -> Propagated {
         let Self { atlases, config, .. } = self;
-        let fixed = described(query, found, config, atlases[0].known.device());
+        let fixed = scan_described(query, found, config, atlases[0].known.device());
         let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.described, config)).collect();
         let grid = labels_grid(query, self.shares.len());
         let size_vox = grid.shape_vox.map(|n| n as i64);
@@ -137,9 +137,8 @@ impl Propagated {
     /// ln of the odds of each class against the background, 0 where nothing is annotated, and the fraction of the supports that is: the
     /// former times the latter, and the latter last, (1, K + 1, D, H, W).
     pub fn log_odds(&self) -> Tensor {
-        let background = &self.known - self.classes.iter().sum::<Tensor>();
-        let background = (background.clamp_min(0.0) + LEAST).log();
-        let of_class = |class: &Tensor| ((class + LEAST).log() - &background) * &self.known;
+        let background = (&self.known - self.classes.iter().sum::<Tensor>()).clamp_min(0.0);
+        let of_class = |class: &Tensor| log_odds(class, &background, &self.known);
         let mut channels: Vec<Tensor> = self.classes.iter().map(of_class).collect();
         channels.push(self.known.shallow_clone());
         Tensor::cat(&channels, 1)
@@ -150,8 +149,7 @@ impl Propagated {
         let pooled = |map: &Tensor| map.adaptive_avg_pool3d(size);
         let classes = Tensor::cat(&self.classes.iter().map(pooled).collect::<Vec<_>>(), 1);
         let background = pooled(&self.known) - classes.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-        let masks = Tensor::cat(&[background.clamp_min(0.0), classes], 1);
-        OnMap { masks, log_odds: pooled(&self.log_odds()), shares: self.shares.clone() }
+        OnMap { masks: Tensor::cat(&[background.clamp_min(0.0), classes], 1), shares: self.shares.clone() }
     }
 }
 
@@ -159,12 +157,29 @@ impl Propagated {
 pub(super) struct OnMap {
     /// The fractions of background and classes, (1, 1 + K, d, h, w).
     pub masks: Tensor,
-    /// [`Propagated::log_odds`]
-    log_odds: Tensor,
+    /// Of each class.
     shares: Vec<f64>,
 }
 
+/// ln of the odds of classes against the background, from fractions of voxels; times the fraction that is annotated.
+fn log_odds(classes: &Tensor, background: &Tensor, known: &Tensor) -> Tensor {
+    ((classes + LEAST).log() - (background + LEAST).log()) * known
+}
+
 impl OnMap {
+    /// The labels of volumes that are registered to what `fixed` describes, on a feature map of this size. Each is described by the first
+    /// and annotated by the second, (1, 1 + K, d, h, w).
+    pub fn registered(
+        fixed: &Tensor,
+        moving: &[(Tensor, &Tensor)],
+        size: [i64; 3],
+        shares: Vec<f64>,
+        config: &registration::Config,
+    ) -> Self {
+        let carried = |(described, masks): &(Tensor, &Tensor)| warp(masks, &register(fixed, described, config), size);
+        Self { masks: moving.iter().map(carried).sum::<Tensor>() / moving.len() as f64, shares }
+    }
+
     /// Scores (1, 1 + K, d, h, w) of each class against the background, in which propagated labels have these shares: see
     /// [`super::GridScores::with_propagated`].
     pub fn blended(&self, scores: &Tensor) -> Tensor {
@@ -172,9 +187,10 @@ impl OnMap {
         let shares: Vec<f32> = self.shares.iter().map(|share| *share as f32).collect();
         let shares = Tensor::from_slice(&shares).view([1, count, 1, 1, 1]).to_device(scores.device());
         let against = scores.narrow(1, 1, count) - scores.narrow(1, 0, 1);
-        let known = self.log_odds.narrow(1, count, 1);
-        let kept: Tensor = 1.0 - &shares * known;
-        let blended = against * kept.clamp_min(0.0) + self.log_odds.narrow(1, 0, count) * shares;
+        let known = self.masks.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+        let kept: Tensor = 1.0 - &shares * &known;
+        let odds = log_odds(&self.masks.narrow(1, 1, count), &self.masks.narrow(1, 0, 1), &known);
+        let blended = against * kept.clamp_min(0.0) + odds * shares;
         Tensor::cat(&[blended.narrow(1, 0, 1).zeros_like(), blended], 1)
     }
 }
@@ -185,12 +201,23 @@ fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What a scan is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
-fn described(scan: &PreparedScan, found: Option<&Tensor>, config: &registration::Config, device: Device) -> Tensor {
-    let own = descriptors(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device));
+/// What an image (1, 1, D, H, W) is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network
+/// found in it.
+pub(super) fn described(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
+    let size = config.size_vox.map(|n| n as i64);
+    let own = descriptors(&similarity::interpolate(image, size));
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
-    let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
-    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
+    Tensor::cat(&[own, similarity::interpolate(found, size) * config.network_weight.sqrt()], 1)
+}
+
+/// The same of a scan, from its own voxels.
+fn scan_described(
+    scan: &PreparedScan,
+    found: Option<&Tensor>,
+    config: &registration::Config,
+    device: Device,
+) -> Tensor {
+    described(&from_voxels(scan.input_of(config.size_vox).view()).to_device(device), found, config)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ fn fuse(
     ranges: &[DepthRange],
 ) -> (Tensor, Vec<usize>) {
     let fusion = Fusion { network, config: &config.inference };
-    let query = EncodedScan { features: features.shallow_clone(), supervoxels };
+    let query = EncodedScan { supervoxels, ..scan(features.shallow_clone()) };
     let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters), voters, ranges);
     (similarity::argmax(&scores), missing.into_iter().map(Class::index).collect())
 }
@@ -27,6 +27,16 @@ fn fuse(
 fn halves() -> Tensor {
     let of_channel = |left: f32| [left, left, 1.0 - left, 1.0 - left].repeat(4);
     Tensor::from_slice(&[of_channel(0.0), of_channel(1.0)].concat()).view([1, 2, 1, 4, 4])
+}
+
+/// Of which nothing but the features counts.
+fn scan(features: Tensor) -> EncodedScan {
+    EncodedScan { image: Tensor::zeros([1, 1, 1, 1, 1], (Kind::Float, Device::Cpu)), features, supervoxels: None }
+}
+
+/// Templates to which no labels were propagated.
+fn unlabelled(scans: &[EncodedScan]) -> Vec<Unlabelled<'_>> {
+    scans.iter().map(|scan| Unlabelled { scan, propagated: None }).collect()
 }
 
 fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
@@ -127,10 +137,10 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let classes = Tensor::from_slice(&[1i64, 1, 0, 0].repeat(4)).view([1, 4, 4]);
         let annotated = [EncodedSupport::new(halves(), &classes, 1)];
         let background = halves().narrow(4, 2, 2).repeat([1, 1, 1, 1, 2]);
-        let scan = |features: &Tensor| EncodedScan { features: features.shallow_clone(), supervoxels: None };
+        let scan = |features: &Tensor| scan(features.shallow_clone());
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
-        let voters = fusion.voters(support, &annotated, &templates, vec![None]);
+        let voters = fusion.voters(support, &annotated, &unlabelled(&templates), vec![None], vec![0.0]);
         let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
@@ -150,10 +160,12 @@ fn in_a_second_round_templates_find_the_class_in_each_other() {
         let seen = |degrees: f32| {
             let of_channel = |c: usize| [unit(degrees)[c], unit(degrees)[c], rest[c], rest[c]].repeat(4);
             let features = Tensor::from_slice(&[of_channel(0), of_channel(1)].concat()).view([1, 2, 1, 4, 4]);
-            EncodedScan { features, supervoxels: None }
+            scan(features)
         };
         let fusion = Fusion { network: &network, config: &config.inference };
-        let voters = fusion.voters(prototypes(&rest, &class), &[], &[40.0, 40.0, 80.0].map(seen), vec![None]);
+        let templates = [40.0, 40.0, 80.0].map(seen);
+        let support = prototypes(&rest, &class);
+        let voters = fusion.voters(support, &[], &unlabelled(&templates), vec![None], vec![0.0]);
         voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
     };
     assert_eq!(found(1), [true, true, false]);
@@ -247,4 +259,34 @@ fn a_support_that_is_annotated_in_a_few_slices_tells_nothing_of_sizes() {
     assert_eq!(are_known(None), [true, true]);
     assert_eq!(are_known(Some(9)), [true, true]);
     assert_eq!(are_known(Some(2)), [false, false]);
+}
+
+/// The class lies further along x in the template than in the support, and features know nothing of it: they are the same everywhere.
+#[test]
+fn labels_of_the_support_are_propagated_to_templates() {
+    let registration = ["inference.registration.enabled=true", "inference.registration.size_vox=[24, 24, 24]"];
+    let blob = |from: i64| {
+        let image = Tensor::zeros([1, 1, 24, 24, 24], (Kind::Float, Device::Cpu));
+        let _ = image.narrow(2, 8, 8).narrow(3, 8, 8).narrow(4, from, 8).fill_(1.0);
+        image
+    };
+    let (support, template) = (blob(6), blob(10));
+    let flat = || Tensor::ones([1, 2, 12, 12, 12], (Kind::Float, Device::Cpu));
+    let annotated = EncodedSupport::new(flat(), &support.squeeze().to_kind(Kind::Int64), 1);
+    let scan = EncodedScan { image: template, ..scan(flat()) };
+    let middle_of_class = |set: &[&str]| {
+        let (network, config) = setup(set);
+        let fusion = Fusion { network: &network, config: &config.inference };
+        let prototypes = network.test_prototypes(std::slice::from_ref(&annotated));
+        let templates = std::slice::from_ref(&scan);
+        let found = tch::no_grad(|| fusion.unlabelled(templates, &prototypes, &[(&support, &annotated)], &[1.0]));
+        found[0].propagated.as_ref().map(|propagated| {
+            let class = propagated.masks.get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
+            let places = Tensor::arange(12, (Kind::Double, Device::Cpu)) * 2.0 + 0.5;
+            ((&class * places).sum(Kind::Double) / class.sum(Kind::Double)).double_value(&[])
+        })
+    };
+    let middle = middle_of_class(&registration).expect("registered");
+    assert!((middle - 13.5).abs() < 0.8, "{middle}: 9.5 in the support");
+    assert_eq!(middle_of_class(&[]), None);
 }
