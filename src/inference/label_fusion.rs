@@ -131,6 +131,17 @@ impl Voters {
         &self.shares
     }
 
+    /// The share that propagated labels have in each class of a fused query. Templates that are believed know of places, too: there it is
+    /// squared, but for a class that is missing and comes from the supports alone.
+    pub fn fused_shares(&self, missing: &[Class]) -> Vec<f64> {
+        let of_class = |(index, share): (usize, &f64)| {
+            let class = Class::at(index);
+            let is_fused = !missing.contains(&class) && !self.belief.about(Some(class)).is_empty();
+            if is_fused { share * share } else { *share }
+        };
+        self.shares.iter().enumerate().map(of_class).collect()
+    }
+
     /// Of each class whether there are templates, and none is believed about it.
     pub fn without_say(&self) -> Vec<bool> {
         let count = self.support.foreground.len();
@@ -324,7 +335,10 @@ impl Fusion<'_> {
         let own = are_known || propagated.is_some();
         let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
         let context = Context { min_fractions, prior: placed.as_ref().or(prior.as_ref()), ranges, propagated };
+        let beside_templates = propagated.map(|of| of.with_shares(voters.fused_shares(&[])));
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
+            let propagated = if voters.len() > 1 { beside_templates.as_ref() } else { propagated };
+            let context = Context { propagated, ..context };
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);

@@ -294,6 +294,8 @@ impl Fitted<'_> {
             let under = |ranges: &SliceRanges| {
                 let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
                 let boundaries = (&self.single, self.boundaries.as_ref());
+                let shares = compared.fused_shares(&missing);
+                let propagated = propagated.as_ref().zip(shares).map(|(of, shares)| of.with_shares(shares));
                 let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
                 let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
                 keep(Segmentation { missing, ..found })

@@ -118,6 +118,12 @@ impl<'a> Atlases<'a> {
 }
 
 impl Propagated {
+    /// The same labels with other shares.
+    pub fn with_shares(&self, shares: Vec<f64>) -> Self {
+        let classes = self.classes.iter().map(Tensor::shallow_clone).collect();
+        Self { grid: self.grid.clone(), known: self.known.shallow_clone(), classes, shares }
+    }
+
     /// `known` and each of `classes` are fractions (1, 1, D, H, W) on `grid`.
     pub fn new(grid: WorkingGrid, known: Tensor, classes: Vec<Tensor>, shares: Vec<f64>) -> Self {
         assert_eq!(classes.len(), shares.len(), "a share for each class");
@@ -167,6 +173,11 @@ fn log_odds(classes: &Tensor, background: &Tensor, known: &Tensor) -> Tensor {
 }
 
 impl OnMap {
+    /// The same labels with other shares.
+    pub fn with_shares(&self, shares: Vec<f64>) -> Self {
+        Self { masks: self.masks.shallow_clone(), shares }
+    }
+
     /// The labels of volumes that are registered to what `fixed` describes, on a feature map of this size. Each is described by the first
     /// and annotated by the second, (1, 1 + K, d, h, w).
     pub fn registered(

@@ -52,6 +52,11 @@ pub trait ComparedQuery {
         None
     }
 
+    /// The share that propagated labels have in each class, some of which are missing; None of a network of single slices.
+    fn fused_shares(&self, _: &[Class]) -> Option<Vec<f64>> {
+        None
+    }
+
     /// Probabilities (1, K, d, h, w) of the classes by supports and templates, without evidence or rounds; None of a network of single slices.
     fn probabilities(&self) -> Option<Tensor> {
         None
@@ -121,6 +126,10 @@ impl ComparedQuery for ComparedPrototypes<'_> {
 
     fn scores_by_supports(&self) -> Option<Tensor> {
         Some(no_grad(|| similarity::interpolate(&self.compared.scores_by_supports(), self.size_vox)))
+    }
+
+    fn fused_shares(&self, missing: &[Class]) -> Option<Vec<f64>> {
+        Some(self.scorer.voters.fused_shares(missing))
     }
 
     fn probabilities(&self) -> Option<Tensor> {

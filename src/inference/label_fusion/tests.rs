@@ -61,6 +61,14 @@ fn alone(support: Prototypes) -> Voters {
 }
 
 #[test]
+fn propagated_labels_count_less_where_templates_are_believed() {
+    let belief = Belief::of(&[vec![0.9, 0.1, 0.9]], &[0.9; 3], 0.5);
+    let voters = Voters { belief, shares: vec![0.5; 3], ..alone(prototypes(&[1.0, 0.0], &[0.0, 1.0])) };
+    assert_eq!(voters.fused_shares(&[]), [0.25, 0.5, 0.25]);
+    assert_eq!(voters.fused_shares(&[Class::at(2)]), [0.25, 0.5, 0.5], "a missing class comes from the supports");
+}
+
+#[test]
 fn templates_outvote_the_support_unless_they_miss_a_class() {
     let setup = setup(&[]);
     let left_is_found = |voters: &Voters| {
