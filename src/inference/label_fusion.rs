@@ -24,7 +24,7 @@ use crate::prototypes::{Competition, EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
 use ndarray::Array3;
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad};
 
 /// A volume with its features.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(super) struct Fusion<'a> {
 pub(super) struct Voters {
     /// All supports together.
     support: Prototypes,
+    /// Features (1, C, d, h, w) of each support.
+    features: Vec<Tensor>,
     /// Those that are believed about any class.
     templates: Vec<Prototypes>,
     belief: Belief,
@@ -156,13 +158,15 @@ impl Voters {
 }
 
 impl Fusion<'_> {
-    /// A volume with features that are there already.
-    pub fn encoded(&self, volume: &NetworkVolume, features: Tensor) -> EncodedScan {
+    /// A volume with its features.
+    pub fn encoded(&self, volume: &NetworkVolume) -> EncodedScan {
+        let image = volume.image.to_device(self.network.device());
+        let features = no_grad(|| self.network.encode(&image));
         let size = features.size();
         let config = &self.config.supervoxels;
         let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config);
         let supervoxels = (config.network_weight > 0.0).then(of_map);
-        EncodedScan { image: volume.image.to_device(self.network.device()), features, supervoxels }
+        EncodedScan { image, features, supervoxels }
     }
 
     /// The prototypes of annotated volumes with `count` classes, and of the templates that are segmented from them.
@@ -255,7 +259,8 @@ impl Fusion<'_> {
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
-        Voters { support, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
+        let features = annotated.iter().map(|support| support.features.shallow_clone()).collect();
+        Voters { support, features, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
     }
 
     /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^2.
@@ -313,15 +318,37 @@ impl Fusion<'_> {
 
     /// A query beside all voters.
     pub fn compare(&self, query: EncodedScan, voters: &Voters) -> Compared {
-        let all = std::iter::once(&voters.support).chain(&voters.templates);
-        let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
+        let similarities = self.similarities(&query.features, voters);
         Compared { query, similarities, propagated: None }
     }
 
+    /// Features (1, C, d, h, w) beside all voters, the supports first.
+    fn similarities(&self, features: &Tensor, voters: &Voters) -> Vec<Similarity> {
+        let all = std::iter::once(&voters.support).chain(&voters.templates);
+        all.map(|voter| self.similarity(features, voter)).collect()
+    }
+
+    /// What is found in each support: scores (1, 1 + K, d, h, w) by the supports alone and, where labels are propagated, probabilities
+    /// (1, K, d, h, w) of the classes by all voters; without evidence or rounds.
+    pub fn on_supports(&self, voters: &Voters) -> Vec<(Tensor, Option<Tensor>)> {
+        let of_support = |features| {
+            let scores = self.similarity(features, &voters.support).scores();
+            let is_asked = self.config.registration.enabled;
+            let probabilities = is_asked.then(|| self.probabilities(&self.similarities(features, voters), voters));
+            (scores, probabilities)
+        };
+        voters.features.iter().map(of_support).collect()
+    }
+
     /// Probabilities (1, K, d, h, w) of the classes by all voters, without evidence or rounds.
-    pub fn probabilities(&self, compared: &Compared, voters: &Voters) -> Tensor {
-        let scores: Vec<Tensor> = compared.similarities.iter().map(Similarity::scores).collect();
+    fn probabilities(&self, similarities: &[Similarity], voters: &Voters) -> Tensor {
+        let scores: Vec<Tensor> = similarities.iter().map(Similarity::scores).collect();
         similarity::probabilities(&fused(&scores, &voters.belief), self.network.config.similarity.competition)
+    }
+
+    /// The same of a query.
+    pub fn query_probabilities(&self, compared: &Compared, voters: &Voters) -> Tensor {
+        self.probabilities(&compared.similarities, voters)
     }
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are

@@ -78,9 +78,6 @@ use segmentation::Probabilities;
 use std::collections::BTreeSet;
 use tch::{Tensor, no_grad};
 
-/// Templates that are encoded at once: convolutions of a single volume take a slower way in libtorch.
-const TEMPLATES_AT_ONCE: usize = 2;
-
 /// A network with the rules of inference and its unlabelled templates.
 pub struct Segmenter<'a> {
     network: &'a Network,
@@ -99,15 +96,7 @@ impl<'a> Segmenter<'a> {
 
     /// Unlabelled scans that are segmented from the supports and fused with them from now on.
     pub fn set_templates(&mut self, templates: &[NetworkVolume]) {
-        self.templates.clear();
-        let alike = templates.chunk_by(|a, b| a.image.size() == b.image.size());
-        for pair in alike.flat_map(|alike| alike.chunks(TEMPLATES_AT_ONCE)) {
-            let images: Vec<&Tensor> = pair.iter().map(|volume| &volume.image).collect();
-            let features = no_grad(|| self.network.encode(&Tensor::cat(&images, 0).to_device(self.network.device())));
-            for (index, volume) in (0..).zip(pair) {
-                self.templates.push(self.fusion().encoded(volume, features.narrow(0, index, 1)));
-            }
-        }
+        self.templates = templates.iter().map(|template| self.fusion().encoded(template)).collect();
     }
 
     /// Of every class only the largest component is kept, whatever the supports show.
@@ -126,16 +115,12 @@ impl<'a> Segmenter<'a> {
         let registration = &self.config.registration;
         let device = self.network.device();
         let atlases = scorer.shares().filter(|_| registration.enabled);
-        // What is found in the supports themselves, where it is asked for.
         let is_asked = registration.enabled || self.config.boundary_calibration.enabled;
-        let asked = supports.iter().filter(|_| is_asked);
-        let own: Vec<_> = asked.map(|support| scorer.compare(&support.scan.volume())).collect();
-        let atlases = atlases.map(|shares| {
-            let probabilities: Vec<_> = own.iter().map(|own| own.probabilities()).collect();
-            Atlases::new(supports, &probabilities, classes, shares, registration, device)
-        });
-        let scores: Vec<Option<Tensor>> = own.iter().map(|own| own.scores_by_supports()).collect();
-        drop(own);
+        let own = if is_asked { scorer.on_supports() } else { vec![] };
+        let (scores, probabilities): (Vec<_>, Vec<_>) =
+            own.into_iter().map(|own| (own.scores, own.probabilities)).unzip();
+        let atlases =
+            atlases.map(|shares| Atlases::new(supports, &probabilities, classes, shares, registration, device));
         let classes = classes.clone();
         let mut fitted = Fitted { segmenter: self, classes, scorer, single, boundaries: None, atlases };
         fitted.boundaries = fitted.boundaries_of(supports, scores);
@@ -173,7 +158,8 @@ impl<'a> Segmenter<'a> {
         let (labels, redrawn) = match calibration {
             None => (scores.labels(classes), None),
             Some(calibration) => {
-                let (labels, redrawn) = self.redrawn(query, &scores, classes, (single, calibration), ranges);
+                let found = constrained(scores.labels(classes), query, classes, single, ranges);
+                let (labels, redrawn) = self.redrawn(query, &scores, &found, classes, calibration);
                 (labels, Some(redrawn))
             }
         };
@@ -189,19 +175,18 @@ impl<'a> Segmenter<'a> {
         Segmentation { labels, missing: vec![], classes, probabilities, competition, before }
     }
 
-    /// Labels and probabilities of the classes after the boundary step.
+    /// Labels and probabilities of the classes after the boundary step, from the labels before it.
     fn redrawn(
         &self,
         scan: &PreparedScan,
         scores: &GridScores,
+        labels: &Array3<i32>,
         classes: &ClassMap,
-        (single, calibration): (&BTreeSet<i32>, &Calibration),
-        ranges: &SliceRanges,
+        calibration: &Calibration,
     ) -> (Array3<i32>, Vec<CroppedProbability>) {
         let (config, walker) = (&self.config.boundary_calibration, &self.config.random_walker);
-        let labels = constrained(scores.labels(classes), scan, classes, single, ranges);
         let image = walker.enabled.then(|| (scan.image.voxels.view(), walker));
-        with_prediction(scores, scan, &labels, |prediction| calibration.apply(prediction, classes, config, image))
+        with_prediction(scores, scan, labels, |prediction| calibration.apply(prediction, classes, config, image))
     }
 
     /// Scores on the scan's own grid with the evidence that is computed there.
@@ -225,17 +210,6 @@ impl<'a> Segmenter<'a> {
         native
     }
 
-    /// Calls `f` while the supervoxels of a scan are computed, if they are needed.
-    fn beside_supervoxels<T>(&self, scan: &PreparedScan, f: impl FnOnce() -> T) -> T {
-        let (config, inference) = (self.supervoxels, &self.config.supervoxels);
-        std::thread::scope(|scope| {
-            if inference.native_weight > 0.0 {
-                scope.spawn(|| scan.supervoxels(config, inference.max_vox));
-            }
-            f()
-        })
-    }
-
     fn fusion(&self) -> Fusion<'a> {
         Fusion { network: self.network, config: self.config }
     }
@@ -248,10 +222,7 @@ pub fn scorer<'a>(network: &'a Network, config: &'a Config, supports: &[Shot], c
 
 fn fit<'a>(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Box<dyn Scorer + 'a> {
     no_grad(|| match &fusion.network.members {
-        Members::UNets(_) => {
-            let voters = fusion.fit(supports, templates, count);
-            Box::new(PrototypeScorer::new(fusion, voters)) as Box<dyn Scorer>
-        }
+        Members::UNets(_) => Box::new(PrototypeScorer::new(fusion, supports, templates, count)) as Box<dyn Scorer>,
         Members::SeNet(network) => Box::new(SliceScorer::new(network, supports, count, fusion.network.device())),
     })
 }
@@ -286,22 +257,20 @@ impl Fitted<'_> {
             let competition = self.segmenter.network.config.similarity.competition;
             return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
-        self.segmenter.beside_supervoxels(query, || {
-            let mut compared = self.scorer.compare(&query.volume());
-            let propagated =
-                self.atlases.as_ref().map(|atlases| atlases.propagated(query, compared.probabilities().as_ref()));
-            propagated.iter().for_each(|propagated| compared.propagate(propagated));
-            let under = |ranges: &SliceRanges| {
-                let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
-                let boundaries = (&self.single, self.boundaries.as_ref());
-                let shares = compared.fused_shares(&missing);
-                let propagated = propagated.as_ref().zip(shares).map(|(of, shares)| of.with_shares(shares));
-                let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
-                let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
-                keep(Segmentation { missing, ..found })
-            };
-            ranges.iter().map(under).collect()
-        })
+        let mut compared = self.scorer.compare(&query.volume());
+        let propagated =
+            self.atlases.as_ref().map(|atlases| atlases.propagated(query, compared.probabilities().as_ref()));
+        propagated.iter().for_each(|propagated| compared.propagate(propagated));
+        let under = |ranges: &SliceRanges| {
+            let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
+            let boundaries = (&self.single, self.boundaries.as_ref());
+            let shares = compared.fused_shares(&missing);
+            let propagated = propagated.as_ref().zip(shares).map(|(of, shares)| of.with_shares(shares));
+            let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
+            let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
+            keep(Segmentation { missing, ..found })
+        };
+        ranges.iter().map(under).collect()
     }
 
     /// The classes that no support shows on the network's grid, nor on that of propagated labels. They are never predicted.
@@ -326,17 +295,17 @@ impl Fitted<'_> {
         self.scorer.shows_background()
     }
 
-    /// How boundaries are drawn again, from supports that are segmented from all with these scores; None where they are not.
-    fn boundaries_of(&self, supports: &[Support], scores: Vec<Option<Tensor>>) -> Option<Calibration> {
+    /// How boundaries are drawn again, from supports that are segmented from all with these scores, if there are any; None where they are
+    /// not.
+    fn boundaries_of(&self, supports: &[Support], scores: Vec<Tensor>) -> Option<Calibration> {
         let (segmenter, classes) = (self.segmenter, &self.classes);
         let edges = segmenter.edges(classes);
         let is_calibrated = segmenter.config.boundary_calibration.enabled;
-        if !is_calibrated && (edges.is_none() || self.atlases.is_none()) {
+        if scores.is_empty() || !is_calibrated && (edges.is_none() || self.atlases.is_none()) {
             return edges;
         }
         let mut scored = Vec::new();
         for (Support { scan, .. }, scores) in supports.iter().zip(scores) {
-            let Some(scores) = scores else { return edges };
             let scores = segmenter.native_scores(scan, &scores);
             scored.push(if self.atlases.is_some() { scores.against_background() } else { scores }); // as in a query
         }
@@ -374,7 +343,7 @@ impl Fitted<'_> {
         for (index, (Support { scan, annotation }, scores)) in supports.iter().zip(scored).enumerate() {
             let scores = scores.with_propagated(&atlases.own(index, scan));
             let before = constrained(scores.labels(classes), scan, classes, &self.single, &unknown);
-            let (after, _) = self.segmenter.redrawn(scan, &scores, classes, (&self.single, boundaries), &unknown);
+            let (after, _) = self.segmenter.redrawn(scan, &scores, &before, classes, boundaries);
             for (step, mut labels) in [before, after].into_iter().enumerate() {
                 if let Some(known) = annotation.known() {
                     labels.zip_mut_with(known, |label, known| *label = if *known { *label } else { 0 });

@@ -7,8 +7,9 @@ use crate::prototypes::Competition;
 use crate::tensor::to_channels;
 use crate::volume::resample::{Weights, resize_columns, resize_rows};
 use crate::volume::{Class, ClassMap};
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayViewMut2, Zip, s};
+use ndarray::{Array, Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayViewMut2, Axis, RemoveAxis, Zip, s};
 use rayon::prelude::*;
+use std::cell::OnceCell;
 use std::ops::Range;
 
 /// Scores of background and classes on the native voxels of a scan. One slice of one class at native size is held per thread, never
@@ -19,8 +20,6 @@ pub struct GridScores<'a> {
     channels: Array4<f32>,
     evidence: Vec<Table<'a>>,
     competition: Competition,
-    /// Whether the scores of the classes become those against the background.
-    is_against_background: bool,
     propagated: Option<Blend>,
 }
 
@@ -73,7 +72,7 @@ impl<'a> GridScores<'a> {
     pub fn new(grid: &'a WorkingGrid, scores: Array4<f32>, competition: Competition) -> Self {
         assert_eq!(scores.shape()[1..], grid.shape_vox, "scores lie on the working grid");
         let channels = if scores.is_standard_layout() { scores } else { scores.as_standard_layout().into_owned() };
-        Self { grid, channels, evidence: vec![], competition, is_against_background: false, propagated: None }
+        Self { grid, channels, evidence: vec![], competition, propagated: None }
     }
 
     fn classes(&self) -> usize {
@@ -132,8 +131,11 @@ impl<'a> GridScores<'a> {
     }
 
     /// Each class is compared with the background alone from now on: its score becomes the difference from the background's, which becomes 0.
-    pub fn against_background(self) -> Self {
-        Self { competition: Competition::OneVsRest, is_against_background: true, ..self }
+    pub fn against_background(mut self) -> Self {
+        // Resampling is linear: what holds of the working grid's voxels holds of the scan's.
+        subtract_first(&mut self.channels);
+        self.evidence.iter_mut().for_each(|table| subtract_first(&mut table.added));
+        Self { competition: Competition::OneVsRest, ..self }
     }
 
     /// The same, and the odds of propagated labels have these shares in those of the classes:
@@ -163,18 +165,14 @@ impl<'a> GridScores<'a> {
                 }
                 scores
             };
+            let known = OnceCell::new();
             let resized = |channel: usize| {
-                let class = match Class::of_channel(channel) {
-                    Some(class) if self.is_against_background => class,
-                    None if self.is_against_background => return Array2::zeros([seen[1].len(), seen[2].len()]),
-                    _ => return by_network(channel),
-                };
-                let mut scores = by_network(channel) - by_network(0);
-                if let Some((blend, slicer)) = &blend {
+                let mut scores = by_network(channel);
+                if let (Some((blend, slicer)), Some(class)) = (&blend, Class::of_channel(channel)) {
                     let share = blend.shares[class.index()];
                     let odds = slicer.channel(&blend.channels, class.index(), within);
-                    let known = slicer.channel(&blend.channels, self.classes(), within);
-                    Zip::from(&mut scores).and(&odds).and(&known).for_each(|score, odds, known| {
+                    let known = known.get_or_init(|| slicer.channel(&blend.channels, self.classes(), within));
+                    Zip::from(&mut scores).and(&odds).and(known).for_each(|score, odds, known| {
                         *score = (1.0 - share * known).max(0.0) * *score + share * odds;
                     });
                 }
@@ -238,6 +236,12 @@ impl<'a> GridScores<'a> {
         self.map_slices(seen.outer_iter_mut().collect(), fill);
         native
     }
+}
+
+/// Subtracts the first part along axis 0, the background's, from all of them.
+fn subtract_first<D: RemoveAxis>(parts: &mut Array<f32, D>) {
+    let first = parts.index_axis(Axis(0), 0).to_owned();
+    parts.outer_iter_mut().for_each(|mut part| part -= &first);
 }
 
 /// Probabilities on the native grid, one class at a time.

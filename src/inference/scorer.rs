@@ -1,7 +1,7 @@
 //! Scores of a query on the network's grid, by the kinds of networks.
 
 use super::constraints::slice_range::DepthRange;
-use super::label_fusion::{Compared, Fusion, Voters};
+use super::label_fusion::{Compared, EncodedScan, Fusion, Voters};
 use super::propagation::Propagated;
 use super::supports::{NetworkVolume, Shot};
 use crate::baselines::SeNet;
@@ -14,6 +14,11 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub trait Scorer {
     /// A query beside the supports.
     fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_>;
+
+    /// What is found in each support itself; nothing of a network of single slices.
+    fn on_supports(&self) -> Vec<OnSupport> {
+        vec![]
+    }
 
     /// The share that propagated labels have in each class; None of a network of single slices, which has no use for them.
     fn shares(&self) -> Option<Vec<f64>> {
@@ -35,6 +40,14 @@ pub trait Scorer {
     fn scores(&self, query: &NetworkVolume) -> Tensor {
         self.compare(query).scores(&[]).0
     }
+}
+
+/// What the supports, and the templates, find in one of the supports, without evidence or rounds.
+pub struct OnSupport {
+    /// Scores (1, 1 + K, D, H, W) by the supports alone.
+    pub scores: Tensor,
+    /// Probabilities (1, K, d, h, w) of the classes by supports and templates, where labels are propagated.
+    pub probabilities: Option<Tensor>,
 }
 
 /// A query that was compared with the supports.
@@ -67,6 +80,8 @@ pub trait ComparedQuery {
 pub(super) struct PrototypeScorer<'a> {
     fusion: Fusion<'a>,
     voters: Voters,
+    /// Of each support.
+    sizes_vox: Vec<[i64; 3]>,
 }
 
 struct ComparedPrototypes<'a> {
@@ -76,22 +91,28 @@ struct ComparedPrototypes<'a> {
 }
 
 impl<'a> PrototypeScorer<'a> {
-    pub fn new(fusion: Fusion<'a>, voters: Voters) -> Self {
-        Self { fusion, voters }
-    }
-
-    fn encode(&self, image: &Tensor) -> Tensor {
-        self.fusion.network.encode(&image.to_device(self.fusion.network.device()))
+    pub fn new(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Self {
+        let voters = fusion.fit(supports, templates, count);
+        let sizes_vox = supports.iter().map(|support| size_vox(&support.image)).collect();
+        Self { fusion, voters, sizes_vox }
     }
 }
 
 impl Scorer for PrototypeScorer<'_> {
     fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
         no_grad(|| {
-            let features = self.encode(&query.image);
-            let compared = self.fusion.compare(self.fusion.encoded(query, features), &self.voters);
+            let compared = self.fusion.compare(self.fusion.encoded(query), &self.voters);
             Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(&query.image) })
         })
+    }
+
+    fn on_supports(&self) -> Vec<OnSupport> {
+        let Self { fusion, voters, sizes_vox } = self;
+        let at_size = |((scores, probabilities), size_vox): ((Tensor, _), &[i64; 3])| OnSupport {
+            scores: similarity::interpolate(&scores, *size_vox),
+            probabilities,
+        };
+        no_grad(|| fusion.on_supports(voters).into_iter().zip(sizes_vox).map(at_size).collect())
     }
 
     fn shares(&self) -> Option<Vec<f64>> {
@@ -114,7 +135,7 @@ impl Scorer for PrototypeScorer<'_> {
 impl ComparedQuery for ComparedPrototypes<'_> {
     fn scores(&self, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
         no_grad(|| {
-            let PrototypeScorer { fusion, voters } = self.scorer;
+            let PrototypeScorer { fusion, voters, .. } = self.scorer;
             let (scores, missing) = fusion.fuse_labels(&self.compared, voters, ranges);
             (similarity::interpolate(&scores, self.size_vox), missing)
         })
@@ -133,8 +154,8 @@ impl ComparedQuery for ComparedPrototypes<'_> {
     }
 
     fn probabilities(&self) -> Option<Tensor> {
-        let PrototypeScorer { fusion, voters } = self.scorer;
-        Some(no_grad(|| fusion.probabilities(&self.compared, voters)))
+        let PrototypeScorer { fusion, voters, .. } = self.scorer;
+        Some(no_grad(|| fusion.query_probabilities(&self.compared, voters)))
     }
 }
 

@@ -30,13 +30,15 @@ pub fn displacements(fixed: &Tensor, moving: &Tensor, spacing_vox: i64, reach_fr
         steps.iter().flat_map(|step| [0, 1, 2].map(|axis| (step[axis] - reach[axis]) as f32)).collect();
     let moves = Tensor::from_slice(&moves).view([-1, 3]).to_device(fixed.device()); // (steps, 3)
     let lengths = moves.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let terms = Tensor::cat(&[&moves * -2.0, lengths], 1); // (steps, 4)
     let smooth = |costs: &Tensor| {
         let best = moves.index_select(0, &costs.argmin(0, false)); // (voxels, 3)
         smoothed(&best.transpose(0, 1).reshape([1, 3, size[0], size[1], size[2]]), 1)
     };
     COUPLING.iter().fold(smooth(&costs), |found, &coupling| {
         // |v - u|^2 without |u|^2, which is the same for all v.
-        let distances = &lengths - moves.matmul(&found.view([3, -1])) * 2.0;
-        smooth(&(&costs + distances * coupling))
+        let found = found.view([3, -1]);
+        let found = Tensor::cat(&[&found, &found.narrow(0, 0, 1).ones_like()], 0) * coupling; // (4, voxels)
+        smooth(&costs.addmm(&terms, &found))
     })
 }

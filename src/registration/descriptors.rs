@@ -6,7 +6,7 @@ use tch::{Kind, Tensor, no_grad};
 /// Pairs of patches that do not face each other.
 pub const CHANNELS: i64 = 12;
 /// Distance of the six patches from the voxel, in voxels.
-const DISTANCE_VOX: i64 = 2;
+const DISTANCE_VOX: i64 = 1;
 /// The variance is kept between these multiples of its mean.
 const VARIANCE: [f64; 2] = [1e-3, 1e3];
 

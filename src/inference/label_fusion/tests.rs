@@ -48,6 +48,7 @@ fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
 fn alone(support: Prototypes) -> Voters {
     Voters {
         support,
+        features: vec![],
         templates: vec![],
         belief: Belief::default(),
         offered: 0,
@@ -83,6 +84,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
         belief: Belief::all(templates.len(), 1),
         offered: templates.len(),
         templates,
+        features: vec![],
         expected: vec![Expected { volume_vox, evidence_mass: 20.0 * volume_vox }],
         min_fractions: vec![None],
         labels: vec![],
@@ -119,6 +121,7 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
         let template = || set(rows(&[0, 1]), [rows(&[2]), nowhere()]);
         let voters = Voters {
             support: set(rows(&[2]), [rows(&[0]), rows(&[1])]),
+            features: vec![],
             templates: vec![template(), template()],
             belief: Belief::all(2, 2),
             offered: 2,
@@ -251,7 +254,7 @@ fn a_support_that_is_annotated_in_a_few_slices_tells_nothing_of_sizes() {
     let image = zeros(&[1, 1, 10, 8, 8], Kind::Float);
     let _ = image.narrow(4, 0, 4).fill_(1.0);
     let volume = NetworkVolume { image: image.shallow_clone(), spacing_mm: [1.0; 3] };
-    let template = || fusion.encoded(&volume, tch::no_grad(|| network.encode(&image)));
+    let template = || fusion.encoded(&volume);
     let are_known = |slices: Option<i64>| {
         let classes = zeros(&[10, 8, 8], Kind::Int64);
         let _ = classes.narrow(0, 4, 2).narrow(2, 0, 4).fill_(1);
