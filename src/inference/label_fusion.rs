@@ -332,10 +332,11 @@ impl Fusion<'_> {
     /// (1, K, d, h, w) of the classes by all voters; without evidence or rounds.
     pub fn on_supports(&self, voters: &Voters) -> Vec<(Tensor, Option<Tensor>)> {
         let of_support = |features| {
-            let scores = self.similarity(features, &voters.support).scores();
-            let is_asked = self.config.registration.enabled;
-            let probabilities = is_asked.then(|| self.probabilities(&self.similarities(features, voters), voters));
-            (scores, probabilities)
+            if !self.config.registration.enabled {
+                return (self.similarity(features, &voters.support).scores(), None);
+            }
+            let similarities = self.similarities(features, voters);
+            (similarities[0].scores(), Some(self.probabilities(&similarities, voters)))
         };
         voters.features.iter().map(of_support).collect()
     }
