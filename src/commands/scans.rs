@@ -58,6 +58,9 @@ pub fn doubt_names(data: &Dataset) {
     data.guessed().iter().for_each(|text| warn(&format!("{}: {text}", data.folder.display())));
 }
 
+/// What is said of a scan that [`preprocessing::turn_negative`] has turned.
+pub const NEGATIVE: &str = "the air around the body is bright, as in a negative: its intensities are taken with the other sign";
+
 /// A scan as the network sees it, and the grid on which results are written.
 pub struct ScanFile {
     /// In the canonical frame, or turned from it.
@@ -90,7 +93,8 @@ impl ScanFile {
             (image, native) = (image.turned(turn), native.turned(turn));
         }
         let tilt = Upright::doubt(&image.geometry);
-        warnings.iter().chain(&tilt).for_each(|text| warn(&format!("{name}: {text}")));
+        let negative = preprocessing::turn_negative(&mut image).then(|| NEGATIVE.to_owned());
+        warnings.iter().chain(&tilt).chain(&negative).for_each(|text| warn(&format!("{name}: {text}")));
         Self { scan: PreparedScan::new(image, config), native }
     }
 

@@ -17,7 +17,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::propagation::{self, OnMap, Propagated};
+use super::propagation::{self, LabelFractions, Propagated};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
@@ -76,7 +76,7 @@ pub(super) struct Compared {
     /// The supports first.
     similarities: Vec<Similarity>,
     /// The labels of the supports, where they were propagated.
-    propagated: Option<OnMap>,
+    propagated: Option<LabelFractions>,
 }
 
 impl Compared {
@@ -95,7 +95,7 @@ impl Compared {
 /// A template with the labels of the supports, where they were propagated to it.
 struct Unlabelled<'a> {
     scan: &'a EncodedScan,
-    propagated: Option<OnMap>,
+    propagated: Option<LabelFractions>,
 }
 
 /// What is known of a volume beside its features.
@@ -104,7 +104,9 @@ struct Context<'a> {
     min_fractions: &'a [MinFraction],
     prior: Option<&'a SpatialPrior>,
     ranges: &'a [DepthRange],
-    propagated: Option<&'a OnMap>,
+    propagated: Option<&'a LabelFractions>,
+    /// The share that propagated labels have in each class.
+    shares: &'a [f64],
 }
 
 impl Context<'_> {
@@ -190,7 +192,7 @@ impl Fusion<'_> {
         let shares = self.shares(&support, &annotated, count);
         let images: Vec<Tensor> = supports.iter().map(|shot| shot.image.to_device(device)).collect();
         let atlases: Vec<_> = images.iter().zip(&annotated).collect();
-        let templates = self.unlabelled(templates, &support, &atlases, &shares);
+        let templates = self.unlabelled(templates, &support, &atlases);
         self.voters(support, &annotated, &templates, min_fractions, shares)
     }
 
@@ -200,7 +202,6 @@ impl Fusion<'_> {
         templates: &'t [EncodedScan],
         support: &Prototypes,
         atlases: &[(&Tensor, &EncodedSupport)],
-        shares: &[f64],
     ) -> Vec<Unlabelled<'t>> {
         let config = &self.config.registration;
         if !config.enabled || templates.is_empty() {
@@ -216,7 +217,7 @@ impl Fusion<'_> {
         let of_template = |scan: &'t EncodedScan| {
             let fixed = described(&scan.image, &scan.features);
             let size = scan.features.size();
-            let propagated = OnMap::registered(&fixed, &moving, [size[2], size[3], size[4]], shares.to_vec(), config);
+            let propagated = LabelFractions::registered(&fixed, &moving, [size[2], size[3], size[4]], config);
             Unlabelled { scan, propagated: Some(propagated) }
         };
         templates.iter().map(of_template).collect()
@@ -241,7 +242,13 @@ impl Fusion<'_> {
             self.prior(Places { templates, belief, supports: shown.as_ref(), are_placed: false }, count, &[])
         };
         let prior = prior_by(&[], &Belief::default());
-        let context = Context { min_fractions: &min_fractions, prior: prior.as_ref(), ranges: &[], propagated: None };
+        let context = Context {
+            min_fractions: &min_fractions,
+            prior: prior.as_ref(),
+            ranges: &[],
+            propagated: None,
+            shares: &shares,
+        };
         let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), context);
         let mut belief = self.belief(&support, annotated, &found, count);
         for _ in 1..self.config.template_rounds {
@@ -263,13 +270,13 @@ impl Fusion<'_> {
         Voters { support, features, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
     }
 
-    /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^2.
+    /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^3.
     fn shares(&self, support: &Prototypes, annotated: &[EncodedSupport], count: usize) -> Vec<f64> {
         if !self.config.registration.enabled {
             return vec![0.0; count];
         }
         let dice = dice_on_supports(annotated, count, |features| self.similarity(features, support).scores());
-        dice.iter().map(|dice| 1.0 - dice.powi(2)).collect()
+        dice.iter().map(|dice| 1.0 - dice.powi(3)).collect()
     }
 
     /// What the supports say of the templates.
@@ -358,15 +365,17 @@ impl Fusion<'_> {
         let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
         let are_known = ranges.iter().any(Option::is_some);
         let propagated = compared.propagated.as_ref();
-        let supports = propagated.map(|of| &of.masks).or(shown.as_ref());
+        let masks = propagated.map(LabelFractions::masks);
+        let supports = masks.as_ref().or(shown.as_ref());
         let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
         let own = are_known || propagated.is_some();
         let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
-        let context = Context { min_fractions, prior: placed.as_ref().or(prior.as_ref()), ranges, propagated };
-        let beside_templates = propagated.map(|of| of.with_shares(voters.fused_shares(&[])));
+        let prior_here = placed.as_ref().or(prior.as_ref());
+        let context = Context { min_fractions, prior: prior_here, ranges, propagated, shares: &voters.shares };
+        let beside_templates = voters.fused_shares(&[]);
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
-            let propagated = if voters.len() > 1 { beside_templates.as_ref() } else { propagated };
-            let context = Context { propagated, ..context };
+            let shares = if voters.len() > 1 { &beside_templates } else { context.shares };
+            let context = Context { shares, ..context };
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);
@@ -422,7 +431,7 @@ impl Fusion<'_> {
                 scores = evidence.iter().fold(scores, |scores, evidence| evidence.add(scores));
             }
             if let Some(propagated) = context.propagated.filter(|_| round < last) {
-                scores = propagated.blended(&scores);
+                scores = propagated.blended(&scores, context.shares);
             }
             scores = in_range.project(scores, round == last);
             scores = bounds.iter().fold(scores, |scores, bounds| bounds.project(scores, round == last));

@@ -114,13 +114,12 @@ impl<'a> Segmenter<'a> {
         }
         let registration = &self.config.registration;
         let device = self.network.device();
-        let atlases = scorer.shares().filter(|_| registration.enabled);
         let is_asked = registration.enabled || self.config.boundary_calibration.enabled;
         let own = if is_asked { scorer.on_supports() } else { vec![] };
         let (scores, probabilities): (Vec<_>, Vec<_>) =
             own.into_iter().map(|own| (own.scores, own.probabilities)).unzip();
-        let atlases =
-            atlases.map(|shares| Atlases::new(supports, &probabilities, classes, shares, registration, device));
+        let is_propagated = registration.enabled && scorer.shares().is_some();
+        let atlases = is_propagated.then(|| Atlases::new(supports, &probabilities, classes, registration, device));
         let classes = classes.clone();
         let mut fitted = Fitted { segmenter: self, classes, scorer, single, boundaries: None, atlases };
         fitted.boundaries = fitted.boundaries_of(supports, scores);
@@ -142,7 +141,7 @@ impl<'a> Segmenter<'a> {
         &self,
         query: &'q PreparedScan,
         scores: &Tensor,
-        propagated: Option<&Propagated>,
+        propagated: Option<(&Propagated, &[f64])>,
         classes: &'q ClassMap,
         boundaries: (&BTreeSet<i32>, Option<&Calibration>),
         ranges: &SliceRanges,
@@ -152,8 +151,8 @@ impl<'a> Segmenter<'a> {
     {
         let (single, calibration) = boundaries;
         let mut scores = self.native_scores(query, scores);
-        if let Some(propagated) = propagated {
-            scores = scores.with_propagated(propagated);
+        if let Some((propagated, shares)) = propagated {
+            scores = scores.with_propagated(propagated, shares);
         }
         let (labels, redrawn) = match calibration {
             None => (scores.labels(classes), None),
@@ -265,9 +264,8 @@ impl Fitted<'_> {
             let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
             let boundaries = (&self.single, self.boundaries.as_ref());
             let shares = compared.fused_shares(&missing);
-            let propagated = propagated.as_ref().zip(shares).map(|(of, shares)| of.with_shares(shares));
-            let (segmenter, propagated) = (self.segmenter, propagated.as_ref());
-            let found = segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
+            let propagated = propagated.as_ref().zip(shares.as_deref());
+            let found = self.segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
             keep(Segmentation { missing, ..found })
         };
         ranges.iter().map(under).collect()
@@ -310,8 +308,8 @@ impl Fitted<'_> {
             scored.push(if self.atlases.is_some() { scores.against_background() } else { scores }); // as in a query
         }
         let boundaries = if is_calibrated { self.calibrated(supports, &scored) } else { edges? };
-        let Some(atlases) = &self.atlases else { return Some(boundaries) };
-        let survival = self.survival(supports, scored, atlases, &boundaries);
+        let Some(propagated) = self.atlases.as_ref().zip(self.scorer.shares()) else { return Some(boundaries) };
+        let survival = self.survival(supports, scored, propagated, &boundaries);
         Some(boundaries.trusted(&survival))
     }
 
@@ -329,19 +327,19 @@ impl Fitted<'_> {
         Calibration::fit(&samples, config)
     }
 
-    /// What the boundary step leaves of the supports' own labels, laid upon them: the Dice of each class beside that before the step, 1 of one that
-    /// no support shows.
+    /// What the boundary step leaves of the supports' own labels, laid upon them with their shares: the Dice of each class beside that before
+    /// the step, 1 of one that no support shows.
     fn survival(
         &self,
         supports: &[Support],
         scored: Vec<GridScores>,
-        atlases: &Atlases,
+        (atlases, shares): (&Atlases, Vec<f64>),
         boundaries: &Calibration,
     ) -> Vec<f64> {
         let (classes, unknown) = (&self.classes, SliceRanges::unknown());
         let mut sums = vec![[0.0; 2]; classes.len()]; // of Dice before and after
         for (index, (Support { scan, annotation }, scores)) in supports.iter().zip(scored).enumerate() {
-            let scores = scores.with_propagated(&atlases.own(index, scan));
+            let scores = scores.with_propagated(&atlases.own(index, scan), &shares);
             let before = constrained(scores.labels(classes), scan, classes, &self.single, &unknown);
             let (after, _) = self.segmenter.redrawn(scan, &scores, &before, classes, boundaries);
             for (step, mut labels) in [before, after].into_iter().enumerate() {

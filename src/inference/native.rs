@@ -26,10 +26,8 @@ pub struct GridScores<'a> {
 /// Labels of the supports, carried to the scan, that have a share in the scores.
 struct Blend {
     grid: WorkingGrid,
-    /// ln of the odds of each class against the background, times the last channel; that is how much is known, (K + 1, z, y, x).
+    /// What each class gets, and last the factor of what it had, (K + 1, z, y, x).
     channels: Array4<f32>,
-    /// Of each class.
-    shares: Vec<f32>,
 }
 
 /// Evidence that is the same for all voxels of a kind.
@@ -138,15 +136,10 @@ impl<'a> GridScores<'a> {
         Self { competition: Competition::OneVsRest, ..self }
     }
 
-    /// The same, and the odds of propagated labels have these shares in those of the classes:
-    ///
-    /// ```text
-    /// s_c = (1 - t_c k) (s_c - s_0) + t_c k ln(p_c / p_0)        t: share, k: fraction that is annotated
-    /// ```
-    pub fn with_propagated(mut self, propagated: &Propagated) -> Self {
-        let channels = to_channels(&propagated.log_odds());
-        let shares = propagated.shares().iter().map(|share| *share as f32).collect();
-        self.propagated = Some(Blend { grid: propagated.grid().clone(), channels, shares });
+    /// The same, and propagated labels have their share in the scores, from those of the classes: see [`Propagated::blend`].
+    pub fn with_propagated(mut self, propagated: &Propagated, shares: &[f64]) -> Self {
+        let channels = to_channels(&propagated.blend(shares));
+        self.propagated = Some(Blend { grid: propagated.grid().clone(), channels });
         self.against_background()
     }
 
@@ -165,15 +158,14 @@ impl<'a> GridScores<'a> {
                 }
                 scores
             };
-            let known = OnceCell::new();
+            let kept = OnceCell::new();
             let resized = |channel: usize| {
                 let mut scores = by_network(channel);
                 if let (Some((blend, slicer)), Some(class)) = (&blend, Class::of_channel(channel)) {
-                    let share = blend.shares[class.index()];
-                    let odds = slicer.channel(&blend.channels, class.index(), within);
-                    let known = known.get_or_init(|| slicer.channel(&blend.channels, self.classes(), within));
-                    Zip::from(&mut scores).and(&odds).and(known).for_each(|score, odds, known| {
-                        *score = (1.0 - share * known).max(0.0) * *score + share * odds;
+                    let added = slicer.channel(&blend.channels, class.index(), within);
+                    let kept = kept.get_or_init(|| slicer.channel(&blend.channels, self.classes(), within));
+                    Zip::from(&mut scores).and(kept).and(&added).for_each(|score, kept, added| {
+                        *score = kept * *score + added;
                     });
                 }
                 scores
@@ -431,22 +423,23 @@ mod tests {
         let against = |class: usize| plain.of(class, f32::NAN) - plain.of(0, f32::NAN);
         // One class is everywhere, the other nowhere.
         let ones = || tch::Tensor::ones([1, 1, 3, 4, 5], (tch::Kind::Float, tch::Device::Cpu));
-        let classes = || vec![ones(), ones() * 0.0];
+        let propagated = Propagated::new(grid.resized([3, 4, 5]), ones(), vec![ones(), ones() * 0.0]);
         let with = |shares: [f64; 2]| {
-            let propagated = Propagated::new(grid.resized([3, 4, 5]), ones(), classes(), shares.to_vec());
-            GridScores::new(&grid, scores.clone(), Competition::Joint).with_propagated(&propagated)
+            GridScores::new(&grid, scores.clone(), Competition::Joint).with_propagated(&propagated, &shares)
         };
-        let sure = (1.02f32 / 0.02).ln();
-        let blended = with([0.0, 1.0]);
-        assert_eq!(blended.competition(), Competition::OneVsRest);
-        assert!(blended.of(0, f32::NAN).iter().all(|score| score.is_nan() || *score == 0.0));
         let close = |a: &Array3<f32>, b: &Array3<f32>| {
             a.iter().zip(b).all(|(a, b)| a.is_nan() && b.is_nan() || (a - b).abs() < 1e-4)
         };
-        assert!(close(&blended.of(1, f32::NAN), &against(1)), "a share of 0 leaves the network's");
-        let nowhere = against(2).mapv(|score| score * 0.0); // ln of 0.02 against 0.02
-        assert!(close(&blended.of(2, f32::NAN), &nowhere), "a share of 1 leaves the propagated ones");
-        let half = against(1).mapv(|score| 0.5 * score + 0.5 * sure);
-        assert!(close(&with([0.5, 0.5]).of(1, f32::NAN), &half));
+        let blended = with([0.0, 0.0]);
+        assert_eq!(blended.competition(), Competition::OneVsRest);
+        assert!(blended.of(0, f32::NAN).iter().all(|score| score.is_nan() || *score == 0.0));
+        assert!(close(&blended.of(2, f32::NAN), &against(2)), "a share of 0 leaves the network's");
+        let sure = (1.02f32 / 0.02).ln();
+        let share = 1.02 / 1.04; // of the class that is there, for both
+        let blended = with([1.0, 0.0]);
+        let first = against(1).mapv(|score| (1.0 - share) * score + share * sure);
+        assert!(close(&blended.of(1, f32::NAN), &first));
+        let second = against(2).mapv(|score| (1.0 - share) * score); // ln of 0.02 against 0.02
+        assert!(close(&blended.of(2, f32::NAN), &second));
     }
 }

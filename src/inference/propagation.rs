@@ -8,7 +8,7 @@ use crate::tensor::from_voxels;
 use crate::volume::{Class, ClassMap};
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// Propagated labels are never surer than this.
+/// Propagated labels are never surer than this, and shares are those of all classes where there are none.
 const LEAST: f64 = 0.02;
 /// Labels are carried in the scan's own voxels, or in so many along an axis at most ...
 const MOST_VOX: usize = 128;
@@ -20,8 +20,6 @@ const STEPS: f64 = 255.0;
 /// The supports, where their labels are propagated.
 pub(super) struct Atlases<'a> {
     atlases: Vec<Atlas>,
-    /// The share that propagated labels have in each class.
-    shares: Vec<f64>,
     config: &'a registration::Config,
 }
 
@@ -29,20 +27,23 @@ pub(super) struct Atlases<'a> {
 struct Atlas {
     /// [`scan_described`]
     described: Tensor,
-    /// The fraction of each voxel that is annotated at all, and as each class, (1, 1, D, H, W), in [`STEPS`].
-    known: Tensor,
-    classes: Vec<Tensor>,
+    /// In [`STEPS`].
+    labels: LabelFractions,
 }
 
 /// Labels of the supports on a query.
 pub struct Propagated {
-    /// Where the following lie in the query.
+    /// Where they lie in the query.
     grid: WorkingGrid,
-    /// The fraction of the supports that is annotated there, and that shows each class, (1, 1, D, H, W).
+    labels: LabelFractions,
+}
+
+/// Labels of some volumes, all brought to one grid.
+pub(super) struct LabelFractions {
+    /// The fraction of the volumes that is annotated, (1, 1, D, H, W).
     known: Tensor,
+    /// The fraction that shows each class, (1, 1, D, H, W).
     classes: Vec<Tensor>,
-    /// The share that they have in each class.
-    shares: Vec<f64>,
 }
 
 impl Atlas {
@@ -60,7 +61,7 @@ impl Atlas {
         };
         let of_class = |class: Class| stored(grid.fractions(labels, |label| classes.class(*label) == Some(class)));
         let classes = classes.iter().map(of_class).collect();
-        Self { described, known, classes }
+        Self { described, labels: LabelFractions { known, classes } }
     }
 }
 
@@ -70,7 +71,6 @@ impl<'a> Atlases<'a> {
         supports: &[Support],
         found: &[Option<Tensor>],
         classes: &ClassMap,
-        shares: Vec<f64>,
         config: &'a registration::Config,
         device: Device,
     ) -> Self {
@@ -78,131 +78,135 @@ impl<'a> Atlases<'a> {
             Atlas::of(support, scan_described(support.scan, found.as_ref(), config, device), classes)
         };
         let atlases = supports.iter().zip(found).map(atlas).collect();
-        Self { atlases, shares, config }
+        Self { atlases, config }
+    }
+
+    fn classes(&self) -> usize {
+        self.atlases[0].labels.classes.len()
     }
 
     /// Whether any voxel of a support shows the class.
     pub fn show(&self, class: Class) -> bool {
-        self.atlases.iter().any(|atlas| atlas.classes[class.index()].any().int64_value(&[]) != 0)
+        self.atlases.iter().any(|atlas| atlas.labels.classes[class.index()].any().int64_value(&[]) != 0)
     }
 
     /// The labels of one of the supports on itself.
     pub fn own(&self, index: usize, scan: &PreparedScan) -> Propagated {
-        let atlas = &self.atlases[index];
-        let grid = labels_grid(scan, self.shares.len());
+        let grid = labels_grid(scan, self.classes());
         let [d, h, w] = grid.shape_vox.map(|n| n as i64);
         let fractions = |stored: &Tensor| (stored.to_kind(Kind::Float) / STEPS).expand([1, 1, d, h, w], false);
-        let classes = atlas.classes.iter().map(fractions).collect();
-        Propagated::new(grid, fractions(&atlas.known), classes, self.shares.clone())
+        Propagated { grid, labels: self.atlases[index].labels.each(fractions) }
     }
 
     /// The labels of the supports, each registered to the query, in which the network found classes with these probabilities
     /// (1, K, d, h, w).
     pub fn propagated(&self, query: &PreparedScan, found: Option<&Tensor>) -> Propagated {
-        let Self { atlases, config, .. } = self;
-        let fixed = scan_described(query, found, config, atlases[0].known.device());
+        let Self { atlases, config } = self;
+        let fixed = scan_described(query, found, config, atlases[0].described.device());
         let fields: Vec<Tensor> = atlases.iter().map(|atlas| register(&fixed, &atlas.described, config)).collect();
-        let grid = labels_grid(query, self.shares.len());
+        let grid = labels_grid(query, self.classes());
         let size_vox = grid.shape_vox.map(|n| n as i64);
-        let carried = |of: &dyn Fn(&Atlas) -> &Tensor| {
+        let carried = |of: &dyn Fn(&LabelFractions) -> &Tensor| {
             no_grad(|| {
-                let warped = |(atlas, field)| warp(&(of(atlas).to_kind(Kind::Float) / STEPS), field, size_vox);
-                let sum: Tensor = atlases.iter().zip(&fields).map(warped).sum();
-                sum / atlases.len() as f64
+                let fractions = |atlas: &Atlas| of(&atlas.labels).to_kind(Kind::Float) / STEPS;
+                let warped = atlases.iter().zip(&fields).map(|(atlas, field)| warp(&fractions(atlas), field, size_vox));
+                warped.sum::<Tensor>() / atlases.len() as f64
             })
         };
-        let known = carried(&|atlas| &atlas.known);
-        let classes = (0..self.shares.len()).map(|class| carried(&|atlas| &atlas.classes[class])).collect();
-        Propagated::new(grid, known, classes, self.shares.clone())
+        let known = carried(&|labels| &labels.known);
+        let classes = (0..self.classes()).map(|class| carried(&|labels| &labels.classes[class])).collect();
+        Propagated::new(grid, known, classes)
     }
 }
 
 impl Propagated {
-    /// The same labels with other shares.
-    pub fn with_shares(&self, shares: Vec<f64>) -> Self {
-        let classes = self.classes.iter().map(Tensor::shallow_clone).collect();
-        Self { grid: self.grid.clone(), known: self.known.shallow_clone(), classes, shares }
+    /// `known` and each of `classes` are fractions (1, 1, D, H, W) on `grid`: of what is annotated, and of what shows the class.
+    pub fn new(grid: WorkingGrid, known: Tensor, classes: Vec<Tensor>) -> Self {
+        Self { grid, labels: LabelFractions { known, classes } }
     }
 
-    /// `known` and each of `classes` are fractions (1, 1, D, H, W) on `grid`.
-    pub fn new(grid: WorkingGrid, known: Tensor, classes: Vec<Tensor>, shares: Vec<f64>) -> Self {
-        assert_eq!(classes.len(), shares.len(), "a share for each class");
-        Self { grid, known, classes, shares }
-    }
-
-    /// Where [`Propagated::log_odds`] lie in the query.
+    /// Where [`Propagated::blend`] lies in the query.
     pub fn grid(&self) -> &WorkingGrid {
         &self.grid
     }
 
-    /// The share that they have in each class.
-    pub fn shares(&self) -> &[f64] {
-        &self.shares
-    }
-
-    /// ln of the odds of each class against the background, 0 where nothing is annotated, and the fraction of the supports that is: the
-    /// former times the latter, and the latter last, (1, K + 1, D, H, W).
-    pub fn log_odds(&self) -> Tensor {
-        let background = (&self.known - self.classes.iter().sum::<Tensor>()).clamp_min(0.0);
-        let of_class = |class: &Tensor| log_odds(class, &background, &self.known);
-        let mut channels: Vec<Tensor> = self.classes.iter().map(of_class).collect();
-        channels.push(self.known.shallow_clone());
-        Tensor::cat(&channels, 1)
+    /// [`LabelFractions::blend`], (1, K + 1, D, H, W).
+    pub fn blend(&self, shares: &[f64]) -> Tensor {
+        let Blend { mut added, kept } = self.labels.blend(shares);
+        added.push(kept);
+        Tensor::cat(&added, 1)
     }
 
     /// On a feature map of this size.
-    pub(super) fn on_map(&self, size: [i64; 3]) -> OnMap {
-        let pooled = |map: &Tensor| map.adaptive_avg_pool3d(size);
-        let classes = Tensor::cat(&self.classes.iter().map(pooled).collect::<Vec<_>>(), 1);
-        let background = pooled(&self.known) - classes.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-        OnMap { masks: Tensor::cat(&[background.clamp_min(0.0), classes], 1), shares: self.shares.clone() }
+    pub(super) fn on_map(&self, size: [i64; 3]) -> LabelFractions {
+        self.labels.each(|fractions| fractions.adaptive_avg_pool3d(size))
     }
 }
 
-/// Propagated labels on a feature map.
-pub(super) struct OnMap {
-    /// The fractions of background and classes, (1, 1 + K, d, h, w).
-    pub masks: Tensor,
-    /// Of each class.
-    shares: Vec<f64>,
+/// How propagated labels change the score of each class against the background, [`LabelFractions::blend`].
+struct Blend {
+    /// What each class gets, (1, 1, D, H, W).
+    added: Vec<Tensor>,
+    /// The factor of what it had, (1, 1, D, H, W).
+    kept: Tensor,
 }
 
-/// ln of the odds of classes against the background, from fractions of voxels; times the fraction that is annotated.
-fn log_odds(classes: &Tensor, background: &Tensor, known: &Tensor) -> Tensor {
-    ((classes + LEAST).log() - (background + LEAST).log()) * known
-}
-
-impl OnMap {
-    /// The same labels with other shares.
-    pub fn with_shares(&self, shares: Vec<f64>) -> Self {
-        Self { masks: self.masks.shallow_clone(), shares }
-    }
-
+impl LabelFractions {
     /// The labels of volumes that are registered to what `fixed` describes, on a feature map of this size. Each is described by the first
     /// and annotated by the second, (1, 1 + K, d, h, w).
     pub fn registered(
         fixed: &Tensor,
         moving: &[(Tensor, &Tensor)],
         size: [i64; 3],
-        shares: Vec<f64>,
         config: &registration::Config,
     ) -> Self {
         let carried = |(described, masks): &(Tensor, &Tensor)| warp(masks, &register(fixed, described, config), size);
-        Self { masks: moving.iter().map(carried).sum::<Tensor>() / moving.len() as f64, shares }
+        let masks: Tensor = moving.iter().map(carried).sum::<Tensor>() / moving.len() as f64;
+        let known = masks.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+        Self { known, classes: masks.split(1, 1).split_off(1) }
     }
 
-    /// Scores (1, 1 + K, d, h, w) of each class against the background, in which propagated labels have these shares: see
-    /// [`super::GridScores::with_propagated`].
-    pub fn blended(&self, scores: &Tensor) -> Tensor {
-        let count = self.shares.len() as i64;
-        let shares: Vec<f32> = self.shares.iter().map(|share| *share as f32).collect();
-        let shares = Tensor::from_slice(&shares).view([1, count, 1, 1, 1]).to_device(scores.device());
-        let against = scores.narrow(1, 1, count) - scores.narrow(1, 0, 1);
-        let known = self.masks.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-        let kept: Tensor = 1.0 - &shares * &known;
-        let odds = log_odds(&self.masks.narrow(1, 1, count), &self.masks.narrow(1, 0, 1), &known);
-        let blended = against * kept.clamp_min(0.0) + odds * shares;
-        Tensor::cat(&[blended.narrow(1, 0, 1).zeros_like(), blended], 1)
+    /// `f` of each.
+    fn each(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self { known: f(&self.known), classes: self.classes.iter().map(f).collect() }
+    }
+
+    fn background(&self) -> Tensor {
+        (&self.known - self.classes.iter().sum::<Tensor>()).clamp_min(0.0)
+    }
+
+    /// The fractions of background and classes, (1, 1 + K, D, H, W).
+    pub fn masks(&self) -> Tensor {
+        let background = self.background();
+        Tensor::cat(&std::iter::once(&background).chain(&self.classes).collect::<Vec<_>>(), 1)
+    }
+
+    /// At each place all classes share alike, so that no class gains on its neighbour by a share of its own; those of the greater shares
+    /// count more in it:
+    ///
+    /// ```text
+    /// s_c = (1 - t k) (s_c - s_0) + t k ln(p_c / p_0)        t = sum_j t_j^2 p_j / sum_j t_j p_j
+    /// ```
+    ///
+    /// p: fractions and [`LEAST`], t_j: `shares`, k: fraction that is annotated.
+    fn blend(&self, shares: &[f64]) -> Blend {
+        assert_eq!(shares.len(), self.classes.len(), "a share for each class");
+        let classes = || self.classes.iter().map(|class| class + LEAST);
+        let weighted: Vec<Tensor> = classes().zip(shares).map(|(class, share)| class * *share).collect();
+        let shared: Tensor = weighted.iter().zip(shares).map(|(weighted, share)| weighted * *share).sum();
+        let share = shared / weighted.iter().sum::<Tensor>().clamp_min(f64::from(f32::MIN_POSITIVE)) * &self.known;
+        let background = (self.background() + LEAST).log();
+        let added = classes().map(|class| (class.log() - &background) * &share).collect();
+        let kept: Tensor = 1.0 - share;
+        Blend { added, kept: kept.clamp_min(0.0) }
+    }
+
+    /// Scores (1, 1 + K, d, h, w) of each class against the background, in which these labels have their share.
+    pub fn blended(&self, scores: &Tensor, shares: &[f64]) -> Tensor {
+        let Blend { added, kept } = self.blend(shares);
+        let background = scores.narrow(1, 0, 1);
+        let against = scores.narrow(1, 1, added.len() as i64) - &background;
+        Tensor::cat(&[background.zeros_like(), against * kept + Tensor::cat(&added, 1)], 1)
     }
 }
 
@@ -264,13 +268,12 @@ mod tests {
         let (scan, annotation) = (prepared(support.0), support.1);
         let classes = ClassMap::new([1, 2, 3, 4]).unwrap();
         let support = Support { scan: &scan, annotation };
-        Atlases::new(&[support], &[None], &classes, vec![1.0; 4], config, Device::Cpu)
-            .propagated(&prepared(query), None)
+        Atlases::new(&[support], &[None], &classes, config, Device::Cpu).propagated(&prepared(query), None)
     }
 
     /// Mean Dice of the organs on the query's own grid, which is that of the labels.
     fn dice(found: &Propagated, truth: &LabelMap) -> f64 {
-        let channels = to_channels(&found.log_odds());
+        let channels = to_channels(&found.blend(&[1.0; 4]));
         assert_eq!(channels.shape()[1..], *truth.voxels.shape());
         let of_class = |class: usize| {
             let (mut both, mut all) = (0.0, 0.0);
@@ -313,8 +316,8 @@ mod tests {
         // Mean place of the class along x, as a fraction of the scan.
         let place = |network_weight: f64| {
             let config = registration::Config { network_weight, ..CONFIG };
-            let atlases = Atlases::new(&support, &[Some(third_from(4))], &classes, vec![0.0], &config, Device::Cpu);
-            let found = to_channels(&atlases.propagated(&scan, Some(&third_from(12))).classes[0]);
+            let atlases = Atlases::new(&support, &[Some(third_from(4))], &classes, &config, Device::Cpu);
+            let found = to_channels(&atlases.propagated(&scan, Some(&third_from(12))).labels.classes[0]);
             let at = |x: usize| (x as f64 + 0.5) / found.shape()[3] as f64;
             let sum: f64 = found.indexed_iter().map(|((.., x), v)| f64::from(*v) * at(x)).sum();
             sum / f64::from(found.sum())
@@ -330,26 +333,41 @@ mod tests {
         labels.voxels.slice_mut(ndarray::s![10.., .., ..]).fill(9);
         let annotation = Annotation::new(labels, Some(9));
         let found = propagated((image.clone(), annotation), image, &CONFIG);
-        let channels = to_channels(&found.log_odds());
-        let known = |z: usize| channels.slice(ndarray::s![4, z, .., ..]).mean().expect("some");
-        assert!(known(2) > 0.99 && known(17) < 0.01, "{} {}", known(2), known(17));
-        assert!(channels.slice(ndarray::s![..4, 17, .., ..]).iter().all(|odds| odds.abs() < 0.05));
+        let channels = to_channels(&found.blend(&[1.0; 4]));
+        let kept = |z: usize| channels.slice(ndarray::s![4, z, .., ..]).mean().expect("some");
+        assert!(kept(2) < 0.01 && kept(17) > 0.99, "{} {}", kept(2), kept(17));
+        assert!(channels.slice(ndarray::s![..4, 17, .., ..]).iter().all(|added| added.abs() < 0.05));
     }
 
     #[test]
     fn shares_lie_between_the_network_and_the_propagated_labels() {
         // One class in four voxels, of which the last is not annotated.
         let row = |values: [f32; 4]| from_floats(&values, &[1, 1, 1, 1, 4]);
-        let of_share = |share: f64| {
-            let (known, class) = (row([1.0, 1.0, 1.0, 0.0]), row([0.0, 0.5, 1.0, 0.0]));
-            Propagated::new(WorkingGrid::whole([1, 1, 4]), known, vec![class], vec![share])
-        };
+        let (known, class) = (row([1.0, 1.0, 1.0, 0.0]), row([0.0, 0.5, 1.0, 0.0]));
+        let propagated = Propagated::new(WorkingGrid::whole([1, 1, 4]), known, vec![class]);
         let scores = Tensor::cat(&[row([1.0, 1.0, 1.0, 1.0]), row([3.0, 0.0, -1.0, 2.5])], 1);
-        let blended = |share: f64| to_vec(&of_share(share).on_map([1, 1, 4]).blended(&scores));
+        let blended = |share: f64| to_vec(&propagated.on_map([1, 1, 4]).blended(&scores, &[share]));
         assert_eq!(blended(0.0), [0.0, 0.0, 0.0, 0.0, 2.0, -1.0, -2.0, 1.5]);
         let sure = (1.02f32 / 0.02).ln();
         let close = |a: Vec<f32>, b: [f32; 4]| a[4..].iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
         assert!(close(blended(1.0), [-sure, 0.0, sure, 1.5]), "{:?}", blended(1.0));
         assert!(close(blended(0.5), [1.0 - sure / 2.0, -0.5, sure / 2.0 - 1.0, 1.5]), "{:?}", blended(0.5));
+    }
+
+    #[test]
+    fn classes_that_touch_share_alike() {
+        // Two classes; between them a voxel that is half of each, and one that is neither.
+        let row = |values: [f32; 4]| from_floats(&values, &[1, 1, 1, 1, 4]);
+        let classes = vec![row([1.0, 0.5, 0.0, 0.0]), row([0.0, 0.5, 1.0, 0.0])];
+        let labels = LabelFractions { known: row([1.0; 4]), classes };
+        let Blend { added, kept } = labels.blend(&[0.2, 0.8]);
+        let weighted = |p: f32| (0.2 * (p + 0.02) + 0.8 * (1.0 - p + 0.02)) / 1.04;
+        let shares = [weighted(1.0), 0.5, weighted(0.0), 0.5];
+        let close = |a: &Tensor, b: [f32; 4]| to_vec(a).iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&kept, shares.map(|share| 1.0 - share)), "{:?}", to_vec(&kept));
+        let between = (0.52f32 / 0.02).ln() * 0.5;
+        let [first, second] = [&added[0], &added[1]].map(|added| added.double_value(&[0, 0, 0, 0, 1]) as f32);
+        assert!((first - between).abs() < 1e-5 && first == second, "neither gains on the other: {first} {second}");
+        assert_eq!(to_vec(&labels.masks())[3], 1.0, "the background's");
     }
 }

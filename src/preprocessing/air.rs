@@ -1,5 +1,7 @@
-//! How bright the noise of the air gets.
+//! How bright the noise of the air gets, and whether air is bright.
 
+use crate::percentile::percentile;
+use crate::volume::Image;
 use ndarray::{Array3, ArrayView2, ArrayView3, Axis, Zip, s};
 use rayon::prelude::*;
 
@@ -10,6 +12,12 @@ const FRAME_VOX: usize = 2;
 /// Where less of the frame is dark, that is not taken for air.
 const LEAST_AIR: f64 = 0.02;
 const BINS: usize = 256;
+/// Air is bright where at least this many per cent of the frame ...
+const BRIGHT_PERCENT: f64 = 75.0;
+/// ... are brighter than this share of the range of intensities, ...
+const BRIGHT_SHARE: f64 = 0.9;
+/// ... which has this many per cent beyond each of its ends.
+const OUTLIERS_PERCENT: f64 = 0.5;
 
 /// Where the noise of the air ends, if `image` shows air and the rest stands out from it.
 ///
@@ -37,6 +45,32 @@ pub fn noise_end(image: ArrayView3<f32>) -> Option<f32> {
     let below = &air[..air.partition_point(|&v| v < middle)];
     let variance = below.iter().map(|&v| f64::from(middle - v).powi(2)).sum::<f64>() / below.len().max(1) as f64;
     Some(middle + NOISE_SD * variance.sqrt() as f32).filter(|&end| end < dark)
+}
+
+/// Turns a negative, in which the air is the brightest there is, into a positive: what looks for the body, and the network, know air as dark.
+/// Says whether it was one. All intensities change their sign; padding (NaN) stays.
+pub fn turn_negative(image: &mut Image) -> bool {
+    let is_negative = is_bright(image.voxels.view());
+    if is_negative {
+        image.voxels.par_mapv_inplace(|v| -v);
+    }
+    is_negative
+}
+
+/// Whether almost all of the frame is almost as bright as anything.
+fn is_bright(image: ArrayView3<f32>) -> bool {
+    let mut frame: Vec<f32> = frame(image).into_iter().filter(|v| v.is_finite()).collect();
+    let (lowest, highest) = range(image);
+    if frame.is_empty() || lowest >= highest {
+        return false;
+    }
+    let air = percentile(&mut frame, 100.0 - BRIGHT_PERCENT);
+    if air < f64::midpoint(f64::from(lowest), f64::from(highest)) {
+        return false; // of most scans; outliers of a negative are dark
+    }
+    let mut all: Vec<f32> = image.iter().copied().filter(|v| v.is_finite()).collect();
+    let [low, high] = [OUTLIERS_PERCENT, 100.0 - OUTLIERS_PERCENT].map(|percent| percentile(&mut all, percent));
+    low < high && air > low + BRIGHT_SHARE * (high - low)
 }
 
 /// The smallest and the largest value.
@@ -163,6 +197,7 @@ fn larger(a: f32, b: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::rng;
+    use crate::volume::Geometry;
     use rand::RngExt;
 
     #[test]
@@ -202,6 +237,28 @@ mod tests {
         air.extend((0..150).map(|i| 6.0 + 0.2 * i as f32));
         assert!((5.0..6.0).contains(&middle_of_densest_quarter(&air)));
         assert_eq!(middle_of_densest_quarter(&[3.0]), 3.0);
+    }
+
+    #[test]
+    fn negatives_are_turned_and_positives_are_not() {
+        let mut rng = rng::stream(0, "negative", 0);
+        // A body of three tissues in noisy air, with an outlier in it.
+        let mut body = Array3::from_shape_simple_fn([4, 30, 30], || 3.0 * rng.random::<f32>());
+        body.slice_mut(s![.., 6..24, 4..26]).fill(100.0);
+        body.slice_mut(s![.., 8..20, 8..20]).fill(60.0);
+        body.slice_mut(s![.., 10..14, 10..14]).fill(20.0);
+        body[[1, 12, 12]] = 900.0;
+        let image = |voxels: Array3<f32>| {
+            let mut image = Image { geometry: Geometry::with_spacing([4, 30, 30], [1.0; 3]), voxels };
+            (turn_negative(&mut image), image.voxels)
+        };
+        assert_eq!(image(body.clone()), (false, body.clone()));
+        assert_eq!(image(body.mapv(|v| 50.0 - v)), (true, body.mapv(|v| v - 50.0)));
+        // Tissue up to the border, some of it the brightest; nothing but one value; padding alone.
+        let tissue = Array3::from_shape_fn([4, 30, 30], |(_, y, x)| if (x + y) % 3 == 0 { 10.0 } else { y as f32 });
+        assert!(!image(tissue).0);
+        assert!(!image(body.mapv(|_| 7.0)).0);
+        assert!(!image(body.mapv(|_| f32::NAN)).0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod grid;
 mod intensity;
 mod steps;
 
+pub use air::turn_negative;
 pub use annotation::Annotation;
 pub use body_mask::{Body, body, body_mask};
 pub use field::Field;
