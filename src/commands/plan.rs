@@ -11,7 +11,6 @@ use crate::pretrained::Weights;
 use crate::report::published;
 use crate::training::{self, pace};
 use crate::volume::dataset::{self, Case, Dataset};
-use crate::volume::formats;
 use crate::volume::frame::Frame;
 use std::path::{Path, PathBuf};
 
@@ -113,7 +112,7 @@ pub fn for_segmenting(args: &cli::Segment) -> Result<(Weights, Config)> {
     let base = weights.config(&[])?;
     let mut frame = None;
     let look = |path: &PathBuf| {
-        let (image, _) = formats::read_image(path)?;
+        let (image, _) = scans::read_image(path)?;
         let frame = frame.get_or_insert_with(|| Frame::of(&image.geometry));
         let turn = frame.turn(&image.geometry);
         Ok(ScanFacts::of(&image.turned(turn), &base.preprocessing))
@@ -139,7 +138,7 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
     let progress = Progress::new("looking at scans", 0, count as u64);
     let look = |index: usize| {
         stop::check()?;
-        let (mut image, _) = formats::read_image(&cases[index * cases.len() / count].image)?;
+        let (mut image, _) = scans::read_image(&cases[index * cases.len() / count].image)?;
         if let Some(frame) = &frame {
             let turn = frame.turn(&image.geometry);
             image = image.turned(turn);

@@ -9,7 +9,6 @@ use crate::commands::lock::Lock;
 use crate::commands::progress::{self, Progress};
 use crate::commands::{plan, scans, stop};
 use crate::error::{Error, Result};
-use crate::preprocessing;
 use crate::report::overlay;
 use crate::supervoxels::quality::{self, Quality};
 use crate::supervoxels::{self, Config};
@@ -143,9 +142,8 @@ impl Job<'_> {
         // A file that is not read by its header alone gets all the room.
         let expected = nifti::read_geometry(&case.image).ok().map(|geometry| plan(&geometry)).transpose()?;
         let _share = self.room.take(expected.map_or(u64::MAX, |plan| plan.bytes));
-        let (mut image, grid) = formats::read_image(&case.image)?;
-        let negative = preprocessing::turn_negative(&mut image).then(|| scans::NEGATIVE.to_owned());
-        for warning in grid.warnings.iter().chain(&negative) {
+        let (image, grid) = scans::read_image(&case.image)?;
+        for warning in &grid.warnings {
             progress::warn(&format!("{}: {warning}", case.image.display()));
         }
         let geometry = grid.geometry();
@@ -173,7 +171,7 @@ impl Job<'_> {
             }
         };
         if self.task.preview && !preview.exists() {
-            let again = || formats::read_image(&case.image).map(|(image, _)| image);
+            let again = || scans::read_image(&case.image).map(|(image, _)| image);
             let image = image.as_ref().map_or_else(|| again().map(Cow::Owned), |image| Ok(Cow::Borrowed(image)))?;
             artifact::write_bytes(&preview, &overlay::preview_png(&image, regions.view()))?;
         }

@@ -58,8 +58,21 @@ pub fn doubt_names(data: &Dataset) {
     data.guessed().iter().for_each(|text| warn(&format!("{}: {text}", data.folder.display())));
 }
 
-/// What is said of a scan that [`preprocessing::turn_negative`] has turned.
-pub const NEGATIVE: &str = "the air around the body is bright, as in a negative: its intensities are taken with the other sign";
+/// Reads a scan; a negative is turned, and a warning of the grid says so.
+///
+/// # Errors
+/// As [`formats::read_image`].
+pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
+    let (mut image, mut native) = formats::read_image(path)?;
+    native.warnings.extend(turned(&mut image));
+    Ok((image, native))
+}
+
+/// Turns a negative ([`preprocessing::turn_negative`]); the sentence that says so.
+pub fn turned(image: &mut Image) -> Option<String> {
+    let text = "the air around the body is bright, as in a negative: its intensities are taken with the other sign";
+    preprocessing::turn_negative(image).then(|| text.to_owned())
+}
 
 /// A scan as the network sees it, and the grid on which results are written.
 pub struct ScanFile {
@@ -75,7 +88,7 @@ impl ScanFile {
     /// # Errors
     /// As [`formats::read_image`].
     pub fn read(path: &Path, frame: Option<&Frame>, config: &preprocessing::Config) -> Result<Self> {
-        let (image, native) = formats::read_image(path)?;
+        let (image, native) = read_image(path)?;
         let warnings = native.warnings.clone();
         Ok(Self::new(&path.display().to_string(), (image, native), &warnings, frame, config))
     }
@@ -93,8 +106,7 @@ impl ScanFile {
             (image, native) = (image.turned(turn), native.turned(turn));
         }
         let tilt = Upright::doubt(&image.geometry);
-        let negative = preprocessing::turn_negative(&mut image).then(|| NEGATIVE.to_owned());
-        warnings.iter().chain(&tilt).chain(&negative).for_each(|text| warn(&format!("{name}: {text}")));
+        warnings.iter().chain(&tilt).for_each(|text| warn(&format!("{name}: {text}")));
         Self { scan: PreparedScan::new(image, config), native }
     }
 

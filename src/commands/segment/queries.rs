@@ -5,7 +5,7 @@ mod below;
 mod names;
 
 use crate::commands::progress::{note, warn};
-use crate::commands::scans::ScanFile;
+use crate::commands::scans::{self, ScanFile};
 use crate::error::{Error, Result};
 use crate::preprocessing;
 use crate::volume::dataset::{self, natural};
@@ -69,7 +69,8 @@ impl Query {
     }
 
     fn read_stack(&self, stack: &Stack, frame: &Frame, config: &preprocessing::Config) -> Result<ScanFile> {
-        let series = stack.read()?;
+        let mut series = stack.read()?;
+        series.warnings.extend(scans::turned(&mut series.image));
         let native = NativeGrid::new(&series.image.geometry);
         Ok(ScanFile::new(&self.shown(), (series.image, native), &series.warnings, Some(frame), config))
     }
