@@ -44,6 +44,7 @@ mod config;
 pub mod constraints;
 mod cycle;
 pub mod evidence;
+mod intensity_mapping;
 mod label_fusion;
 pub mod missing;
 mod native;
@@ -256,9 +257,14 @@ impl Fitted<'_> {
             let competition = self.segmenter.network.config.similarity.competition;
             return ranges.iter().map(|_| keep(Segmentation::nothing(query, &self.classes, competition))).collect();
         }
-        let mut compared = self.scorer.compare(&query.volume());
-        let propagated =
-            self.atlases.as_ref().map(|atlases| atlases.propagated(query, compared.probabilities().as_ref()));
+        let laid = self.atlases.as_ref().map(|atlases| (atlases, atlases.overlay(query)));
+        let volume = match &laid {
+            Some((atlases, overlay)) => atlases.volume(query, overlay),
+            None => query.volume(),
+        };
+        let mut compared = self.scorer.compare(&volume);
+        let found = compared.probabilities();
+        let propagated = laid.map(|(atlases, overlay)| atlases.propagated(query, &overlay, found.as_ref()));
         propagated.iter().for_each(|propagated| compared.propagate(propagated));
         let under = |ranges: &SliceRanges| {
             let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));

@@ -435,8 +435,9 @@ mod tests {
         assert!(blended.of(0, f32::NAN).iter().all(|score| score.is_nan() || *score == 0.0));
         assert!(close(&blended.of(2, f32::NAN), &against(2)), "a share of 0 leaves the network's");
         let sure = (1.02f32 / 0.02).ln();
-        let share = 1.02 / 1.04; // of the class that is there, for both
-        let blended = with([1.0, 0.0]);
+        // Of both classes, by what is there of each and by its own share.
+        let share = (0.8 * 0.8 * 1.02 + 0.4 * 0.4 * 0.02) / (0.8 * 1.02 + 0.4 * 0.02);
+        let blended = with([0.8, 0.4]);
         let first = against(1).mapv(|score| (1.0 - share) * score + share * sure);
         assert!(close(&blended.of(1, f32::NAN), &first));
         let second = against(2).mapv(|score| (1.0 - share) * score); // ln of 0.02 against 0.02

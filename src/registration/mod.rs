@@ -3,14 +3,14 @@
 //! 1. [`descriptors`]: what surrounds a voxel, whatever the modality (MIND, Heinrich et al. 2013).
 //! 2. `convex.rs`: all displacements of a coarse grid are compared, and a smooth choice among them is made (Siebert et al. 2021,
 //!    "ConvexAdam").
-//! 3. `refine.rs`: the displacements are refined by gradient descent on a finer grid (the same).
+//! 3. `gradient.rs`: the displacements are refined by gradient descent on a finer grid (the same).
 //!
 //! A field is a tensor (1, 3, d, h, w) of displacements along z, y, x: what the fixed scan shows at x lies at x + u(x) of the moving one.
 //! Outside of this module they are fractions of the scan's extent, so that a field serves grids of any size.
 
 mod convex;
 mod descriptors;
-mod refine;
+mod gradient;
 
 pub use descriptors::descriptors;
 
@@ -28,12 +28,14 @@ pub struct Config {
     pub size_vox: [usize; 3],
     /// Displacements of the first step reach to this fraction of the grid along each axis.
     pub reach_fraction: f64,
-    /// Steps of the refinement.
+    /// Steps of the refinement. Half as many come before, for [`Config::map_intensities`].
     pub iterations: usize,
     /// Weight of the squared differences between neighbouring displacements in the refinement.
     pub smoothness: f64,
     /// Weight of the squared differences between the probabilities of the classes by the network, beside those of the [`descriptors`].
     pub network_weight: f64,
+    /// Whether the network sees a query with the contrast of the supports that are registered to it.
+    pub map_intensities: bool,
 }
 
 impl Config {
@@ -86,7 +88,7 @@ const FINE_VOX: i64 = 2;
 /// ```
 /// use ssl3d::registration::{Config, descriptors, register, warp};
 /// use tch::{Device, Kind, Tensor};
-/// let config = Config { enabled: true, size_vox: [24; 3], reach_fraction: 0.25, iterations: 50, smoothness: 1.0, network_weight: 0.0 };
+/// let config = Config { enabled: true, size_vox: [24; 3], reach_fraction: 0.25, iterations: 50, smoothness: 1.0, network_weight: 0.0, map_intensities: false };
 /// let steps = |n: i64| Tensor::arange(n, (Kind::Float, Device::Cpu));
 /// // A ball about the middle, and the same ball four voxels further along x.
 /// let ball = |x: f64| {
@@ -105,7 +107,13 @@ pub fn register(fixed: &Tensor, moving: &Tensor, config: &Config) -> Tensor {
     let size = size_of(fixed);
     assert_eq!(size, size_of(moving), "grids of one size");
     let coarse = no_grad(|| convex::displacements(fixed, moving, COARSE_VOX, config.reach_fraction));
-    let refined = refine::displacements(fixed, moving, &coarse, FINE_VOX, config);
+    refine(fixed, moving, &(&coarse / sizes(&coarse)), config)
+}
+
+/// A better field than `start`, which is one of [`register`] for other descriptions of the same scans.
+pub fn refine(fixed: &Tensor, moving: &Tensor, start: &Tensor, config: &Config) -> Tensor {
+    let start = start * sizes(start);
+    let refined = gradient::displacements(fixed, moving, &start, FINE_VOX, config);
     no_grad(|| &refined / sizes(&refined))
 }
 

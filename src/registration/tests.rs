@@ -7,6 +7,7 @@ const CONFIG: Config = Config {
     iterations: 30,
     smoothness: 1.0,
     network_weight: 0.0,
+    map_intensities: false,
 };
 
 fn steps(n: i64) -> Tensor {
@@ -52,6 +53,20 @@ fn a_moved_scan_is_brought_back_whatever_its_contrast() {
         let back = warp(&moving, &field, [24; 3]);
         assert!(off(&back, &fixed) < 0.25 * off(&moving, &fixed), "{} of {}", off(&back, &fixed), off(&moving, &fixed));
     }
+}
+
+#[test]
+fn a_field_is_refined_from_where_it_is() {
+    let (fixed, moving) = (scan([0.0; 3]), scan([2.0, -1.0, 3.0]));
+    let [by_fixed, by_moving] = [&fixed, &moving].map(descriptors);
+    let start = field_of(&fixed, &moving);
+    let none = Config { iterations: 0, ..CONFIG };
+    let kept = refine(&by_fixed, &by_moving, &start, &none);
+    assert!(off(&kept, &start) < 0.2 * off(&start, &start.zeros_like()), "no step changes but its smoothness");
+    let from_nothing = refine(&by_fixed, &by_moving, &start.zeros_like(), &CONFIG);
+    let from_start = refine(&by_fixed, &by_moving, &start, &CONFIG);
+    let left = |field: &Tensor| off(&warp(&moving, field, [24; 3]), &fixed);
+    assert!(left(&from_start) < left(&from_nothing).min(0.25 * off(&moving, &fixed)), "{}", left(&from_start));
 }
 
 #[test]

@@ -290,9 +290,9 @@ fn labels_of_the_support_are_propagated_to_templates() {
         let fusion = Fusion { network: &network, config: &config.inference };
         let prototypes = network.test_prototypes(std::slice::from_ref(&annotated));
         let templates = std::slice::from_ref(&scan);
-        let found = tch::no_grad(|| fusion.unlabelled(templates, &prototypes, &[(&support, &annotated)], &[1.0]));
+        let found = tch::no_grad(|| fusion.unlabelled(templates, &prototypes, &[(&support, &annotated)]));
         found[0].propagated.as_ref().map(|propagated| {
-            let class = propagated.masks.get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
+            let class = propagated.masks().get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
             let places = Tensor::arange(12, (Kind::Double, Device::Cpu)) * 2.0 + 0.5;
             ((&class * places).sum(Kind::Double) / class.sum(Kind::Double)).double_value(&[])
         })
