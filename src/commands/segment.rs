@@ -206,6 +206,7 @@ fn segment(
     let result = outputs.result(query);
     let probabilities = outputs.probabilities(query, &supports.map)?;
     let ScanFile { scan, native } = query.read(&supports.frame(), &config.preprocessing)?;
+    let scan = scan.part_of(&supports.scans[0]).unwrap_or(scan);
     let mut warnings = Vec::new();
     let mut say = |text: String| {
         warn(&format!("{}: {text}", query.path.display()));

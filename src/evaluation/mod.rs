@@ -222,7 +222,8 @@ impl<'a> Supported<'a> {
     /// The whole query from the whole support, under each of these slice ranges.
     fn throughout(&self, query: &AnnotatedScan, ranges: &[SliceRanges]) -> Vec<Array3<i32>> {
         let fitted = self.dense.as_ref().expect("a network was fitted");
-        fitted.segment_each(&query.scan, ranges, |found| found.labels)
+        let part = query.scan.part_of(&self.support.scan);
+        fitted.segment_each(part.as_ref().unwrap_or(&query.scan), ranges, |found| found.labels)
     }
 
     /// EP2: the middle slice of the class in the support is annotated, and the whole query is segmented.
@@ -236,7 +237,8 @@ impl<'a> Supported<'a> {
         }
         let fitted =
             self.by_slice[class.index()].get_or_init(|| segmenter.fit(&[self.support.on_slices(&slices)], &only));
-        fitted.segment(&query.scan, &SliceRanges::unknown()).labels
+        let part = query.scan.part_of(&self.support.scan);
+        fitted.segment(part.as_ref().unwrap_or(&query.scan), &SliceRanges::unknown()).labels
     }
 
     /// EP1 of slice-wise networks: each third of the query's range of slices is segmented from one slice of the support.

@@ -89,7 +89,7 @@ pub fn query_doubts(query: &PreparedScan, supports: &[PreparedScan]) -> Vec<Stri
         doubts.push("it has no contrast: nothing is looked for in it".to_owned());
         return doubts;
     }
-    let extent = |scan: &PreparedScan| scan.input_spacing_mm()[0] * scan.input.dim().0 as f64;
+    let extent = |scan: &PreparedScan| scan.input_spacing_mm()[0] * scan.grid.resampled_vox[0] as f64;
     if supports.iter().all(|support| apart(extent(query), extent(support)) > EXTENT_FACTOR) {
         let times = extent(query) / extent(&supports[0]);
         doubts.push(format!(

@@ -45,7 +45,20 @@ pub struct PreparedScan {
 impl PreparedScan {
     /// Prepares a scan as section `[preprocessing]` says.
     pub fn new(image: Image, config: &preprocessing::Config) -> Self {
-        let Prepared { input, grid, padding, next_body_fraction } = preprocessing::prepare(&image, config);
+        let prepared = preprocessing::prepare(&image, config);
+        Self::of(image, prepared, config)
+    }
+
+    /// The scan padded to the extent of another one, of which it shows a part as far as the extents of both tell; None where it does not.
+    pub fn part_of(&self, other: &Self) -> Option<Self> {
+        let of_mm = other.grid.extent_mm(&other.image.geometry);
+        let is_part = self.grid.as_part(&self.image.geometry, of_mm, &self.config).is_some();
+        let prepared = || preprocessing::prepare_part(&self.image, of_mm, &self.config);
+        is_part.then(|| Self::of(self.image.clone(), prepared(), &self.config))
+    }
+
+    fn of(image: Image, prepared: Prepared, config: &preprocessing::Config) -> Self {
+        let Prepared { input, grid, padding, next_body_fraction } = prepared;
         let (supervoxels, percentiles) = (OnceLock::new(), OnceLock::new());
         let config = config.clone();
         Self { image, input, grid, padding, next_body_fraction, config, supervoxels, percentiles }

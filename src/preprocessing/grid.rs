@@ -6,6 +6,9 @@ use crate::volume::{ClassMap, Geometry};
 use ndarray::{Array3, ArrayView3, Zip, s};
 use std::ops::Range;
 
+/// A scan shows a part of another where it reaches less than this fraction as far: extents of the scans of CHAOS T2 differ by up to 1.5.
+const PART: f64 = 0.6;
+
 /// How a scan (canonical frame, native voxels) maps to the network's array: a box of it is resampled over the same
 /// extent, then cut or padded. Along each axis, between voxel indices,
 ///
@@ -56,9 +59,37 @@ impl WorkingGrid {
         Self { native_shape_vox, start_vox: [0; 3], end_vox, resampled_vox, shape_vox }
     }
 
-    /// All of the box at another size, neither cut nor padded.
+    /// The extent of the array in another number of voxels; cut or padded in the same proportion, to whole voxels.
     pub fn resized(&self, size_vox: [usize; 3]) -> Self {
-        Self { resampled_vox: size_vox, shape_vox: size_vox, ..self.clone() }
+        let resampled_vox = [0, 1, 2].map(|axis| {
+            let fraction = self.resampled_vox[axis] as f64 / self.shape_vox[axis] as f64;
+            ((size_vox[axis] as f64 * fraction).round() as usize).max(1)
+        });
+        Self { resampled_vox, shape_vox: size_vox, ..self.clone() }
+    }
+
+    /// The array of a scan that shows a part of what another one shows, as far as their extents tell: along an axis where it reaches less than
+    /// [`PART`] as far, beside its width, it is padded to the extent of the other. Otherwise the part would be stretched to the whole. None
+    /// where it is no part, or has a spacing of its own. Widths count beside each other, so that a small body is no part of a large one.
+    pub(crate) fn as_part(&self, native: &Geometry, of_extent_mm: [f64; 3], config: &Config) -> Option<Self> {
+        let extent_mm = self.extent_mm(native);
+        let ratio = [0, 1, 2].map(|axis| extent_mm[axis] / of_extent_mm[axis]);
+        let whole = ratio[1].max(ratio[2]);
+        let is_part = |axis: usize| config.size_vox[axis] > 0 && ratio[axis] < PART * whole;
+        if config.resample == Resample::Spacing || !(0..3).any(is_part) {
+            return None;
+        }
+        let resampled_vox = [0, 1, 2].map(|axis| match is_part(axis) {
+            true => ((self.shape_vox[axis] as f64 * ratio[axis] / whole).round() as usize).max(1),
+            false => self.resampled_vox[axis],
+        });
+        Some(Self { resampled_vox, ..self.clone() })
+    }
+
+    /// Extent of the array along z, y, x.
+    pub(crate) fn extent_mm(&self, native: &Geometry) -> [f64; 3] {
+        let spacing_mm = self.spacing_mm(native);
+        [0, 1, 2].map(|axis| spacing_mm[axis] * self.shape_vox[axis] as f64)
     }
 
     /// The network's slice that shows most of a native one.
@@ -140,9 +171,8 @@ impl WorkingGrid {
 
     /// How many nominal millimetres a millimetre of the scan is.
     pub(crate) fn nominal_mm(&self, native: &Geometry, nominal_extent_mm: f64) -> f64 {
-        let spacing = self.spacing_mm(native);
-        let extent_mm = |axis: usize| spacing[axis] * self.shape_vox[axis] as f64;
-        nominal_extent_mm / (extent_mm(1) * extent_mm(2)).sqrt()
+        let [_, y, x] = self.extent_mm(native);
+        nominal_extent_mm / (y * x).sqrt()
     }
 
     pub(crate) fn crop_shape_vox(&self) -> [usize; 3] {

@@ -129,10 +129,21 @@ pub struct Prepared {
 /// over the working volume. A constant image becomes zeros. Padding of the scan counts for no percentile, and then stands for the air that it
 /// hides: it takes the image's minimum, so that a scan with padding and one without are scaled alike.
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
+    prepared(image, None, config)
+}
+
+/// The same of a scan that may show a part of another one, whose array has this extent z y x: it is padded to it
+/// ([`WorkingGrid::as_part`]).
+pub fn prepare_part(image: &Image, of_extent_mm: [f64; 3], config: &Config) -> Prepared {
+    prepared(image, Some(of_extent_mm), config)
+}
+
+fn prepared(image: &Image, part_of_mm: Option<[f64; 3]>, config: &Config) -> Prepared {
     let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
     let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
     let seen = body.as_ref().map(|body| seen_of(voxels.view(), body));
-    let grid = WorkingGrid::new(&image.geometry, seen, config);
+    let whole = WorkingGrid::new(&image.geometry, seen, config);
+    let grid = part_of_mm.and_then(|of_mm| whole.as_part(&image.geometry, of_mm, config)).unwrap_or(whole);
     let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
     let input = input_of(voxels.view(), &grid, minimum);
     let padding = padding.map(|padding| {

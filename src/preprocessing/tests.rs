@@ -442,3 +442,35 @@ fn lengths_are_nominal_whatever_the_unit() {
         assert!(spacing(unit).iter().zip(plain).all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{unit}");
     }
 }
+
+#[test]
+fn a_part_of_a_scan_is_padded_to_the_extent_of_the_whole() {
+    let config = config([8, 16, 16], Crop::None);
+    let geometry = |shape, mm| Geometry::with_spacing(shape, [mm, mm, mm]);
+    let grid = |geometry: &Geometry| WorkingGrid::new(geometry, None, &config);
+    let whole = geometry([16, 32, 32], 2.0);
+    let of_mm = grid(&whole).extent_mm(&whole);
+    assert_eq!(of_mm, [32.0, 64.0, 64.0]);
+    let part = |geometry: &Geometry, config: &Config| grid(geometry).as_part(geometry, of_mm, config);
+    for (shape, resampled) in [([8, 32, 32], [4, 16, 16]), ([16, 32, 16], [8, 16, 8]), ([4, 16, 32], [2, 8, 16])] {
+        let of = geometry(shape, 2.0);
+        let grid = part(&of, &config).expect("a part");
+        assert_eq!((grid.resampled_vox, grid.shape_vox), (resampled, [8, 16, 16]), "{shape:?}");
+        assert_eq!(grid.extent_mm(&of), of_mm);
+        assert_eq!(grid.resized([32, 32, 32]).extent_mm(&of), of_mm, "on any grid");
+    }
+    // The whole, most of it, a small body, one with slices of its own, one of a fixed spacing.
+    assert_eq!(part(&whole, &config), None);
+    assert_eq!(part(&geometry([11, 32, 32], 2.0), &config), None);
+    assert_eq!(part(&geometry([16, 32, 32], 0.5), &config), None);
+    assert_eq!(part(&geometry([8, 32, 32], 2.0), &Config { size_vox: [0, 16, 16], ..config.clone() }), None);
+    assert_eq!(part(&geometry([8, 32, 32], 2.0), &Config { resample: Resample::Spacing, ..config.clone() }), None);
+
+    let image = Image {
+        voxels: Array3::from_shape_fn([8, 32, 32], |(z, y, x)| (z + y + x) as f32),
+        geometry: geometry([8, 32, 32], 2.0),
+    };
+    let input = prepare_part(&image, of_mm, &config).input;
+    let is_padding = |z: usize| input.index_axis(Axis(0), z).iter().all(|v| *v == input[[0, 0, 0]]);
+    assert_eq!((0..8).map(is_padding).collect::<Vec<_>>(), [true, true, false, false, false, false, true, true]);
+}
