@@ -224,4 +224,16 @@ impl WorkingGrid {
         inside.assign(&resampled.slice(s![zs, ys, xs]));
         working
     }
+
+    /// The same, beyond the box with the values of its border.
+    pub(super) fn extended(&self, resampled: Array3<f32>) -> Array3<f32> {
+        if self.resampled_vox == self.shape_vox {
+            return resampled;
+        }
+        let offset = self.offset_vox();
+        let nearest = |axis: usize, at: usize| {
+            (at as isize + offset[axis]).clamp(0, self.resampled_vox[axis] as isize - 1) as usize
+        };
+        Array3::from_shape_fn(self.shape_vox, |(z, y, x)| resampled[[nearest(0, z), nearest(1, y), nearest(2, x)]])
+    }
 }

@@ -125,7 +125,7 @@ pub struct Prepared {
     pub next_body_fraction: f64,
 }
 
-/// Clips, crops, resamples, cuts or pads (with the image's minimum), and scales to mean 0 and standard deviation 1
+/// Clips, crops, resamples, cuts or pads (with the image's minimum where it has a fixed spacing), and scales to mean 0 and standard deviation 1
 /// over the working volume. A constant image becomes zeros. Padding of the scan counts for no percentile, and then stands for the air that it
 /// hides: it takes the image's minimum, so that a scan with padding and one without are scaled alike.
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
@@ -133,7 +133,7 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
 }
 
 /// The same of a scan that may show a part of another one, whose array has this extent z y x: it is padded to it
-/// ([`WorkingGrid::as_part`]).
+/// ([`WorkingGrid::as_part`]) and goes on there as it ends.
 pub fn prepare_part(image: &Image, of_extent_mm: [f64; 3], config: &Config) -> Prepared {
     prepared(image, Some(of_extent_mm), config)
 }
@@ -144,8 +144,7 @@ fn prepared(image: &Image, part_of_mm: Option<[f64; 3]>, config: &Config) -> Pre
     let seen = body.as_ref().map(|body| seen_of(voxels.view(), body));
     let whole = WorkingGrid::new(&image.geometry, seen, config);
     let grid = part_of_mm.and_then(|of_mm| whole.as_part(&image.geometry, of_mm, config)).unwrap_or(whole);
-    let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
-    let input = input_of(voxels.view(), &grid, minimum);
+    let input = input_of(voxels.view(), &grid, config);
     let padding = padding.map(|padding| {
         let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
         grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
@@ -156,13 +155,24 @@ fn prepared(image: &Image, part_of_mm: Option<[f64; 3]>, config: &Config) -> Pre
 /// The array of [`prepare`] on another grid.
 pub fn prepare_on(image: &Image, grid: &WorkingGrid, config: &Config) -> Array3<f32> {
     let (voxels, _) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
-    input_of(voxels.view(), grid, voxels.iter().copied().fold(f32::INFINITY, f32::min))
+    input_of(voxels.view(), grid, config)
 }
 
-fn input_of(voxels: ArrayView3<f32>, grid: &WorkingGrid, minimum: f32) -> Array3<f32> {
-    let mut input = grid.placed(resize(grid.cropped(voxels), grid.resampled_vox), minimum);
-    standardise(&mut input);
-    input
+/// Beside a scan of a fixed spacing lies air; beside a part of a scan the rest of the body, of which its border tells most.
+fn input_of(voxels: ArrayView3<f32>, grid: &WorkingGrid, config: &Config) -> Array3<f32> {
+    let mut resampled = resize(grid.cropped(voxels), grid.resampled_vox);
+    match config.resample {
+        Resample::Size => {
+            standardise(&mut resampled);
+            grid.extended(resampled)
+        }
+        Resample::Spacing => {
+            let minimum = voxels.iter().copied().fold(f32::INFINITY, f32::min);
+            let mut input = grid.placed(resampled, minimum);
+            standardise(&mut input);
+            input
+        }
+    }
 }
 
 /// The voxels z y x of a scan that the network sees.
