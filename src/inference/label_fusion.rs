@@ -17,7 +17,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::propagation::{self, LabelFractions, Propagated};
+use super::propagation::{LabelFractions, Moving, Overlay, Propagated};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
@@ -29,8 +29,6 @@ use tch::{Kind, Tensor, no_grad};
 /// A volume with its features.
 #[derive(Debug)]
 pub struct EncodedScan {
-    /// (1, 1, D, H, W), z-scored.
-    pub image: Tensor,
     /// (1, C, d, h, w)
     pub features: Tensor,
     /// The supervoxel of each voxel of the feature map, where their evidence has weight.
@@ -93,8 +91,8 @@ impl Compared {
 }
 
 /// A template with the labels of the supports, where they were propagated to it.
-struct Unlabelled<'a> {
-    scan: &'a EncodedScan,
+struct Unlabelled {
+    scan: EncodedScan,
     propagated: Option<LabelFractions>,
 }
 
@@ -162,17 +160,16 @@ impl Voters {
 impl Fusion<'_> {
     /// A volume with its features.
     pub fn encoded(&self, volume: &NetworkVolume) -> EncodedScan {
-        let image = volume.image.to_device(self.network.device());
-        let features = no_grad(|| self.network.encode(&image));
+        let features = no_grad(|| self.network.encode(&volume.image.to_device(self.network.device())));
         let size = features.size();
         let config = &self.config.supervoxels;
         let of_map = || supervoxels::on_map(volume, [size[2], size[3], size[4]], config);
         let supervoxels = (config.network_weight > 0.0).then(of_map);
-        EncodedScan { image, features, supervoxels }
+        EncodedScan { features, supervoxels }
     }
 
     /// The prototypes of annotated volumes with `count` classes, and of the templates that are segmented from them.
-    pub fn fit(&self, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Voters {
+    pub fn fit(&self, supports: &[Shot], templates: &[NetworkVolume], count: usize) -> Voters {
         let device = self.network.device();
         let encoded = |shot: &Shot| {
             let features = self.network.encode(&shot.image.to_device(device));
@@ -196,28 +193,31 @@ impl Fusion<'_> {
         self.voters(support, &annotated, &templates, min_fractions, shares)
     }
 
-    /// The labels of the supports, which are images (1, 1, D, H, W) with their annotation, are propagated to each template as to a query.
-    fn unlabelled<'t>(
+    /// The supports, which are images (1, 1, D, H, W) with their annotation, are laid upon each template as upon a query.
+    fn unlabelled(
         &self,
-        templates: &'t [EncodedScan],
+        templates: &[NetworkVolume],
         support: &Prototypes,
         atlases: &[(&Tensor, &EncodedSupport)],
-    ) -> Vec<Unlabelled<'t>> {
+    ) -> Vec<Unlabelled> {
         let config = &self.config.registration;
         if !config.enabled || templates.is_empty() {
-            return templates.iter().map(|scan| Unlabelled { scan, propagated: None }).collect();
+            return templates.iter().map(|of| Unlabelled { scan: self.encoded(of), propagated: None }).collect();
         }
-        let described = |image: &Tensor, features: &Tensor| {
+        let found = |features: &Tensor| {
             let scores = self.similarity(features, support).scores();
-            let found = similarity::probabilities(&scores, self.network.config.similarity.competition);
-            propagation::described(image, Some(&found), config)
+            similarity::probabilities(&scores, self.network.config.similarity.competition)
         };
-        let moving = atlases.iter().map(|(image, annotated)| (described(image, &annotated.features), &annotated.masks));
-        let moving: Vec<(Tensor, &Tensor)> = moving.collect();
-        let of_template = |scan: &'t EncodedScan| {
-            let fixed = described(&scan.image, &scan.features);
+        let of_support =
+            |(image, of): &(&Tensor, &EncodedSupport)| Moving::new(image, Some(&found(&of.features)), config);
+        let moving: Vec<Moving> = atlases.iter().map(of_support).collect();
+        let masks: Vec<&Tensor> = atlases.iter().map(|(_, annotated)| &annotated.masks).collect();
+        let of_template = |template: &NetworkVolume| {
+            let overlay = Overlay::new(&template.image.to_device(self.network.device()), moving.iter(), config);
+            let scan = self.encoded(&overlay.seen(template.shallow_clone(), moving.iter(), config));
+            let fields = overlay.refined(moving.iter(), Some(&found(&scan.features)), config);
             let size = scan.features.size();
-            let propagated = LabelFractions::registered(&fixed, &moving, [size[2], size[3], size[4]], config);
+            let propagated = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
             Unlabelled { scan, propagated: Some(propagated) }
         };
         templates.iter().map(of_template).collect()

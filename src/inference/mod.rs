@@ -2,7 +2,7 @@
 //!
 //! The procedure, in the order of this file:
 //!
-//! 1. [`Segmenter::set_templates`] encodes unlabelled scans, [`Segmenter::fit`] the supports; the templates are segmented from them and
+//! 1. [`Segmenter::set_templates`] takes unlabelled scans, [`Segmenter::fit`] encodes them and the supports; the templates are segmented from them and
 //!    asked what they are worth (`cycle.rs`), and the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
 //! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes, carries the labels of the supports to it (`propagation.rs`) and
 //!    fuses the scores (`label_fusion.rs`): the median over supports and templates, then [`evidence`] is added, propagated labels get
@@ -71,7 +71,7 @@ use crate::volume::{Class, ClassMap};
 use boundary::calibration::{self, Calibration, CroppedProbability, Prediction};
 use constraints::single_component::{keep_largest, single_component_values};
 use evidence::intensity::Intensities;
-use label_fusion::{EncodedScan, Fusion};
+use label_fusion::Fusion;
 use ndarray::Array3;
 use propagation::{Atlases, Propagated};
 use scorer::{PrototypeScorer, SliceScorer};
@@ -85,7 +85,7 @@ pub struct Segmenter<'a> {
     config: &'a Config,
     /// How the supervoxels of the scan's own grid are computed.
     supervoxels: &'a supervoxels::Config,
-    templates: Vec<EncodedScan>,
+    templates: Vec<NetworkVolume>,
     keep_largest_of_all: bool,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Segmenter<'a> {
 
     /// Unlabelled scans that are segmented from the supports and fused with them from now on.
     pub fn set_templates(&mut self, templates: &[NetworkVolume]) {
-        self.templates = templates.iter().map(|template| self.fusion().encoded(template)).collect();
+        self.templates = templates.iter().map(NetworkVolume::shallow_clone).collect();
     }
 
     /// Of every class only the largest component is kept, whatever the supports show.
@@ -220,7 +220,7 @@ pub fn scorer<'a>(network: &'a Network, config: &'a Config, supports: &[Shot], c
     fit(Fusion { network, config }, supports, &[], count)
 }
 
-fn fit<'a>(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Box<dyn Scorer + 'a> {
+fn fit<'a>(fusion: Fusion<'a>, supports: &[Shot], templates: &[NetworkVolume], count: usize) -> Box<dyn Scorer + 'a> {
     no_grad(|| match &fusion.network.members {
         Members::UNets(_) => Box::new(PrototypeScorer::new(fusion, supports, templates, count)) as Box<dyn Scorer>,
         Members::SeNet(network) => Box::new(SliceScorer::new(network, supports, count, fusion.network.device())),

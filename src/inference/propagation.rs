@@ -1,15 +1,17 @@
 //! Label propagation: the supports are registered to a query, and their labels are carried along (atlas-based segmentation).
 //!
-//! 1. [`Atlases::overlay`]: registered by what surrounds each voxel alone. What the supports then show where the query has an intensity is what
-//!    that intensity means ([`IntensityMapping`]): the network sees the query with the contrast of its supports.
-//! 2. [`Atlases::propagated`]: refined by what the network found, too; the labels are carried along.
+//! 1. [`Overlay`]: the supports are registered by what surrounds each voxel alone. What they show where the query has an intensity is what that
+//!    intensity means ([`IntensityMapping`]): the network sees the query with the contrast of its supports.
+//! 2. [`Overlay::refined`]: the registration follows what the network found, too, and the labels are carried along.
+//!
+//! Templates are such queries before they are segmented.
 
 use super::intensity_mapping::IntensityMapping;
 use super::supports::{NetworkVolume, PreparedScan, Support};
 use crate::preprocessing::{self, WorkingGrid};
 use crate::registration::{self, descriptors, refine, register, warp};
 use crate::similarity;
-use crate::tensor::{from_voxels, to_vec};
+use crate::tensor::{from_voxels, to_vec, to_voxels};
 use crate::volume::{Class, ClassMap};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -30,19 +32,24 @@ pub(super) struct Atlases<'a> {
 
 /// A support that can be registered.
 struct Atlas {
-    /// [`seen`]
-    image: Tensor,
-    /// [`described`]
-    described: Tensor,
+    moving: Moving,
     /// In [`STEPS`].
     labels: LabelFractions,
 }
 
-/// The supports, laid upon a query by what surrounds each voxel alone.
-pub(super) struct Overlay {
-    /// [`seen`], of the query.
+/// A volume that can be registered, in the voxels of the registration.
+pub(super) struct Moving {
+    /// What the network sees of it, (1, 1, D, H, W).
     image: Tensor,
-    /// That of each support.
+    /// [`described`]
+    described: Tensor,
+}
+
+/// Volumes that are laid upon another one, by what surrounds each voxel alone.
+pub(super) struct Overlay {
+    /// The one upon which they are laid, (1, 1, D, H, W) in the voxels of the registration.
+    image: Tensor,
+    /// Of each of the others.
     fields: Vec<Tensor>,
 }
 
@@ -61,6 +68,56 @@ pub(super) struct LabelFractions {
     classes: Vec<Tensor>,
 }
 
+impl Moving {
+    /// An image (1, 1, D, H, W) of any size, and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+    pub fn new(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Self {
+        let image = similarity::interpolate(image, config.size_vox.map(|n| n as i64));
+        Self { described: described(&image, found, config), image }
+    }
+}
+
+impl Overlay {
+    /// Lays volumes upon an image (1, 1, D, H, W) of any size.
+    pub fn new<'m>(image: &Tensor, moving: impl Iterator<Item = &'m Moving>, config: &registration::Config) -> Self {
+        let image = similarity::interpolate(image, config.size_vox.map(|n| n as i64));
+        let own = descriptors(&image);
+        let config = registration::Config { iterations: config.iterations / 2, ..config.clone() };
+        let field = |moving: &Moving| register(&own, &moving.described.narrow(1, 0, own.size()[1]), &config);
+        Self { fields: moving.map(field).collect(), image }
+    }
+
+    /// The volume upon which they are laid with the contrast that they have.
+    pub fn seen<'m>(
+        &self,
+        volume: NetworkVolume,
+        moving: impl Iterator<Item = &'m Moving>,
+        config: &registration::Config,
+    ) -> NetworkVolume {
+        if !config.map_intensities {
+            return volume;
+        }
+        let warped =
+            |(moving, field): (&Moving, &Tensor)| warp(&moving.image, field, config.size_vox.map(|n| n as i64));
+        let shown: Tensor = no_grad(|| moving.zip(&self.fields).map(warped).sum::<Tensor>());
+        let shown = shown / self.fields.len() as f64;
+        let mapping = IntensityMapping::between(&to_vec(&self.image), &to_vec(&shown));
+        let mut voxels = mapping.apply(&to_voxels(&volume.image));
+        preprocessing::standardise(&mut voxels);
+        NetworkVolume { image: from_voxels(voxels.view()), ..volume }
+    }
+
+    /// Better fields, since the network found classes with these probabilities (1, K, d, h, w).
+    pub fn refined<'m>(
+        &self,
+        moving: impl Iterator<Item = &'m Moving>,
+        found: Option<&Tensor>,
+        config: &registration::Config,
+    ) -> Vec<Tensor> {
+        let fixed = described(&self.image, found, config);
+        moving.zip(&self.fields).map(|(moving, start)| refine(&fixed, &moving.described, start, config)).collect()
+    }
+}
+
 impl Atlas {
     fn of(
         support: &Support,
@@ -69,8 +126,7 @@ impl Atlas {
         config: &registration::Config,
         device: Device,
     ) -> Self {
-        let image = seen(support.scan, config, device);
-        let described = described(&image, found, config);
+        let moving = Moving::new(&seen(support.scan, config, device), found, config);
         let grid = labels_grid(support.scan, classes.len());
         let stored = |fractions: ndarray::Array3<f32>| {
             let steps: Tensor = from_voxels(fractions.view()) * STEPS;
@@ -83,7 +139,7 @@ impl Atlas {
         };
         let of_class = |class: Class| stored(grid.fractions(labels, |label| classes.class(*label) == Some(class)));
         let classes = classes.iter().map(of_class).collect();
-        Self { image, described, labels: LabelFractions { known, classes } }
+        Self { moving, labels: LabelFractions { known, classes } }
     }
 }
 
@@ -119,37 +175,26 @@ impl<'a> Atlases<'a> {
         Propagated { grid, labels: self.atlases[index].labels.each(fractions) }
     }
 
+    fn moving(&self) -> impl Iterator<Item = &Moving> {
+        self.atlases.iter().map(|atlas| &atlas.moving)
+    }
+
     /// Lays each support upon a query.
     pub fn overlay(&self, query: &PreparedScan) -> Overlay {
-        let Self { atlases, config } = self;
-        let image = seen(query, config, atlases[0].image.device());
-        let own = descriptors(&image);
-        let config = registration::Config { iterations: config.iterations / 2, ..(*config).clone() };
-        let field = |atlas: &Atlas| register(&own, &atlas.described.narrow(1, 0, own.size()[1]), &config);
-        Overlay { fields: atlases.iter().map(field).collect(), image }
+        let device = self.atlases[0].moving.image.device();
+        Overlay::new(&seen(query, self.config, device), self.moving(), self.config)
     }
 
     /// What the network sees of a query, with the contrast of the supports that are laid upon it.
     pub fn volume(&self, query: &PreparedScan, overlay: &Overlay) -> NetworkVolume {
-        if !self.config.map_intensities {
-            return query.volume();
-        }
-        let size_vox = self.config.size_vox.map(|n| n as i64);
-        let warped = |(atlas, field): (&Atlas, &Tensor)| warp(&atlas.image, field, size_vox);
-        let shown = no_grad(|| self.atlases.iter().zip(&overlay.fields).map(warped).sum::<Tensor>());
-        let shown = shown / self.atlases.len() as f64;
-        let mut input = IntensityMapping::between(&to_vec(&overlay.image), &to_vec(&shown)).apply(&query.input);
-        preprocessing::standardise(&mut input);
-        NetworkVolume { image: from_voxels(input.view()), ..query.volume() }
+        overlay.seen(query.volume(), self.moving(), self.config)
     }
 
     /// The labels of the supports on a query upon which they were laid, and in which the network found classes with these probabilities
     /// (1, K, d, h, w).
     pub fn propagated(&self, query: &PreparedScan, overlay: &Overlay, found: Option<&Tensor>) -> Propagated {
-        let Self { atlases, config } = self;
-        let fixed = described(&overlay.image, found, config);
-        let field = |(atlas, start): (&Atlas, &Tensor)| refine(&fixed, &atlas.described, start, config);
-        let fields: Vec<Tensor> = atlases.iter().zip(&overlay.fields).map(field).collect();
+        let atlases = &self.atlases;
+        let fields = overlay.refined(self.moving(), found, self.config);
         let grid = labels_grid(query, self.classes());
         let size_vox = grid.shape_vox.map(|n| n as i64);
         let carried = |of: &dyn Fn(&LabelFractions) -> &Tensor| {
@@ -198,16 +243,10 @@ struct Blend {
 }
 
 impl LabelFractions {
-    /// The labels of volumes that are registered to what `fixed` describes, on a feature map of this size. Each is described by the first
-    /// and annotated by the second, (1, 1 + K, d, h, w).
-    pub fn registered(
-        fixed: &Tensor,
-        moving: &[(Tensor, &Tensor)],
-        size: [i64; 3],
-        config: &registration::Config,
-    ) -> Self {
-        let carried = |(described, masks): &(Tensor, &Tensor)| warp(masks, &register(fixed, described, config), size);
-        let masks: Tensor = moving.iter().map(carried).sum::<Tensor>() / moving.len() as f64;
+    /// Of volumes with these masks (1, 1 + K, d, h, w), each warped by its field, on a feature map of this size.
+    pub fn warped(masks: &[&Tensor], fields: &[Tensor], size: [i64; 3]) -> Self {
+        let warped = masks.iter().zip(fields).map(|(masks, field)| warp(masks, field, size));
+        let masks: Tensor = warped.sum::<Tensor>() / fields.len() as f64;
         let known = masks.sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
         Self { known, classes: masks.split(1, 1).split_off(1) }
     }
@@ -262,11 +301,11 @@ fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What an image (1, 1, D, H, W) is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network
-/// found in it.
-pub(super) fn described(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
+/// What an image (1, 1, D, H, W) in the voxels of the registration is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w)
+/// of the classes that the network found in it.
+fn described(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
     let size = config.size_vox.map(|n| n as i64);
-    let own = descriptors(&similarity::interpolate(image, size));
+    let own = descriptors(image);
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
     Tensor::cat(&[own, similarity::interpolate(found, size) * config.network_weight.sqrt()], 1)
 }

@@ -1,7 +1,7 @@
 //! Scores of a query on the network's grid, by the kinds of networks.
 
 use super::constraints::slice_range::DepthRange;
-use super::label_fusion::{Compared, EncodedScan, Fusion, Voters};
+use super::label_fusion::{Compared, Fusion, Voters};
 use super::propagation::Propagated;
 use super::supports::{NetworkVolume, Shot};
 use crate::baselines::SeNet;
@@ -91,7 +91,7 @@ struct ComparedPrototypes<'a> {
 }
 
 impl<'a> PrototypeScorer<'a> {
-    pub fn new(fusion: Fusion<'a>, supports: &[Shot], templates: &[EncodedScan], count: usize) -> Self {
+    pub fn new(fusion: Fusion<'a>, supports: &[Shot], templates: &[NetworkVolume], count: usize) -> Self {
         let voters = fusion.fit(supports, templates, count);
         let sizes_vox = supports.iter().map(|support| size_vox(&support.image)).collect();
         Self { fusion, voters, sizes_vox }

@@ -126,6 +126,13 @@ pub struct NetworkVolume {
     pub spacing_mm: [f64; 3],
 }
 
+impl NetworkVolume {
+    /// The same tensor under another name.
+    pub fn shallow_clone(&self) -> Self {
+        Self { image: self.image.shallow_clone(), ..*self }
+    }
+}
+
 /// A scan of which somebody has annotated all or a part.
 #[derive(Debug, Clone)]
 pub struct Support<'a> {

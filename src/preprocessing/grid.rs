@@ -69,12 +69,15 @@ impl WorkingGrid {
     }
 
     /// The array of a scan that shows a part of what another one shows, as far as their extents tell: along an axis where it reaches less than
-    /// [`PART`] as far, beside its width, it is padded to the extent of the other. Otherwise the part would be stretched to the whole. None
-    /// where it is no part, or has a spacing of its own. Widths count beside each other, so that a small body is no part of a large one.
+    /// [`PART`] as far, it is padded to the extent of the other. Otherwise the part would be stretched to the whole. None where it is no part,
+    /// or has a fixed spacing. Extents count beside the middle one of the three, so that a small body is no part of a large one, nor a head of
+    /// one with shoulders.
     pub(crate) fn as_part(&self, native: &Geometry, of_extent_mm: [f64; 3], config: &Config) -> Option<Self> {
         let extent_mm = self.extent_mm(native);
         let ratio = [0, 1, 2].map(|axis| extent_mm[axis] / of_extent_mm[axis]);
-        let whole = ratio[1].max(ratio[2]);
+        let mut sorted = ratio;
+        sorted.sort_by(f64::total_cmp);
+        let whole = sorted[1];
         let is_part = |axis: usize| config.size_vox[axis] > 0 && ratio[axis] < PART * whole;
         if config.resample == Resample::Spacing || !(0..3).any(is_part) {
             return None;

@@ -31,12 +31,12 @@ fn halves() -> Tensor {
 
 /// Of which nothing but the features counts.
 fn scan(features: Tensor) -> EncodedScan {
-    EncodedScan { image: Tensor::zeros([1, 1, 1, 1, 1], (Kind::Float, Device::Cpu)), features, supervoxels: None }
+    EncodedScan { features, supervoxels: None }
 }
 
 /// Templates to which no labels were propagated.
-fn unlabelled(scans: &[EncodedScan]) -> Vec<Unlabelled<'_>> {
-    scans.iter().map(|scan| Unlabelled { scan, propagated: None }).collect()
+fn unlabelled(scans: impl IntoIterator<Item = EncodedScan>) -> Vec<Unlabelled> {
+    scans.into_iter().map(|scan| Unlabelled { scan, propagated: None }).collect()
 }
 
 fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
@@ -151,7 +151,7 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let scan = |features: &Tensor| scan(features.shallow_clone());
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
-        let voters = fusion.voters(support, &annotated, &unlabelled(&templates), vec![None], vec![0.0]);
+        let voters = fusion.voters(support, &annotated, &unlabelled(templates), vec![None], vec![0.0]);
         let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
@@ -176,7 +176,7 @@ fn in_a_second_round_templates_find_the_class_in_each_other() {
         let fusion = Fusion { network: &network, config: &config.inference };
         let templates = [40.0, 40.0, 80.0].map(seen);
         let support = prototypes(&rest, &class);
-        let voters = fusion.voters(support, &[], &unlabelled(&templates), vec![None], vec![0.0]);
+        let voters = fusion.voters(support, &[], &unlabelled(templates), vec![None], vec![0.0]);
         voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
     };
     assert_eq!(found(1), [true, true, false]);
@@ -254,7 +254,6 @@ fn a_support_that_is_annotated_in_a_few_slices_tells_nothing_of_sizes() {
     let image = zeros(&[1, 1, 10, 8, 8], Kind::Float);
     let _ = image.narrow(4, 0, 4).fill_(1.0);
     let volume = NetworkVolume { image: image.shallow_clone(), spacing_mm: [1.0; 3] };
-    let template = || fusion.encoded(&volume);
     let are_known = |slices: Option<i64>| {
         let classes = zeros(&[10, 8, 8], Kind::Int64);
         let _ = classes.narrow(0, 4, 2).narrow(2, 0, 4).fill_(1);
@@ -264,7 +263,7 @@ fn a_support_that_is_annotated_in_a_few_slices_tells_nothing_of_sizes() {
             let _ = known.narrow(2, (10 - count) / 2, count).fill_(1.0);
             known
         });
-        let voters = tch::no_grad(|| fusion.fit(&[shot], &[template()], 1));
+        let voters = tch::no_grad(|| fusion.fit(&[shot], &[volume.shallow_clone()], 1));
         [&voters.support, &voters.templates[0]].map(|prototypes| prototypes.sizes_vox.is_some())
     };
     assert_eq!(are_known(None), [true, true]);
@@ -272,7 +271,7 @@ fn a_support_that_is_annotated_in_a_few_slices_tells_nothing_of_sizes() {
     assert_eq!(are_known(Some(2)), [false, false]);
 }
 
-/// The class lies further along x in the template than in the support, and features know nothing of it: they are the same everywhere.
+/// The class lies further along x in the template than in the support, and the network has learned nothing.
 #[test]
 fn labels_of_the_support_are_propagated_to_templates() {
     let registration = ["inference.registration.enabled=true", "inference.registration.size_vox=[24, 24, 24]"];
@@ -282,18 +281,19 @@ fn labels_of_the_support_are_propagated_to_templates() {
         image
     };
     let (support, template) = (blob(6), blob(10));
-    let flat = || Tensor::ones([1, 2, 12, 12, 12], (Kind::Float, Device::Cpu));
-    let annotated = EncodedSupport::new(flat(), &support.squeeze().to_kind(Kind::Int64), 1);
-    let scan = EncodedScan { image: template, ..scan(flat()) };
     let middle_of_class = |set: &[&str]| {
         let (network, config) = setup(set);
         let fusion = Fusion { network: &network, config: &config.inference };
+        let templates = [NetworkVolume { image: template.shallow_clone(), spacing_mm: [1.0; 3] }];
+        let features = tch::no_grad(|| network.encode(&support));
+        let annotated = EncodedSupport::new(features, &support.squeeze().to_kind(Kind::Int64), 1);
         let prototypes = network.test_prototypes(std::slice::from_ref(&annotated));
-        let templates = std::slice::from_ref(&scan);
-        let found = tch::no_grad(|| fusion.unlabelled(templates, &prototypes, &[(&support, &annotated)]));
+        let found = tch::no_grad(|| fusion.unlabelled(&templates, &prototypes, &[(&support, &annotated)]));
+        assert_eq!(found[0].scan.features.size(), annotated.features.size());
         found[0].propagated.as_ref().map(|propagated| {
             let class = propagated.masks().get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
-            let places = Tensor::arange(12, (Kind::Double, Device::Cpu)) * 2.0 + 0.5;
+            let count = class.size()[0];
+            let places = (Tensor::arange(count, (Kind::Double, Device::Cpu)) + 0.5) * (24.0 / count as f64) - 0.5;
             ((&class * places).sum(Kind::Double) / class.sum(Kind::Double)).double_value(&[])
         })
     };
