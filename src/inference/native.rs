@@ -136,7 +136,11 @@ impl<'a> GridScores<'a> {
         Self { competition: Competition::OneVsRest, ..self }
     }
 
-    /// The same, and propagated labels have their share in the scores, from those of the classes: see [`Propagated::blend`].
+    /// The same, and propagated labels have their share in the scores, from those of the classes:
+    ///
+    /// ```text
+    /// s_c = (1 - t k) (s_c - s_0) + t k ln(p_c / p_0)        t: share of the place, k: fraction that is annotated
+    /// ```
     pub fn with_propagated(mut self, propagated: &Propagated, shares: &[f64]) -> Self {
         let channels = to_channels(&propagated.blend(shares));
         self.propagated = Some(Blend { grid: propagated.grid().clone(), channels });

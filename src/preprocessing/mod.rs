@@ -132,8 +132,8 @@ pub fn prepare(image: &Image, config: &Config) -> Prepared {
     prepared(image, None, config)
 }
 
-/// The same of a scan that may show a part of another one, whose array has this extent z y x: it is padded to it
-/// ([`WorkingGrid::as_part`]) and goes on there as it ends.
+/// The same of a scan that may show a part of another one, whose array has this extent z y x: along an axis where it reaches less than 0.6 times
+/// as far, beside the middle one of the three axes, it is padded to that extent, and goes on there as it ends.
 pub fn prepare_part(image: &Image, of_extent_mm: [f64; 3], config: &Config) -> Prepared {
     prepared(image, Some(of_extent_mm), config)
 }
