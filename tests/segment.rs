@@ -268,6 +268,45 @@ fn the_unit_of_length_changes_nothing() {
     }
 }
 
+#[test]
+fn a_negative_is_turned_with_a_word_and_gives_the_same_labels() {
+    let bench = Bench::new();
+    let (image, _) = read_image(&bench.data.join("image_2.nii.gz")).unwrap();
+    let brightest = image.voxels.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let negative = bench.at("negative.nii.gz");
+    write_new(&negative, &Volume { voxels: image.voxels.mapv(|v| brightest - v), geometry: image.geometry }).unwrap();
+    let label = bench.data.join("label_1.nii.gz");
+    let plain = bench.segment(&label, &bench.data.join("image_2.nii.gz"), "plain", "");
+    let turned = bench.segment(&label, &negative, "turned", "");
+    assert!(!plain.contains("negative") && turned.contains("the air around the body is bright"), "{turned}");
+    let labels = |path: &str| read_labels(&bench.at(path)).unwrap().0.voxels;
+    let (plain, turned) = (labels("plain/image_2_seg.nii.gz"), labels("turned/negative_seg.nii.gz"));
+    let labelled = plain.iter().filter(|label| **label != 0).count();
+    let different = plain.iter().zip(&turned).filter(|(a, b)| a != b).count();
+    assert!(labelled > 100 && different * 50 <= labelled, "{different} of {labelled} voxels");
+}
+
+/// The middle half of the slices, padded to the extent of the support: labels that registration carries along lie where they belong.
+#[test]
+fn labels_lie_in_place_in_a_query_that_shows_half_of_the_field() {
+    let bench = Bench::new();
+    let (image, _) = read_image(&bench.data.join("image_2.nii.gz")).unwrap();
+    let (truth, _) = read_labels(&bench.data.join("label_2.nii.gz")).unwrap();
+    let middle = s![3..9, .., ..];
+    let mut geometry = image.geometry.clone();
+    geometry.shape_vox[0] = 6;
+    (0..3).for_each(|row| geometry.affine_mm[row][3] += 3.0 * geometry.affine_mm[row][2]);
+    let part = bench.at("part.nii.gz");
+    write_new(&part, &Volume { voxels: image.voxels.slice(middle).to_owned(), geometry }).unwrap();
+    let registered = "--set inference.registration.enabled=true --set inference.registration.size_vox=[32,32,32]";
+    bench.segment(&bench.data.join("label_1.nii.gz"), &part, "out", registered);
+    let found = read_labels(&bench.at("out/part_seg.nii.gz")).unwrap().0.voxels;
+    let truth = truth.voxels.slice(middle);
+    assert_eq!(found.shape(), truth.shape());
+    let dice = ssl3d::metrics::dice(found.view(), truth, 1).unwrap();
+    assert!(dice > 0.75, "{dice}");
+}
+
 /// Outside of the round field of a CT: a value below the Hounsfield scale, NaN, or none at all.
 #[test]
 fn padding_changes_next_to_nothing() {

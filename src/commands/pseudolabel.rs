@@ -193,7 +193,7 @@ impl Job<'_> {
 /// Change the context when the algorithms change, so that supervoxels of older versions count as stale.
 fn digest_of_config(config: &Config) -> String {
     let json = serde_json::to_string(config).expect("a configuration is valid JSON");
-    blake3::Hasher::new_derive_key("ssl3d supervoxels 1").update(json.as_bytes()).finalize().to_string()
+    blake3::Hasher::new_derive_key("ssl3d supervoxels 2").update(json.as_bytes()).finalize().to_string()
 }
 
 fn digest_of_file(path: &Path) -> Result<String> {

@@ -64,12 +64,12 @@ pub fn doubt_names(data: &Dataset) {
 /// As [`formats::read_image`].
 pub fn read_image(path: &Path) -> Result<(Image, NativeGrid)> {
     let (mut image, mut native) = formats::read_image(path)?;
-    native.warnings.extend(turned(&mut image));
+    native.warnings.extend(turn_negative(&mut image));
     Ok((image, native))
 }
 
 /// Turns a negative ([`preprocessing::turn_negative`]); the sentence that says so.
-pub fn turned(image: &mut Image) -> Option<String> {
+pub fn turn_negative(image: &mut Image) -> Option<String> {
     let text = "the air around the body is bright, as in a negative: its intensities are taken with the other sign";
     preprocessing::turn_negative(image).then(|| text.to_owned())
 }

@@ -15,7 +15,8 @@ use crate::tensor::{from_voxels, to_vec, to_voxels};
 use crate::volume::{Class, ClassMap};
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// Propagated labels are never surer than this, and shares are those of all classes where there are none.
+/// Added to the fractions of background and classes: propagated labels are never surer than it leaves them, and each class has some say in
+/// the share of a place where none is propagated.
 const LEAST: f64 = 0.02;
 /// Labels are carried in the scan's own voxels, or in so many along an axis at most ...
 const MOST_VOX: usize = 128;
@@ -47,8 +48,10 @@ pub(super) struct Moving {
 
 /// Volumes that are laid upon another one, by what surrounds each voxel alone.
 pub(super) struct Overlay {
-    /// The one upon which they are laid, (1, 1, D, H, W) in the voxels of the registration.
+    /// The one upon which they are laid, (1, 1, D, H, W) in the voxels of the registration, ...
     image: Tensor,
+    /// ... and its [`descriptors`].
+    own: Tensor,
     /// Of each of the others.
     fields: Vec<Tensor>,
 }
@@ -72,7 +75,7 @@ impl Moving {
     /// An image (1, 1, D, H, W) of any size, and the probabilities (1, K, d, h, w) of the classes that the network found in it.
     pub fn new(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Self {
         let image = similarity::interpolate(image, config.size_vox.map(|n| n as i64));
-        Self { described: described(&image, found, config), image }
+        Self { described: described(descriptors(&image), found, config), image }
     }
 }
 
@@ -83,7 +86,7 @@ impl Overlay {
         let own = descriptors(&image);
         let config = registration::Config { iterations: config.iterations / 2, ..config.clone() };
         let field = |moving: &Moving| register(&own, &moving.described.narrow(1, 0, own.size()[1]), &config);
-        Self { fields: moving.map(field).collect(), image }
+        Self { fields: moving.map(field).collect(), image, own }
     }
 
     /// The volume upon which they are laid with the contrast that they have.
@@ -113,7 +116,7 @@ impl Overlay {
         found: Option<&Tensor>,
         config: &registration::Config,
     ) -> Vec<Tensor> {
-        let fixed = described(&self.image, found, config);
+        let fixed = described(self.own.shallow_clone(), found, config);
         moving.zip(&self.fields).map(|(moving, start)| refine(&fixed, &moving.described, start, config)).collect()
     }
 }
@@ -298,16 +301,14 @@ impl LabelFractions {
 /// The grid of the labels in a scan.
 fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     let most = ((MOST_VALUES / (classes + 1)) as f64).cbrt() as usize;
-    scan.grid.resized(scan.grid.crop_shape_vox().map(|n| n.min(MOST_VOX).min(most)))
+    scan.grid.resized(scan.grid.extent_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What an image (1, 1, D, H, W) in the voxels of the registration is registered by: its [`descriptors`], and the probabilities (1, K, d, h, w)
-/// of the classes that the network found in it.
-fn described(image: &Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
-    let size = config.size_vox.map(|n| n as i64);
-    let own = descriptors(image);
+/// What an image is registered by: its own [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+fn described(own: Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
-    Tensor::cat(&[own, similarity::interpolate(found, size) * config.network_weight.sqrt()], 1)
+    let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
+    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
 }
 
 /// What the network sees of a scan, in the voxels of the registration, (1, 1, D, H, W).

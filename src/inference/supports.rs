@@ -5,7 +5,7 @@ use crate::preprocessing::{self, Annotation, Prepared, WorkingGrid};
 use crate::similarity;
 use crate::supervoxels;
 use crate::tensor::{from_classes, from_voxels, to_vec};
-use crate::volume::{Class, ClassMap, Image};
+use crate::volume::{Class, ClassMap, Image, padding};
 use ndarray::Array3;
 use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
@@ -45,23 +45,26 @@ pub struct PreparedScan {
 impl PreparedScan {
     /// Prepares a scan as section `[preprocessing]` says.
     pub fn new(image: Image, config: &preprocessing::Config) -> Self {
-        let prepared = preprocessing::prepare(&image, config);
-        Self::of(image, prepared, config)
+        let Prepared { input, grid, padding, next_body_fraction } = preprocessing::prepare(&image, config);
+        let (supervoxels, percentiles) = (OnceLock::new(), OnceLock::new());
+        let config = config.clone();
+        Self { image, input, grid, padding, next_body_fraction, config, supervoxels, percentiles }
     }
 
     /// The scan padded to the extent of another one, of which it shows a part as far as the extents of both tell; None where it does not.
     pub fn part_of(&self, other: &Self) -> Option<Self> {
         let of_mm = other.grid.extent_mm(&other.image.geometry);
-        let is_part = self.grid.as_part(&self.image.geometry, of_mm, &self.config).is_some();
-        let prepared = || preprocessing::prepare_part(&self.image, of_mm, &self.config);
-        is_part.then(|| Self::of(self.image.clone(), prepared(), &self.config))
-    }
-
-    fn of(image: Image, prepared: Prepared, config: &preprocessing::Config) -> Self {
-        let Prepared { input, grid, padding, next_body_fraction } = prepared;
-        let (supervoxels, percentiles) = (OnceLock::new(), OnceLock::new());
-        let config = config.clone();
-        Self { image, input, grid, padding, next_body_fraction, config, supervoxels, percentiles }
+        let grid = self.grid.as_part(&self.image.geometry, of_mm, &self.config)?;
+        Some(Self {
+            image: self.image.clone(),
+            input: preprocessing::prepare_on(&self.image, &grid, &self.config),
+            padding: padding::mask(&self.image.voxels).map(|padding| preprocessing::padding_on(&padding, &grid)),
+            grid,
+            next_body_fraction: self.next_body_fraction,
+            config: self.config.clone(),
+            supervoxels: OnceLock::new(),
+            percentiles: OnceLock::new(),
+        })
     }
 
     /// Distance between the scan's own voxels in nominal millimetres, those of the lengths in `[inference]`.

@@ -178,6 +178,12 @@ impl WorkingGrid {
         nominal_extent_mm / (y * x).sqrt()
     }
 
+    /// The extent of the array along z, y, x in voxels of the scan, to whole voxels.
+    pub(crate) fn extent_vox(&self) -> [usize; 3] {
+        let crop = self.crop_shape_vox();
+        [0, 1, 2].map(|axis| (crop[axis] * self.shape_vox[axis]).div_ceil(self.resampled_vox[axis]))
+    }
+
     pub(crate) fn crop_shape_vox(&self) -> [usize; 3] {
         [0, 1, 2].map(|axis| self.end_vox[axis] - self.start_vox[axis])
     }

@@ -129,27 +129,19 @@ pub struct Prepared {
 /// over the working volume. A constant image becomes zeros. Padding of the scan counts for no percentile, and then stands for the air that it
 /// hides: it takes the image's minimum, so that a scan with padding and one without are scaled alike.
 pub fn prepare(image: &Image, config: &Config) -> Prepared {
-    prepared(image, None, config)
-}
-
-/// The same of a scan that may show a part of another one, whose array has this extent z y x: along an axis where it reaches less than 0.6 times
-/// as far, beside the middle one of the three axes, it is padded to that extent, and goes on there as it ends.
-pub fn prepare_part(image: &Image, of_extent_mm: [f64; 3], config: &Config) -> Prepared {
-    prepared(image, Some(of_extent_mm), config)
-}
-
-fn prepared(image: &Image, part_of_mm: Option<[f64; 3]>, config: &Config) -> Prepared {
     let (voxels, padding) = clipped(image, config.clip_lower_percentile, config.clip_percentile);
     let body = (config.crop == Crop::Body).then(|| body(voxels.view()));
     let seen = body.as_ref().map(|body| seen_of(voxels.view(), body));
-    let whole = WorkingGrid::new(&image.geometry, seen, config);
-    let grid = part_of_mm.and_then(|of_mm| whole.as_part(&image.geometry, of_mm, config)).unwrap_or(whole);
+    let grid = WorkingGrid::new(&image.geometry, seen, config);
     let input = input_of(voxels.view(), &grid, config);
-    let padding = padding.map(|padding| {
-        let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
-        grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
-    });
+    let padding = padding.map(|padding| padding_on(&padding, &grid));
     Prepared { input, grid, padding, next_body_fraction: body.map_or(0.0, |body| body.next_fraction) }
+}
+
+/// Which voxels of a grid's array are padding of the scan.
+pub fn padding_on(padding: &Array3<bool>, grid: &WorkingGrid) -> Array3<bool> {
+    let fractions = grid.cropped(padding.view()).mapv(|is_padding| f32::from(u8::from(is_padding)));
+    grid.placed(resize(fractions.view(), grid.resampled_vox).mapv(|fraction| fraction > 0.5), false)
 }
 
 /// The array of [`prepare`] on another grid.

@@ -472,7 +472,9 @@ fn a_part_of_a_scan_is_padded_to_the_extent_of_the_whole() {
         voxels: Array3::from_shape_fn([8, 32, 32], |(z, y, x)| (z + y + x) as f32),
         geometry: geometry([8, 32, 32], 2.0),
     };
-    let input = prepare_part(&image, of_mm, &config).input;
+    let grid = part(&image.geometry, &config).expect("a part");
+    assert_eq!(grid.extent_vox(), [16, 32, 32], "of the scan's own voxels");
+    let input = prepare_on(&image, &grid, &config);
     let slice = |z: usize| input.index_axis(Axis(0), z).to_owned();
     assert!(slice(0) == slice(2) && slice(1) == slice(2) && slice(2) != slice(3), "it goes on as it begins,");
     assert!(slice(7) == slice(5) && slice(6) == slice(5) && slice(5) != slice(4), "and as it ends");

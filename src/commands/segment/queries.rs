@@ -70,7 +70,7 @@ impl Query {
 
     fn read_stack(&self, stack: &Stack, frame: &Frame, config: &preprocessing::Config) -> Result<ScanFile> {
         let mut series = stack.read()?;
-        series.warnings.extend(scans::turned(&mut series.image));
+        series.warnings.extend(scans::turn_negative(&mut series.image));
         let native = NativeGrid::new(&series.image.geometry);
         Ok(ScanFile::new(&self.shown(), (series.image, native), &series.warnings, Some(frame), config))
     }
