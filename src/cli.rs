@@ -284,9 +284,9 @@ pub struct Eval {
     /// A fold's number, several with commas, or all [default: every fold that the run has finished].
     #[arg(long, value_name = "K")]
     pub fold: Option<Folds>,
-    /// Whole volume; the organ's own slices only (ep1); from one annotated slice of the support (ep2); or all three.
-    #[arg(long, value_enum, default_value = "all")]
-    pub protocol: Protocols,
+    /// Whole volume; the organ's own slices only (ep1); from one annotated slice of the support (ep2); or all three. Several with commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    pub protocol: Vec<Protocols>,
     /// Where scores.csv, summary.json and report.html go.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

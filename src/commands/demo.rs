@@ -78,7 +78,7 @@ impl Files {
             run: vec![self.run.clone()],
             data: self.data.clone(),
             fold: Some(Folds::These([FOLD].into())),
-            protocol: cli::Protocols::All,
+            protocol: vec![cli::Protocols::All],
             out: self.evaluation.clone(),
             force: true,
             device: args.device,

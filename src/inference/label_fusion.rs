@@ -17,7 +17,7 @@ use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::propagation::{LabelFractions, Moving, Overlay, Propagated};
+use super::propagation::{LabelFractions, Moving, Overlay, Propagated, TemplateAtlas};
 use super::supports::{NetworkVolume, Shot};
 use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
@@ -66,6 +66,8 @@ pub(super) struct Voters {
     prior: Option<SpatialPrior>,
     /// The share that propagated labels have in each class.
     shares: Vec<f64>,
+    /// The templates as those that hand labels on to queries, where labels are propagated.
+    atlases: Vec<TemplateAtlas>,
 }
 
 /// A query compared with all voters.
@@ -90,10 +92,10 @@ impl Compared {
     }
 }
 
-/// A template with the labels of the supports, where they were propagated to it.
+/// A template with the supports that are laid upon it and the labels that it got of them, where they are propagated.
 struct Unlabelled {
     scan: EncodedScan,
-    propagated: Option<LabelFractions>,
+    propagated: Option<(Overlay, LabelFractions)>,
 }
 
 /// What is known of a volume beside its features.
@@ -133,15 +135,9 @@ impl Voters {
         &self.shares
     }
 
-    /// The share that propagated labels have in each class of a fused query. Templates that are believed know of places, too: there it is
-    /// squared, but for a class that is missing and comes from the supports alone.
-    pub fn fused_shares(&self, missing: &[Class]) -> Vec<f64> {
-        let of_class = |(index, share): (usize, &f64)| {
-            let class = Class::at(index);
-            let is_fused = !missing.contains(&class) && !self.belief.about(Some(class)).is_empty();
-            if is_fused { share * share } else { *share }
-        };
-        self.shares.iter().enumerate().map(of_class).collect()
+    /// The templates as those that hand labels on to queries.
+    pub fn atlases(&self) -> Vec<&TemplateAtlas> {
+        self.atlases.iter().collect()
     }
 
     /// Of each class whether there are templates, and none is believed about it.
@@ -190,7 +186,7 @@ impl Fusion<'_> {
         let images: Vec<Tensor> = supports.iter().map(|shot| shot.image.to_device(device)).collect();
         let atlases: Vec<_> = images.iter().zip(&annotated).collect();
         let templates = self.unlabelled(templates, &support, &atlases);
-        self.voters(support, &annotated, &templates, min_fractions, shares)
+        self.voters(support, &annotated, templates, min_fractions, shares)
     }
 
     /// The supports, which are images (1, 1, D, H, W) with their annotation, are laid upon each template as upon a query.
@@ -217,8 +213,8 @@ impl Fusion<'_> {
             let scan = self.encoded(&overlay.seen(template.shallow_clone(), moving.iter(), config));
             let fields = overlay.refined(moving.iter(), Some(&found(&scan.features)), config);
             let size = scan.features.size();
-            let propagated = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
-            Unlabelled { scan, propagated: Some(propagated) }
+            let labels = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
+            Unlabelled { scan, propagated: Some((overlay, labels)) }
         };
         templates.iter().map(of_template).collect()
     }
@@ -229,7 +225,7 @@ impl Fusion<'_> {
         &self,
         support: Prototypes,
         annotated: &[EncodedSupport],
-        templates: &[Unlabelled],
+        templates: Vec<Unlabelled>,
         min_fractions: Vec<MinFraction>,
         shares: Vec<f64>,
     ) -> Voters {
@@ -249,12 +245,12 @@ impl Fusion<'_> {
             propagated: None,
             shares: &shares,
         };
-        let mut found = self.segment_templates(templates, &support, (&[], &Belief::default()), context);
+        let mut found = self.segment_templates(&templates, &support, (&[], &Belief::default()), context);
         let mut belief = self.belief(&support, annotated, &found, count);
         for _ in 1..self.config.template_rounds {
             let prior = prior_by(&labels(&found), &belief);
             let context = Context { prior: prior.as_ref(), ..context };
-            found = self.segment_templates(templates, &support, (&found, &belief), context);
+            found = self.segment_templates(&templates, &support, (&found, &belief), context);
             belief = self.belief(&support, annotated, &found, count);
         }
         let (offered, believed) = (found.len(), belief.about(None));
@@ -265,9 +261,27 @@ impl Fusion<'_> {
         let prior = prior_by(&labels, &belief);
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
+        let kept = templates.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, kept)| kept);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
         let features = annotated.iter().map(|support| support.features.shallow_clone()).collect();
-        Voters { support, features, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares }
+        let atlases = vec![];
+        let voters =
+            Voters { support, features, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares, atlases };
+        Voters { atlases: self.atlases(kept, &voters), ..voters }
+    }
+
+    /// The templates of these voters as those that hand labels on to queries.
+    fn atlases(&self, templates: impl Iterator<Item = Unlabelled>, voters: &Voters) -> Vec<TemplateAtlas> {
+        let is_believed = |index: usize| -> Vec<bool> {
+            let classes = (0..voters.shares.len()).map(|class| Some(Class::at(class)));
+            classes.map(|class| voters.belief.about(class).contains(&index)).collect()
+        };
+        let of_template = |(index, Unlabelled { scan, propagated }): (usize, Unlabelled)| {
+            let (overlay, labels) = propagated?;
+            let found = self.probabilities(&self.similarities(&scan.features, voters), voters);
+            Some(TemplateAtlas::new(overlay, labels, &found, is_believed(index), &self.config.registration))
+        };
+        templates.enumerate().filter_map(of_template).collect()
     }
 
     /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^3.
@@ -305,7 +319,7 @@ impl Fusion<'_> {
             let others: Vec<usize> = belief.about(None).into_iter().filter(|other| *other != index).collect();
             let voters = std::iter::once(support).chain(others.iter().map(|&other| &before[other].prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.similarity(&scan.features, voter)).collect();
-            let context = Context { propagated: propagated.as_ref(), ..context };
+            let context = Context { propagated: propagated.as_ref().map(|(_, labels)| labels), ..context };
             let scores = self.refine(scan, &voters, &belief.only(&others), context, &[]);
             let mut prototypes = self.self_prototypes(&scan.features, &scores, context);
             if support.sizes_vox.is_none() {
@@ -372,10 +386,7 @@ impl Fusion<'_> {
         let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
         let prior_here = placed.as_ref().or(prior.as_ref());
         let context = Context { min_fractions, prior: prior_here, ranges, propagated, shares: &voters.shares };
-        let beside_templates = voters.fused_shares(&[]);
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
-            let shares = if voters.len() > 1 { &beside_templates } else { context.shares };
-            let context = Context { shares, ..context };
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
         let found = refined(&compared.similarities, belief, &[]);

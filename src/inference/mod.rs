@@ -264,12 +264,13 @@ impl Fitted<'_> {
         };
         let mut compared = self.scorer.compare(&volume);
         let found = compared.probabilities();
-        let propagated = laid.map(|(atlases, overlay)| atlases.propagated(query, &overlay, found.as_ref()));
+        let templates = self.scorer.template_atlases();
+        let propagated = laid.map(|(atlases, overlay)| atlases.propagated(query, &overlay, found.as_ref(), &templates));
         propagated.iter().for_each(|propagated| compared.propagate(propagated));
+        let shares = self.scorer.shares();
         let under = |ranges: &SliceRanges| {
             let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
             let boundaries = (&self.single, self.boundaries.as_ref());
-            let shares = compared.fused_shares(&missing);
             let propagated = propagated.as_ref().zip(shares.as_deref());
             let found = self.segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
             keep(Segmentation { missing, ..found })

@@ -4,12 +4,13 @@
 //!    intensity means ([`IntensityMapping`]): the network sees the query with the contrast of its supports.
 //! 2. [`Overlay::refined`]: the registration follows what the network found, too, and the labels are carried along.
 //!
-//! Templates are such queries before they are segmented.
+//! Templates are such queries before they are segmented. They hand the labels on to further queries ([`TemplateAtlas`]): what one registration
+//! misses, others find (MAGeT-Brain, Chakravarty et al. 2013).
 
 use super::intensity_mapping::IntensityMapping;
 use super::supports::{NetworkVolume, PreparedScan, Support};
 use crate::preprocessing::{self, WorkingGrid};
-use crate::registration::{self, descriptors, refine, register, warp};
+use crate::registration::{self, descriptors, on_fine_grid, refine, register, warp};
 use crate::similarity;
 use crate::tensor::{from_voxels, to_vec, to_voxels};
 use crate::volume::{Class, ClassMap};
@@ -38,12 +39,23 @@ struct Atlas {
     labels: LabelFractions,
 }
 
-/// A volume that can be registered, in the voxels of the registration.
+/// A volume that can be registered.
+#[derive(Debug)]
 pub(super) struct Moving {
-    /// What the network sees of it, (1, 1, D, H, W).
+    /// What the network sees of it, (1, 1, D, H, W) in the voxels of the registration.
     image: Tensor,
     /// [`described`]
     described: Tensor,
+}
+
+/// A template with the labels that were propagated to it.
+#[derive(Debug)]
+pub(super) struct TemplateAtlas {
+    moving: Moving,
+    /// Of any size.
+    labels: LabelFractions,
+    /// Of each class whether it hands that on.
+    is_believed: Vec<bool>,
 }
 
 /// Volumes that are laid upon another one, by what surrounds each voxel alone.
@@ -64,6 +76,7 @@ pub struct Propagated {
 }
 
 /// Labels of some volumes, all brought to one grid.
+#[derive(Debug)]
 pub(super) struct LabelFractions {
     /// The fraction of the volumes that is annotated, (1, 1, D, H, W).
     known: Tensor,
@@ -118,6 +131,21 @@ impl Overlay {
     ) -> Vec<Tensor> {
         let fixed = described(self.own.shallow_clone(), found, config);
         moving.zip(&self.fields).map(|(moving, start)| refine(&fixed, &moving.described, start, config)).collect()
+    }
+}
+
+impl TemplateAtlas {
+    /// A template upon which the supports were laid, with the labels that it got of them, and the probabilities (1, K, d, h, w) of the classes
+    /// that the network found in it.
+    pub fn new(
+        overlay: Overlay,
+        labels: LabelFractions,
+        found: &Tensor,
+        is_believed: Vec<bool>,
+        config: &registration::Config,
+    ) -> Self {
+        let Overlay { image, own, .. } = overlay;
+        Self { moving: Moving { image, described: described(own, Some(found), config) }, labels, is_believed }
     }
 }
 
@@ -194,22 +222,31 @@ impl<'a> Atlases<'a> {
     }
 
     /// The labels of the supports on a query upon which they were laid, and in which the network found classes with these probabilities
-    /// (1, K, d, h, w).
-    pub fn propagated(&self, query: &PreparedScan, overlay: &Overlay, found: Option<&Tensor>) -> Propagated {
-        let atlases = &self.atlases;
+    /// (1, K, d, h, w): the mean of what comes from the supports and of what each template hands on.
+    pub fn propagated(
+        &self,
+        query: &PreparedScan,
+        overlay: &Overlay,
+        found: Option<&Tensor>,
+        templates: &[&TemplateAtlas],
+    ) -> Propagated {
         let fields = overlay.refined(self.moving(), found, self.config);
+        let fixed = described(overlay.own.shallow_clone(), found, self.config);
+        let by_template = |template: &&TemplateAtlas| register(&fixed, &template.moving.described, self.config);
+        let template_fields: Vec<Tensor> = templates.iter().map(by_template).collect();
         let grid = labels_grid(query, self.classes());
         let size_vox = grid.shape_vox.map(|n| n as i64);
-        let carried = |of: &dyn Fn(&LabelFractions) -> &Tensor| {
-            no_grad(|| {
-                let fractions = |atlas: &Atlas| of(&atlas.labels).to_kind(Kind::Float) / STEPS;
-                let warped = atlases.iter().zip(&fields).map(|(atlas, field)| warp(&fractions(atlas), field, size_vox));
-                warped.sum::<Tensor>() / atlases.len() as f64
-            })
+        let carried = |class: Option<usize>| {
+            let of = |labels: &LabelFractions| class.map_or(&labels.known, |class| &labels.classes[class]).shallow_clone();
+            let stored = |atlas: &Atlas| of(&atlas.labels).to_kind(Kind::Float) / STEPS;
+            let direct = self.atlases.iter().map(stored).zip(&fields);
+            let is_believed = |template: &TemplateAtlas| class.is_none_or(|class| template.is_believed[class]);
+            let handed_on = templates.iter().zip(&template_fields).filter(|(template, _)| is_believed(template));
+            let all = direct.chain(handed_on.map(|(template, field)| (of(&template.labels), field)));
+            no_grad(|| mean(all.map(|(fractions, field)| warp(&fractions, field, size_vox))))
         };
-        let known = carried(&|labels| &labels.known);
-        let classes = (0..self.classes()).map(|class| carried(&|labels| &labels.classes[class])).collect();
-        Propagated::new(grid, known, classes)
+        let known = carried(None);
+        Propagated::new(grid, known, (0..self.classes()).map(|class| carried(Some(class))).collect())
     }
 }
 
@@ -298,17 +335,28 @@ impl LabelFractions {
     }
 }
 
+/// The mean of some tensors of one size, of which one is held at a time.
+fn mean(tensors: impl Iterator<Item = Tensor>) -> Tensor {
+    let (mut sum, mut count) = (None, 0);
+    for tensor in tensors {
+        sum = Some(sum.map_or_else(|| tensor.shallow_clone(), |sum: Tensor| sum + &tensor));
+        count += 1;
+    }
+    sum.expect("at least one") / f64::from(count)
+}
+
 /// The grid of the labels in a scan.
 fn labels_grid(scan: &PreparedScan, classes: usize) -> WorkingGrid {
     let most = ((MOST_VALUES / (classes + 1)) as f64).cbrt() as usize;
     scan.grid.resized(scan.grid.extent_vox().map(|n| n.min(MOST_VOX).min(most)))
 }
 
-/// What an image is registered by: its own [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+/// What an image is registered by, [`on_fine_grid`]: its own [`descriptors`], and the probabilities (1, K, d, h, w) of the classes that the
+/// network found in it.
 fn described(own: Tensor, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
     let Some(found) = found.filter(|_| config.network_weight > 0.0) else { return own };
     let found = similarity::interpolate(found, config.size_vox.map(|n| n as i64));
-    Tensor::cat(&[own, found * config.network_weight.sqrt()], 1)
+    Tensor::cat(&[own, on_fine_grid(&found) * config.network_weight.sqrt()], 1)
 }
 
 /// What the network sees of a scan, in the voxels of the registration, (1, 1, D, H, W).
@@ -351,7 +399,7 @@ mod tests {
         let classes = ClassMap::new([1, 2, 3, 4]).unwrap();
         let support = Support { scan: &scan, annotation };
         let (atlases, query) = (Atlases::new(&[support], &[None], &classes, config, Device::Cpu), prepared(query));
-        atlases.propagated(&query, &atlases.overlay(&query), None)
+        atlases.propagated(&query, &atlases.overlay(&query), None, &[])
     }
 
     /// Mean Dice of the organs on the query's own grid, which is that of the labels.
@@ -421,7 +469,7 @@ mod tests {
             let config = registration::Config { network_weight, ..CONFIG };
             let atlases = Atlases::new(&support, &[Some(about(8.0))], &classes, &config, Device::Cpu);
             let overlay = atlases.overlay(&scan);
-            let found = to_channels(&atlases.propagated(&scan, &overlay, Some(&about(11.0))).labels.classes[0]);
+            let found = to_channels(&atlases.propagated(&scan, &overlay, Some(&about(11.0)), &[]).labels.classes[0]);
             let at = |x: usize| (x as f64 + 0.5) / found.shape()[3] as f64;
             let sum: f64 = found.indexed_iter().map(|((.., x), v)| f64::from(*v) * at(x)).sum();
             sum / f64::from(found.sum())

@@ -2,7 +2,7 @@
 
 use super::constraints::slice_range::DepthRange;
 use super::label_fusion::{Compared, Fusion, Voters};
-use super::propagation::Propagated;
+use super::propagation::{Propagated, TemplateAtlas};
 use super::supports::{NetworkVolume, Shot};
 use crate::baselines::SeNet;
 use crate::baselines::se_net::volume::Slices;
@@ -23,6 +23,11 @@ pub trait Scorer {
     /// The share that propagated labels have in each class; None of a network of single slices, which has no use for them.
     fn shares(&self) -> Option<Vec<f64>> {
         None
+    }
+
+    /// The templates that hand the labels of the supports on to queries; none of a network of single slices.
+    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
+        vec![]
     }
 
     /// For each class whether any support shows it. A class that none shows is never predicted.
@@ -62,11 +67,6 @@ pub trait ComparedQuery {
 
     /// Scores (1, 1 + K, D, H, W) by the supports alone, without evidence or rounds; None of a network of single slices.
     fn scores_by_supports(&self) -> Option<Tensor> {
-        None
-    }
-
-    /// The share that propagated labels have in each class, some of which are missing; None of a network of single slices.
-    fn fused_shares(&self, _: &[Class]) -> Option<Vec<f64>> {
         None
     }
 
@@ -119,6 +119,10 @@ impl Scorer for PrototypeScorer<'_> {
         Some(self.voters.shares().to_vec())
     }
 
+    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
+        self.voters.atlases()
+    }
+
     fn shown(&self) -> Vec<bool> {
         self.voters.shown()
     }
@@ -147,10 +151,6 @@ impl ComparedQuery for ComparedPrototypes<'_> {
 
     fn scores_by_supports(&self) -> Option<Tensor> {
         Some(no_grad(|| similarity::interpolate(&self.compared.scores_by_supports(), self.size_vox)))
-    }
-
-    fn fused_shares(&self, missing: &[Class]) -> Option<Vec<f64>> {
-        Some(self.scorer.voters.fused_shares(missing))
     }
 
     fn probabilities(&self) -> Option<Tensor> {

@@ -1,6 +1,6 @@
 //! What surrounds a voxel, as numbers that do not depend on the modality.
 
-use super::{size_of, smoothed};
+use super::{on_fine_grid, size_of, smoothed};
 use tch::{Kind, Tensor, no_grad};
 
 /// Pairs of patches that do not face each other.
@@ -10,7 +10,7 @@ const DISTANCE_VOX: i64 = 1;
 /// The variance is kept between these multiples of its mean.
 const VARIANCE: [f64; 2] = [1e-3, 1e3];
 
-/// Self-similarities of an image (1, 1, D, H, W): (1, 12, D, H, W) in [0, 1]. Six patches lie about a voxel along the axes; each channel says
+/// Self-similarities of an image (1, 1, D, H, W) [`on_fine_grid`]: (1, 12, d, h, w) in [0, 1]. Six patches lie about a voxel along the axes; each channel says
 /// how alike two of them are that do not face each other (MIND-SSC: Heinrich et al. 2013, "Towards realtime multimodal fusion for
 /// image-guided interventions using self-similarities").
 pub fn descriptors(image: &Tensor) -> Tensor {
@@ -30,6 +30,6 @@ pub fn descriptors(image: &Tensor) -> Tensor {
         let variance = above_least.mean_dim([1i64].as_slice(), true, Kind::Float);
         let mean = variance.mean(Kind::Double).double_value(&[]).max(f64::from(f32::MIN_POSITIVE));
         let [least, most] = VARIANCE.map(|factor| factor * mean);
-        (-above_least / variance.clamp(least, most)).exp()
+        on_fine_grid(&(-above_least / variance.clamp(least, most)).exp())
     })
 }

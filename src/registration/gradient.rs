@@ -9,13 +9,12 @@ const LEARNING_RATE: f64 = 1.0;
 /// The field is that of its control points after so many passes of [`smoothed`]: a cubic B-spline.
 const PASSES: usize = 3;
 
-/// Displacements (1, 3, d, h, w) on a grid of one voxel for `spacing_vox` of `fixed` and `moving`, in its voxels, from those of another grid.
+/// Displacements (1, 3, d, h, w) on the grid of `fixed` and `moving`, in its voxels, from those of another grid.
 ///
 /// Adam on the sum over the channels of the squared differences plus the differences between neighbouring displacements, means over voxels
 /// (Siebert et al. 2021).
-pub fn displacements(fixed: &Tensor, moving: &Tensor, start: &Tensor, spacing_vox: i64, config: &Config) -> Tensor {
-    let size = size_of(fixed).map(|n| (n / spacing_vox).max(2));
-    let [fixed, moving] = [fixed, moving].map(|volume| volume.adaptive_avg_pool3d(size));
+pub fn displacements(fixed: &Tensor, moving: &Tensor, start: &Tensor, config: &Config) -> Tensor {
+    let size = size_of(fixed);
     let places = identity(size, fixed.device());
     let variables = nn::VarStore::new(fixed.device());
     let points = variables.root().zeros("displacements", &[1, 3, size[0], size[1], size[2]]);
@@ -25,7 +24,7 @@ pub fn displacements(fixed: &Tensor, moving: &Tensor, start: &Tensor, spacing_vo
     for _ in 0..config.iterations {
         with_grad(|| {
             let field = smoothed(&points, PASSES);
-            let unlike = (sample(&moving, &(&places + &field)) - &fixed).square().mean(Kind::Float) * channels;
+            let unlike = (sample(moving, &(&places + &field)) - fixed).square().mean(Kind::Float) * channels;
             adam.backward_step(&(unlike + roughness(&field) * config.smoothness));
         });
     }

@@ -82,8 +82,13 @@ const COARSE_VOX: i64 = 4;
 /// ... and of that of the refinement.
 const FINE_VOX: i64 = 2;
 
-/// The field that brings `moving` onto `fixed`, [`descriptors`] of two scans on grids of one size, and what else tells of their places as
-/// further channels.
+/// A volume (1, C, D, H, W) in the voxels of a scan on the grid of the refinement: means over the voxels.
+pub fn on_fine_grid(volume: &Tensor) -> Tensor {
+    volume.adaptive_avg_pool3d(size_of(volume).map(|n| (n / FINE_VOX).max(2)))
+}
+
+/// The field that brings `moving` onto `fixed`, [`descriptors`] of two scans of one size, and what else tells of their places as further
+/// channels [`on_fine_grid`].
 ///
 /// ```
 /// use ssl3d::registration::{Config, descriptors, register, warp};
@@ -106,14 +111,14 @@ const FINE_VOX: i64 = 2;
 pub fn register(fixed: &Tensor, moving: &Tensor, config: &Config) -> Tensor {
     let size = size_of(fixed);
     assert_eq!(size, size_of(moving), "grids of one size");
-    let coarse = no_grad(|| convex::displacements(fixed, moving, COARSE_VOX, config.reach_fraction));
+    let coarse = no_grad(|| convex::displacements(fixed, moving, COARSE_VOX / FINE_VOX, config.reach_fraction));
     refine(fixed, moving, &(&coarse / sizes(&coarse)), config)
 }
 
 /// A better field than `start`, which is one of [`register`] for other descriptions of the same scans.
 pub fn refine(fixed: &Tensor, moving: &Tensor, start: &Tensor, config: &Config) -> Tensor {
     let start = start * sizes(start);
-    let refined = gradient::displacements(fixed, moving, &start, FINE_VOX, config);
+    let refined = gradient::displacements(fixed, moving, &start, config);
     no_grad(|| &refined / sizes(&refined))
 }
 

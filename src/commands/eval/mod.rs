@@ -43,7 +43,7 @@ impl<'a> Task<'a> {
     /// The first run.
     pub fn of(flags: &'a cli::Eval, resources: Resources) -> Self {
         let run = flags.run.first().expect("at least one is required");
-        Self { flags, run, fold: flags.fold.clone(), protocols: protocols(flags.protocol), resources }
+        Self { flags, run, fold: flags.fold.clone(), protocols: protocols(&flags.protocol), resources }
     }
 }
 
@@ -56,13 +56,11 @@ fn refuse_existing(out: &Path, force: bool) -> Result<()> {
     artifact::refuse_existing(paths, "evaluation", force)
 }
 
-fn protocols(flag: Protocols) -> Vec<Protocol> {
-    match flag {
-        Protocols::Full => vec![Protocol::Full],
-        Protocols::Ep1 => vec![Protocol::Ep1],
-        Protocols::Ep2 => vec![Protocol::Ep2],
-        Protocols::All => vec![Protocol::Full, Protocol::Ep1, Protocol::Ep2],
-    }
+/// In their own order, each once.
+fn protocols(flags: &[Protocols]) -> Vec<Protocol> {
+    let named = [(Protocols::Full, Protocol::Full), (Protocols::Ep1, Protocol::Ep1), (Protocols::Ep2, Protocol::Ep2)];
+    let is_named = |flag: Protocols| flags.contains(&flag) || flags.contains(&Protocols::All);
+    named.into_iter().filter(|(flag, _)| is_named(*flag)).map(|(_, protocol)| protocol).collect()
 }
 
 /// All scores of a run.

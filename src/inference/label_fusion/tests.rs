@@ -58,15 +58,8 @@ fn alone(support: Prototypes) -> Voters {
         shown: None,
         prior: None,
         shares: vec![0.0],
+        atlases: vec![],
     }
-}
-
-#[test]
-fn propagated_labels_count_less_where_templates_are_believed() {
-    let belief = Belief::of(&[vec![0.9, 0.1, 0.9]], &[0.9; 3], 0.5);
-    let voters = Voters { belief, shares: vec![0.5; 3], ..alone(prototypes(&[1.0, 0.0], &[0.0, 1.0])) };
-    assert_eq!(voters.fused_shares(&[]), [0.25, 0.5, 0.25]);
-    assert_eq!(voters.fused_shares(&[Class::at(2)]), [0.25, 0.5, 0.5], "a missing class comes from the supports");
 }
 
 #[test]
@@ -91,6 +84,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
         shown: None,
         prior: None,
         shares: vec![0.0],
+        atlases: vec![],
     };
     assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
     assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
@@ -151,7 +145,7 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let scan = |features: &Tensor| scan(features.shallow_clone());
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
-        let voters = fusion.voters(support, &annotated, &unlabelled(templates), vec![None], vec![0.0]);
+        let voters = fusion.voters(support, &annotated, unlabelled(templates), vec![None], vec![0.0]);
         let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
@@ -176,7 +170,7 @@ fn in_a_second_round_templates_find_the_class_in_each_other() {
         let fusion = Fusion { network: &network, config: &config.inference };
         let templates = [40.0, 40.0, 80.0].map(seen);
         let support = prototypes(&rest, &class);
-        let voters = fusion.voters(support, &[], &unlabelled(templates), vec![None], vec![0.0]);
+        let voters = fusion.voters(support, &[], unlabelled(templates), vec![None], vec![0.0]);
         voters.templates.iter().map(|template| template.foreground[0].size()[0] > 0).collect::<Vec<_>>()
     };
     assert_eq!(found(1), [true, true, false]);
