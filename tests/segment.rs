@@ -307,6 +307,55 @@ fn labels_lie_in_place_in_a_query_that_shows_half_of_the_field() {
     assert!(dice > 0.75, "{dice}");
 }
 
+/// Of four queries one cannot be read; the other three are templates of each other.
+#[test]
+fn queries_may_help_each_other() {
+    let bench = Bench::new();
+    let label = bench.data.join("label_1.nii.gz");
+    fs::create_dir(bench.at("queries")).unwrap();
+    for name in ["image_2.nii.gz", "image_3.nii.gz", "image_4.nii.gz"] {
+        fs::copy(bench.data.join(name), bench.at("queries").join(name)).unwrap();
+    }
+    let registered = "--set inference.registration.enabled=true --set inference.registration.size_vox=[32,32,32]";
+    let of = |out: &str, name: &str| read_labels(&bench.at(out).join(name)).unwrap().0.voxels;
+    let segment =
+        |out: &str, more: &str| bench.segment(&label, &bench.at("queries"), out, &format!("{registered} {more}"));
+    segment("alone", "");
+    segment("together", "--together");
+    segment("again", "--together");
+    let mut changed = 0;
+    for name in ["2", "3", "4"] {
+        let file = format!("image_{name}_seg.nii.gz");
+        let (truth, _) = read_labels(&bench.data.join(format!("label_{name}.nii.gz"))).unwrap();
+        let [alone, together, again] = ["alone", "together", "again"].map(|out| of(out, &file));
+        assert_eq!(together, again);
+        changed += usize::from(alone != together);
+        let [alone, together] =
+            [alone, together].map(|found| ssl3d::metrics::dice(found.view(), truth.voxels.view(), 1));
+        assert!(together > alone.map(|dice| dice - 0.05), "{alone:?} {together:?}");
+    }
+    assert_eq!(changed, 3);
+    let summary: serde_json::Value =
+        serde_json::from_slice(&fs::read(bench.at("together/summary.json")).unwrap()).unwrap();
+    let names = serde_json::json!(["image_2", "image_3", "image_4"]);
+    assert_eq!(summary["queries"]["image_3"]["origin"]["together"], names);
+
+    // One that cannot be read helps nobody, and stops nobody.
+    fs::write(bench.at("queries/image_1.nii.gz"), "no scan").unwrap();
+    let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --together";
+    let image = bench.data.join("image_1.nii.gz");
+    let said = |queries: &Path| {
+        let output = command(call, &[&bench.weights, &image, &label, queries, &bench.at("odd")]).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said(&bench.at("queries")).contains("image_1.nii.gz"));
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(bench.at("odd/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["queries"]["image_4"]["origin"]["together"], names);
+    let one = said(&bench.data.join("image_2.nii.gz"));
+    assert!(one.contains("--together: expected at least two queries, found 1 query"), "{one}");
+}
+
 /// Outside of the round field of a CT: a value below the Hounsfield scale, NaN, or none at all.
 #[test]
 fn padding_changes_next_to_nothing() {

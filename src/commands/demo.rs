@@ -108,6 +108,7 @@ impl Files {
             out: self.first.clone(),
             probabilities: false,
             preview: true,
+            together: false,
             largest_component: false,
             report: None,
             force: true,

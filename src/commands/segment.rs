@@ -6,6 +6,7 @@ mod outputs;
 mod queries;
 mod slices;
 mod summary;
+mod together;
 
 use crate::artifact;
 use crate::cli::Segment;
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 use summary::{Answer, Found, LabelClass, Origin, Summary};
+use together::Together;
 
 /// The image and the labels of each support: `--support` and `--support-label`, one to one.
 fn pairs(args: &Segment) -> impl Iterator<Item = (&PathBuf, &PathBuf)> {
@@ -47,7 +49,6 @@ fn check_pairs(args: &Segment) -> Result<()> {
 pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     check_pairs(args)?;
     let (weights, config) = plan::for_segmenting(args)?;
-    let origin = Origin::new(args, &weights);
     let queries = queries::find(&args.query, &config.data, &args.support_label)?;
     if !args.slices.is_empty() && queries.len() != 1 {
         let found = format!("{} queries", queries.len());
@@ -55,15 +56,22 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     }
     let outputs = Outputs { args };
     outputs.refuse_existing(&queries)?;
-    let needed = memory::estimate(&config).segmenting_bytes;
+    let most_together = together::most(&queries, args)?;
+    let mut with_templates = config.clone();
+    with_templates.inference.templates += most_together;
+    let needed = memory::estimate(&with_templates).segmenting_bytes;
     memory::check("segmenting", needed, resources.memory_limit, resources.device, memory::SEGMENTING)?;
     artifact::create_folder(&args.out)?;
+    let mut origin = Origin::new(args, &weights);
     let network = weights.load(config, resources.device)?;
     let mut supports = Supports::read(args, network.frame.as_ref(), &network.config)?;
     let mut segmenter = network.segmenter();
     if args.largest_component {
         segmenter.keep_largest_of_all();
     }
+    let together = Together::read(&queries, most_together, &supports, &network.config);
+    let templates = segmenter.add_templates(&together.volumes);
+    origin.together.clone_from(&together.names);
     let fitted = supports.fit(&segmenter, &network.config)?;
     queries.iter().try_for_each(|query| outputs.probabilities(query, &supports.map).map(drop))?;
     if !args.force {
@@ -73,9 +81,10 @@ pub fn run(args: &Segment, resources: Resources) -> Result<()> {
     let mut summary = Summary { classes: supports.classes.clone(), queries: BTreeMap::new(), failed: BTreeMap::new() };
 
     let progress = Progress::new("segmenting", 0, queries.len() as u64);
-    for query in &queries {
+    for (index, query) in queries.iter().enumerate() {
         stop::check()?;
-        match segment(query, &fitted, &reference, &supports, &outputs, &network.config, &origin) {
+        let itself = together.place(index).map(|place| templates.start + place);
+        match segment((query, itself), &fitted, &reference, &supports, &outputs, &network.config, &origin) {
             Ok(answer) => {
                 progress.note(&answer.line());
                 summary.queries.insert(query.name.clone(), answer);
@@ -186,14 +195,21 @@ impl Supports {
         Ok(fitted)
     }
 
+    /// A query as it is compared with the supports.
+    fn seen(&self, query: &Query, config: &Config) -> Result<ScanFile> {
+        let file = query.read(&self.frame(), &config.preprocessing)?;
+        let part = file.scan.part_of(&self.scans[0]);
+        Ok(ScanFile { scan: part.unwrap_or(file.scan), ..file })
+    }
+
     fn fit_all<'s>(&self, segmenter: &'s Segmenter<'s>) -> Fitted<'s> {
         segmenter.fit(&self.annotated(), &self.map)
     }
 }
 
-/// Segments one volume and writes the result.
+/// Segments one volume, which may be one of the templates, and writes the result.
 fn segment(
-    query: &Query,
+    (query, itself): (&Query, Option<usize>),
     fitted: &Fitted,
     reference: &Reference,
     supports: &Supports,
@@ -205,8 +221,7 @@ fn segment(
     let (classes, args) = (&supports.classes, outputs.args);
     let result = outputs.result(query);
     let probabilities = outputs.probabilities(query, &supports.map)?;
-    let ScanFile { scan, native } = query.read(&supports.frame(), &config.preprocessing)?;
-    let scan = scan.part_of(&supports.scans[0]).unwrap_or(scan);
+    let ScanFile { scan, native } = supports.seen(query, config)?;
     let mut warnings = Vec::new();
     let mut say = |text: String| {
         warn(&format!("{}: {text}", query.path.display()));
@@ -214,7 +229,10 @@ fn segment(
     };
     inference::query_doubts(&scan, &supports.scans).into_iter().for_each(&mut say);
     let ranges = slices::ranges(&args.slices, classes, &native)?;
-    let found = fitted.segment(&scan, &ranges);
+    let found = match itself {
+        Some(template) => fitted.segment_template(template, &scan, &ranges),
+        None => fitted.segment(&scan, &ranges),
+    };
     for class in &found.missing {
         say(summary::hardly_found(&classes[class.index()]));
     }

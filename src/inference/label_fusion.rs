@@ -5,7 +5,8 @@
 //! s_c(x) = median_v S_c(f(x); P_v + P_self) + sum_e w_e E_e,c(x)      then each constraint projects s; x rounds
 //! ```
 //!
-//! The median of a class is over the supports and the templates that are believed about it ([`Belief`]).
+//! The median of a class is over the supports and the templates that are believed about it ([`Belief`]); in the last round, which has no
+//! evidence, it gives way to the supports' score where both find the class in the same place.
 
 use super::config::Config;
 use super::constraints::Constraint;
@@ -51,6 +52,8 @@ pub(super) struct Voters {
     features: Vec<Tensor>,
     /// Those that are believed about any class.
     templates: Vec<Prototypes>,
+    /// Which of all templates they are.
+    places: Vec<usize>,
     belief: Belief,
     /// How many templates there were.
     offered: usize,
@@ -75,6 +78,10 @@ pub(super) struct Compared {
     query: EncodedScan,
     /// The supports first.
     similarities: Vec<Similarity>,
+    /// The templates that vote, by their index among those of the voters.
+    voting: Vec<usize>,
+    /// In these.
+    belief: Belief,
     /// The labels of the supports, where they were propagated.
     propagated: Option<LabelFractions>,
 }
@@ -92,10 +99,17 @@ impl Compared {
     }
 }
 
-/// A template with the supports that are laid upon it and the labels that it got of them, where they are propagated.
+/// A template with the labels of the supports, where they are propagated.
 struct Unlabelled {
     scan: EncodedScan,
-    propagated: Option<(Overlay, LabelFractions)>,
+    propagated: Option<ToTemplate>,
+}
+
+/// The supports that are laid upon a template, and their labels on its feature map.
+struct ToTemplate {
+    overlay: Overlay,
+    fields: Vec<Tensor>,
+    labels: LabelFractions,
 }
 
 /// What is known of a volume beside its features.
@@ -107,6 +121,8 @@ struct Context<'a> {
     propagated: Option<&'a LabelFractions>,
     /// The share that propagated labels have in each class.
     shares: &'a [f64],
+    /// Whether it is a template itself.
+    is_template: bool,
 }
 
 impl Context<'_> {
@@ -135,9 +151,9 @@ impl Voters {
         &self.shares
     }
 
-    /// The templates as those that hand labels on to queries.
-    pub fn atlases(&self) -> Vec<&TemplateAtlas> {
-        self.atlases.iter().collect()
+    /// The templates that vote in a query as those that hand labels on to it.
+    pub fn atlases(&self, compared: &Compared) -> Vec<&TemplateAtlas> {
+        compared.voting.iter().filter_map(|&index| self.atlases.get(index)).collect()
     }
 
     /// Of each class whether there are templates, and none is believed about it.
@@ -214,7 +230,7 @@ impl Fusion<'_> {
             let fields = overlay.refined(moving.iter(), Some(&found(&scan.features)), config);
             let size = scan.features.size();
             let labels = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
-            Unlabelled { scan, propagated: Some((overlay, labels)) }
+            Unlabelled { scan, propagated: Some(ToTemplate { overlay, fields, labels }) }
         };
         templates.iter().map(of_template).collect()
     }
@@ -244,6 +260,7 @@ impl Fusion<'_> {
             ranges: &[],
             propagated: None,
             shares: &shares,
+            is_template: true,
         };
         let mut found = self.segment_templates(&templates, &support, (&[], &Belief::default()), context);
         let mut belief = self.belief(&support, annotated, &found, count);
@@ -261,12 +278,26 @@ impl Fusion<'_> {
         let prior = prior_by(&labels, &belief);
         let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
         let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
-        let kept = templates.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, kept)| kept);
+        let kept =
+            templates.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, kept)| kept);
         let templates = found.into_iter().map(|template| template.prototypes).collect();
         let features = annotated.iter().map(|support| support.features.shallow_clone()).collect();
-        let atlases = vec![];
-        let voters =
-            Voters { support, features, templates, belief, offered, expected, min_fractions, labels, shown, prior, shares, atlases };
+        let (places, atlases) = (believed.clone(), vec![]);
+        let voters = Voters {
+            support,
+            features,
+            templates,
+            places,
+            belief,
+            offered,
+            expected,
+            min_fractions,
+            labels,
+            shown,
+            prior,
+            shares,
+            atlases,
+        };
         Voters { atlases: self.atlases(kept, &voters), ..voters }
     }
 
@@ -277,9 +308,9 @@ impl Fusion<'_> {
             classes.map(|class| voters.belief.about(class).contains(&index)).collect()
         };
         let of_template = |(index, Unlabelled { scan, propagated }): (usize, Unlabelled)| {
-            let (overlay, labels) = propagated?;
-            let found = self.probabilities(&self.similarities(&scan.features, voters), voters);
-            Some(TemplateAtlas::new(overlay, labels, &found, is_believed(index), &self.config.registration))
+            let ToTemplate { overlay, fields, .. } = propagated?;
+            let found = self.probabilities(&self.similarities(&scan.features, voters), &voters.belief);
+            Some(TemplateAtlas::new(overlay, fields, Some(&found), is_believed(index), &self.config.registration))
         };
         templates.enumerate().filter_map(of_template).collect()
     }
@@ -319,7 +350,7 @@ impl Fusion<'_> {
             let others: Vec<usize> = belief.about(None).into_iter().filter(|other| *other != index).collect();
             let voters = std::iter::once(support).chain(others.iter().map(|&other| &before[other].prototypes));
             let voters: Vec<Similarity> = voters.map(|voter| self.similarity(&scan.features, voter)).collect();
-            let context = Context { propagated: propagated.as_ref().map(|(_, labels)| labels), ..context };
+            let context = Context { propagated: propagated.as_ref().map(|to| &to.labels), ..context };
             let scores = self.refine(scan, &voters, &belief.only(&others), context, &[]);
             let mut prototypes = self.self_prototypes(&scan.features, &scores, context);
             if support.sizes_vox.is_none() {
@@ -337,10 +368,14 @@ impl Fusion<'_> {
         if counts { spatial_prior(places, count, ranges, config) } else { None }
     }
 
-    /// A query beside all voters.
-    pub fn compare(&self, query: EncodedScan, voters: &Voters) -> Compared {
-        let similarities = self.similarities(&query.features, voters);
-        Compared { query, similarities, propagated: None }
+    /// A query beside all voters; without the template that it is itself.
+    pub fn compare(&self, query: EncodedScan, voters: &Voters, itself: Option<usize>) -> Compared {
+        let voting: Vec<usize> =
+            (0..voters.templates.len()).filter(|&index| Some(voters.places[index]) != itself).collect();
+        let others = voting.iter().map(|&index| &voters.templates[index]);
+        let all = std::iter::once(&voters.support).chain(others);
+        let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
+        Compared { query, similarities, belief: voters.belief.only(&voting), voting, propagated: None }
     }
 
     /// Features (1, C, d, h, w) beside all voters, the supports first.
@@ -357,35 +392,45 @@ impl Fusion<'_> {
                 return (self.similarity(features, &voters.support).scores(), None);
             }
             let similarities = self.similarities(features, voters);
-            (similarities[0].scores(), Some(self.probabilities(&similarities, voters)))
+            (similarities[0].scores(), Some(self.probabilities(&similarities, &voters.belief)))
         };
         voters.features.iter().map(of_support).collect()
     }
 
     /// Probabilities (1, K, d, h, w) of the classes by all voters, without evidence or rounds.
-    fn probabilities(&self, similarities: &[Similarity], voters: &Voters) -> Tensor {
+    fn probabilities(&self, similarities: &[Similarity], belief: &Belief) -> Tensor {
         let scores: Vec<Tensor> = similarities.iter().map(Similarity::scores).collect();
-        similarity::probabilities(&fused(&scores, &voters.belief), self.network.config.similarity.competition)
+        similarity::probabilities(&fused(&scores, belief), self.network.config.similarity.competition)
     }
 
     /// The same of a query.
-    pub fn query_probabilities(&self, compared: &Compared, voters: &Voters) -> Tensor {
-        self.probabilities(&compared.similarities, voters)
+    pub fn query_probabilities(&self, compared: &Compared) -> Tensor {
+        self.probabilities(&compared.similarities, &compared.belief)
     }
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
     /// taken from the supports alone, with the volume that the templates let expect.
     pub fn fuse_labels(&self, compared: &Compared, voters: &Voters, ranges: &[DepthRange]) -> (Tensor, Vec<Class>) {
-        let Voters { belief, expected, min_fractions, labels, shown, prior, .. } = voters;
+        let Voters { expected, min_fractions, shown, prior, .. } = voters;
+        let belief = &compared.belief;
+        let labels = compared.voting.iter().filter_map(|&index| voters.labels.get(index));
+        let labels: Vec<Tensor> = labels.map(Tensor::shallow_clone).collect();
         let are_known = ranges.iter().any(Option::is_some);
         let propagated = compared.propagated.as_ref();
         let masks = propagated.map(LabelFractions::masks);
         let supports = masks.as_ref().or(shown.as_ref());
-        let places = Places { templates: labels, belief, supports, are_placed: propagated.is_some() };
-        let own = are_known || propagated.is_some();
+        let places = Places { templates: &labels, belief, supports, are_placed: propagated.is_some() };
+        let own = are_known || propagated.is_some() || labels.len() < voters.labels.len();
         let placed = if own { self.prior(places, min_fractions.len(), ranges) } else { None };
         let prior_here = placed.as_ref().or(prior.as_ref());
-        let context = Context { min_fractions, prior: prior_here, ranges, propagated, shares: &voters.shares };
+        let context = Context {
+            min_fractions,
+            prior: prior_here,
+            ranges,
+            propagated,
+            shares: &voters.shares,
+            is_template: false,
+        };
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
             context.single_components(&self.refine(&compared.query, voters, belief, context, bounds))
         };
@@ -410,9 +455,10 @@ impl Fusion<'_> {
         Similarity::transported(features, prototypes, alpha, &self.config.transport)
     }
 
-    /// The median of the scores over the voters, with all evidence and under all constraints. In each further round the prototypes of
-    /// the query's own confident voxels stand beside those of each voter. In the last round the features of each voxel decide alone:
-    /// no evidence is added.
+    /// The median of the scores over the voters, the supports first, with all evidence and under all constraints. In each further round the
+    /// prototypes of the query's own confident voxels stand beside those of each voter. In the last round the features of each voxel decide
+    /// alone: no evidence is added, and of a class about whose place in a query templates and supports agree the supports say what it looks
+    /// like.
     fn refine(
         &self,
         query: &EncodedScan,
@@ -435,8 +481,12 @@ impl Fusion<'_> {
             if round > 0 {
                 let own = self.self_prototypes(&query.features, &scores, context);
                 let own = Similarity::of(&query.features, &own, network.similarity.alpha);
-                let joined = voters.iter().map(|voter| voter.joined_with(&own).scores());
-                scores = fused(&joined.collect::<Vec<_>>(), belief);
+                let joined = |voter: &Similarity| voter.joined_with(&own).scores();
+                let joined: Vec<Tensor> = voters.iter().map(joined).collect();
+                scores = fused(&joined, belief);
+                if round == last && voters.len() > 1 && !context.is_template {
+                    scores = by_supports_where_they_agree(&joined[0], &scores);
+                }
             }
             if round < last {
                 scores = evidence.iter().fold(scores, |scores, evidence| evidence.add(scores));
@@ -480,6 +530,25 @@ fn fused(scores: &[Tensor], belief: &Belief) -> Tensor {
         similarity::median(&voters.map(|voter| scores[voter].narrow(1, channel, 1)).collect::<Vec<_>>())
     };
     Tensor::cat(&(0..scores[0].size()[1]).map(of_channel).collect::<Vec<_>>(), 1)
+}
+
+/// Scores (1, 1 + K, d, h, w) of each class against the background: those by the supports for the part w of both, the Dice of the class
+/// between them, and the fused ones for the rest. Templates tell where a class is that the supports take for another one; what it looks
+/// like the supports know better.
+fn by_supports_where_they_agree(by_supports: &Tensor, fused: &Tensor) -> Tensor {
+    let classes = by_supports.size()[1] - 1;
+    let [own, all] = [by_supports, fused].map(|scores| scores.argmax(1, true));
+    let dice = |channel: i64| {
+        let [own, all] = [&own, &all].map(|found| found.eq(channel));
+        let both = own.logical_and(&all).sum(Kind::Double).double_value(&[]);
+        let sum = own.sum(Kind::Double).double_value(&[]) + all.sum(Kind::Double).double_value(&[]);
+        if sum > 0.0 { (2.0 * both / sum) as f32 } else { 1.0 }
+    };
+    let weights: Vec<f32> = (1..=classes).map(dice).collect();
+    let weights = Tensor::from_slice(&weights).view([1, classes, 1, 1, 1]).to_device(fused.device());
+    let [own, all] = [by_supports, fused].map(|scores| scores.narrow(1, 1, classes) - scores.narrow(1, 0, 1));
+    let background = fused.narrow(1, 0, 1).zeros_like();
+    Tensor::cat(&[background, &all + (own - &all) * weights], 1)
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ use propagation::{Atlases, Propagated};
 use scorer::{PrototypeScorer, SliceScorer};
 use segmentation::Probabilities;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use tch::{Tensor, no_grad};
 
 /// A network with the rules of inference and its unlabelled templates.
@@ -98,6 +99,13 @@ impl<'a> Segmenter<'a> {
     /// Unlabelled scans that are segmented from the supports and fused with them from now on.
     pub fn set_templates(&mut self, templates: &[NetworkVolume]) {
         self.templates = templates.iter().map(NetworkVolume::shallow_clone).collect();
+    }
+
+    /// More of them; which ones they are.
+    pub fn add_templates(&mut self, templates: &[NetworkVolume]) -> Range<usize> {
+        let before = self.templates.len();
+        self.templates.extend(templates.iter().map(NetworkVolume::shallow_clone));
+        before..self.templates.len()
     }
 
     /// Of every class only the largest component is kept, whatever the supports show.
@@ -246,10 +254,30 @@ impl Fitted<'_> {
         self.segment_each(query, std::slice::from_ref(ranges), |found| found).pop().expect("one for each")
     }
 
+    /// The same of a query that is one of the templates, that with this index. It has no say in itself.
+    pub fn segment_template<'q>(
+        &'q self,
+        index: usize,
+        query: &'q PreparedScan,
+        ranges: &SliceRanges,
+    ) -> Segmentation<'q> {
+        self.segment_under(query, Some(index), std::slice::from_ref(ranges), |found| found).pop().expect("one for each")
+    }
+
     /// What `keep` keeps of the segmentation under each of several slice ranges; the query is encoded and compared once.
     pub fn segment_each<'q, T>(
         &'q self,
         query: &'q PreparedScan,
+        ranges: &[SliceRanges],
+        keep: impl Fn(Segmentation<'q>) -> T,
+    ) -> Vec<T> {
+        self.segment_under(query, None, ranges, keep)
+    }
+
+    fn segment_under<'q, T>(
+        &'q self,
+        query: &'q PreparedScan,
+        itself: Option<usize>,
         ranges: &[SliceRanges],
         keep: impl Fn(Segmentation<'q>) -> T,
     ) -> Vec<T> {
@@ -262,9 +290,9 @@ impl Fitted<'_> {
             Some((atlases, overlay)) => atlases.volume(query, overlay),
             None => query.volume(),
         };
-        let mut compared = self.scorer.compare(&volume);
+        let mut compared = self.scorer.compare(&volume, itself);
         let found = compared.probabilities();
-        let templates = self.scorer.template_atlases();
+        let templates = compared.template_atlases();
         let propagated = laid.map(|(atlases, overlay)| atlases.propagated(query, &overlay, found.as_ref(), &templates));
         propagated.iter().for_each(|propagated| compared.propagate(propagated));
         let shares = self.scorer.shares();

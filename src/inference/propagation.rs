@@ -10,7 +10,7 @@
 use super::intensity_mapping::IntensityMapping;
 use super::supports::{NetworkVolume, PreparedScan, Support};
 use crate::preprocessing::{self, WorkingGrid};
-use crate::registration::{self, descriptors, on_fine_grid, refine, register, warp};
+use crate::registration::{self, compose, descriptors, on_fine_grid, refine, register, warp};
 use crate::similarity;
 use crate::tensor::{from_voxels, to_vec, to_voxels};
 use crate::volume::{Class, ClassMap};
@@ -48,12 +48,12 @@ pub(super) struct Moving {
     described: Tensor,
 }
 
-/// A template with the labels that were propagated to it.
+/// A template upon which the supports were laid.
 #[derive(Debug)]
-pub(super) struct TemplateAtlas {
+pub struct TemplateAtlas {
     moving: Moving,
-    /// Of any size.
-    labels: LabelFractions,
+    /// Of each support.
+    fields: Vec<Tensor>,
     /// Of each class whether it hands that on.
     is_believed: Vec<bool>,
 }
@@ -135,17 +135,16 @@ impl Overlay {
 }
 
 impl TemplateAtlas {
-    /// A template upon which the supports were laid, with the labels that it got of them, and the probabilities (1, K, d, h, w) of the classes
-    /// that the network found in it.
-    pub fn new(
+    /// With the better fields of its overlay, and the probabilities (1, K, d, h, w) of the classes that the network found in it.
+    pub(super) fn new(
         overlay: Overlay,
-        labels: LabelFractions,
-        found: &Tensor,
+        fields: Vec<Tensor>,
+        found: Option<&Tensor>,
         is_believed: Vec<bool>,
         config: &registration::Config,
     ) -> Self {
         let Overlay { image, own, .. } = overlay;
-        Self { moving: Moving { image, described: described(own, Some(found), config) }, labels, is_believed }
+        Self { moving: Moving { image, described: described(own, found, config) }, fields, is_believed }
     }
 }
 
@@ -232,21 +231,33 @@ impl<'a> Atlases<'a> {
     ) -> Propagated {
         let fields = overlay.refined(self.moving(), found, self.config);
         let fixed = described(overlay.own.shallow_clone(), found, self.config);
-        let by_template = |template: &&TemplateAtlas| register(&fixed, &template.moving.described, self.config);
-        let template_fields: Vec<Tensor> = templates.iter().map(by_template).collect();
+        // Each template leads to the supports by a way of its own.
+        let through = |template: &&TemplateAtlas| {
+            let first = register(&fixed, &template.moving.described, self.config);
+            template.fields.iter().map(|second| no_grad(|| compose(&first, second))).collect::<Vec<_>>()
+        };
+        let ways: Vec<Vec<Tensor>> = templates.iter().map(through).collect();
         let grid = labels_grid(query, self.classes());
         let size_vox = grid.shape_vox.map(|n| n as i64);
         let carried = |class: Option<usize>| {
-            let of = |labels: &LabelFractions| class.map_or(&labels.known, |class| &labels.classes[class]).shallow_clone();
-            let stored = |atlas: &Atlas| of(&atlas.labels).to_kind(Kind::Float) / STEPS;
-            let direct = self.atlases.iter().map(stored).zip(&fields);
-            let is_believed = |template: &TemplateAtlas| class.is_none_or(|class| template.is_believed[class]);
-            let handed_on = templates.iter().zip(&template_fields).filter(|(template, _)| is_believed(template));
-            let all = direct.chain(handed_on.map(|(template, field)| (of(&template.labels), field)));
-            no_grad(|| mean(all.map(|(fractions, field)| warp(&fractions, field, size_vox))))
+            let hands_on = |template: &TemplateAtlas| class.is_none_or(|class| template.is_believed[class]);
+            let handed_on = templates.iter().zip(&ways).filter(|(template, _)| hands_on(template)).map(|(_, way)| way);
+            let ways: Vec<&Vec<Tensor>> = std::iter::once(&fields).chain(handed_on).collect();
+            let mut sum = None;
+            for (index, Atlas { labels, .. }) in self.atlases.iter().enumerate() {
+                let stored = class.map_or(&labels.known, |class| &labels.classes[class]);
+                let fractions = stored.to_kind(Kind::Float) / STEPS;
+                for way in &ways {
+                    let carried = warp(&fractions, &way[index], size_vox);
+                    sum = Some(sum.map_or_else(|| carried.shallow_clone(), |sum: Tensor| sum + &carried));
+                }
+            }
+            sum.expect("a support") / (ways.len() * self.atlases.len()) as f64
         };
-        let known = carried(None);
-        Propagated::new(grid, known, (0..self.classes()).map(|class| carried(Some(class))).collect())
+        no_grad(|| {
+            let known = carried(None);
+            Propagated::new(grid, known, (0..self.classes()).map(|class| carried(Some(class))).collect())
+        })
     }
 }
 
@@ -333,16 +344,6 @@ impl LabelFractions {
         let against = scores.narrow(1, 1, added.len() as i64) - &background;
         Tensor::cat(&[background.zeros_like(), against * kept + Tensor::cat(&added, 1)], 1)
     }
-}
-
-/// The mean of some tensors of one size, of which one is held at a time.
-fn mean(tensors: impl Iterator<Item = Tensor>) -> Tensor {
-    let (mut sum, mut count) = (None, 0);
-    for tensor in tensors {
-        sum = Some(sum.map_or_else(|| tensor.shallow_clone(), |sum: Tensor| sum + &tensor));
-        count += 1;
-    }
-    sum.expect("at least one") / f64::from(count)
 }
 
 /// The grid of the labels in a scan.
@@ -477,6 +478,37 @@ mod tests {
         let (by_looks, by_network) = (place(0.0), place(100.0));
         assert!((by_looks - 0.25).abs() < 0.05, "{by_looks}");
         assert!((by_network - 0.34).abs() < 0.04, "{by_network}");
+    }
+
+    #[test]
+    fn templates_hand_on_the_classes_about_which_they_are_believed() {
+        // One scan is support, query and both templates, which lead a quarter of the scan further along x; of class 2 they are not believed.
+        let [(image, labels), _] = subjects();
+        let (scan, classes) = (prepared(image), ClassMap::new([1, 2]).unwrap());
+        let [nz, ny, nx] = labels.voxels.shape() else { unreachable!("three axes") };
+        let blocks = |x: usize| i32::from((6..18).contains(&x)) + 2 * i32::from((30..42).contains(&x));
+        let blocks = ndarray::Array3::from_shape_fn((*nz, *ny, *nx), |(_, _, x)| blocks(x));
+        let annotation = Annotation::new(LabelMap { voxels: blocks, geometry: labels.geometry.clone() }, None);
+        let support = [Support { scan: &scan, annotation }];
+        let atlases = Atlases::new(&support, &[None], &classes, &CONFIG, Device::Cpu);
+        let template = || {
+            let overlay = atlases.overlay(&scan);
+            let fields = overlay.refined(atlases.moving(), None, &CONFIG);
+            let mut along_x = fields[0].narrow(1, 2, 1);
+            no_grad(|| along_x += 0.25);
+            TemplateAtlas::new(overlay, fields, None, vec![true, false], &CONFIG)
+        };
+        let templates = [template(), template()];
+        let at = |templates: &[&TemplateAtlas], class: usize| {
+            let found = atlases.propagated(&scan, &atlases.overlay(&scan), None, templates);
+            let class = to_channels(&found.labels.classes[class]);
+            [3, 12, 24, 36].map(|x| class.slice(ndarray::s![0, .., .., x]).mean().expect("some"))
+        };
+        let close = |found: [f32; 4], expected: [f32; 4]| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 0.05);
+        let (third, both) = (1.0 / 3.0, templates.each_ref());
+        assert!(close(at(&[], 0), [0.0, 1.0, 0.0, 0.0]), "{:?}", at(&[], 0));
+        assert!(close(at(&both, 0), [2.0 * third, third, 0.0, 0.0]), "{:?}", at(&both, 0));
+        assert!(close(at(&both, 1), [0.0, 0.0, 0.0, 1.0]), "{:?}", at(&both, 1));
     }
 
     #[test]

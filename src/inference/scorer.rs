@@ -12,8 +12,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// What supports tell of their classes: made once, for any number of queries.
 pub trait Scorer {
-    /// A query beside the supports.
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_>;
+    /// A query beside the supports and templates; without that one of all templates which it is itself, if it is one.
+    fn compare(&self, query: &NetworkVolume, itself: Option<usize>) -> Box<dyn ComparedQuery + '_>;
 
     /// What is found in each support itself; nothing of a network of single slices.
     fn on_supports(&self) -> Vec<OnSupport> {
@@ -23,11 +23,6 @@ pub trait Scorer {
     /// The share that propagated labels have in each class; None of a network of single slices, which has no use for them.
     fn shares(&self) -> Option<Vec<f64>> {
         None
-    }
-
-    /// The templates that hand the labels of the supports on to queries; none of a network of single slices.
-    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
-        vec![]
     }
 
     /// For each class whether any support shows it. A class that none shows is never predicted.
@@ -43,7 +38,7 @@ pub trait Scorer {
 
     /// Scores (1, 1 + K, D, H, W) of a query of which nothing else is known.
     fn scores(&self, query: &NetworkVolume) -> Tensor {
-        self.compare(query).scores(&[]).0
+        self.compare(query, None).scores(&[]).0
     }
 }
 
@@ -68,6 +63,11 @@ pub trait ComparedQuery {
     /// Scores (1, 1 + K, D, H, W) by the supports alone, without evidence or rounds; None of a network of single slices.
     fn scores_by_supports(&self) -> Option<Tensor> {
         None
+    }
+
+    /// The templates that hand the labels of the supports on to the query; none of a network of single slices.
+    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
+        vec![]
     }
 
     /// Probabilities (1, K, d, h, w) of the classes by supports and templates, without evidence or rounds; None of a network of single slices.
@@ -99,9 +99,9 @@ impl<'a> PrototypeScorer<'a> {
 }
 
 impl Scorer for PrototypeScorer<'_> {
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume, itself: Option<usize>) -> Box<dyn ComparedQuery + '_> {
         no_grad(|| {
-            let compared = self.fusion.compare(self.fusion.encoded(query), &self.voters);
+            let compared = self.fusion.compare(self.fusion.encoded(query), &self.voters, itself);
             Box::new(ComparedPrototypes { scorer: self, compared, size_vox: size_vox(&query.image) })
         })
     }
@@ -117,10 +117,6 @@ impl Scorer for PrototypeScorer<'_> {
 
     fn shares(&self) -> Option<Vec<f64>> {
         Some(self.voters.shares().to_vec())
-    }
-
-    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
-        self.voters.atlases()
     }
 
     fn shown(&self) -> Vec<bool> {
@@ -153,9 +149,12 @@ impl ComparedQuery for ComparedPrototypes<'_> {
         Some(no_grad(|| similarity::interpolate(&self.compared.scores_by_supports(), self.size_vox)))
     }
 
+    fn template_atlases(&self) -> Vec<&TemplateAtlas> {
+        self.scorer.voters.atlases(&self.compared)
+    }
+
     fn probabilities(&self) -> Option<Tensor> {
-        let PrototypeScorer { fusion, voters, .. } = self.scorer;
-        Some(no_grad(|| fusion.query_probabilities(&self.compared, voters)))
+        Some(no_grad(|| self.scorer.fusion.query_probabilities(&self.compared)))
     }
 }
 
@@ -180,7 +179,7 @@ impl<'a> SliceScorer<'a> {
 }
 
 impl Scorer for SliceScorer<'_> {
-    fn compare(&self, query: &NetworkVolume) -> Box<dyn ComparedQuery + '_> {
+    fn compare(&self, query: &NetworkVolume, _: Option<usize>) -> Box<dyn ComparedQuery + '_> {
         Box::new(no_grad(|| ComparedSlices(self.slices.scores(self.network, &query.image.to_device(self.device)))))
     }
 

@@ -177,7 +177,7 @@ pub(super) fn shots<'s>(
             (0..shots.len()).filter(|other| helps(*other)).map(|other| shots[other].shallow_clone()).collect();
         if !others.is_empty() {
             let (scorer, volume) = (fit(&others), supports[index].scan.volume());
-            let compared = scorer.compare(&volume);
+            let compared = scorer.compare(&volume, None);
             let scores = compared.scores_by_supports().unwrap_or_else(|| compared.scores(&[]).0);
             unknown.push((index, shots[index].background_given_to(&missing, &scores)));
         }

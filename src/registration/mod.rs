@@ -130,6 +130,11 @@ pub fn warp(volume: &Tensor, field: &Tensor, size_vox: [i64; 3]) -> Tensor {
     sample(volume, &(places * sizes(volume) - 0.5))
 }
 
+/// The field that leads through another scan: `first` brings that one onto the fixed scan, and `second` the moving one onto it.
+pub fn compose(first: &Tensor, second: &Tensor) -> Tensor {
+    first + warp(second, first, size_of(first))
+}
+
 fn size_of(volume: &Tensor) -> [i64; 3] {
     let size = volume.size();
     [size[2], size[3], size[4]]

@@ -85,6 +85,19 @@ fn a_field_serves_grids_of_any_size() {
 }
 
 #[test]
+fn fields_follow_each_other() {
+    // Along x: a shift by an eighth, then displacements that grow with the place, x / 4.
+    let along_x = |x: Tensor| Tensor::stack(&[x.zeros_like(), x.zeros_like(), x], 0).unsqueeze(0);
+    let places = ((steps(16) + 0.5) / 16.0).expand([8, 8, 16], false);
+    let (first, second) = (along_x(places.full_like(0.125)), along_x(&places / 4.0));
+    let composed = compose(&first, &second);
+    let expected = (&places + 0.125) / 4.0 + 0.125;
+    let inner = |field: &Tensor| field.narrow(2, 0, 12);
+    assert!(off(&inner(&composed.get(0).get(2)), &inner(&expected)) < 1e-6);
+    assert!(composed.get(0).get(0).abs().max().double_value(&[]) == 0.0);
+}
+
+#[test]
 fn descriptors_do_not_depend_on_brightness_or_contrast() {
     let volume = scan([0.0; 3]);
     let (before, after) = (descriptors(&volume), descriptors(&(7.0 - &volume * 2.0)));

@@ -43,6 +43,9 @@ pub struct Origin {
     /// What `--slices` gave.
     #[serde(default)]
     pub slices: Vec<String>,
+    /// The queries that helped each other, by their names.
+    #[serde(default)]
+    pub together: Vec<String>,
 }
 
 impl Origin {
@@ -59,6 +62,7 @@ impl Origin {
             supports: pairs(args).map(support).collect(),
             set: args.overrides.set.clone(),
             slices: args.slices.iter().map(ToString::to_string).collect(),
+            together: vec![],
         }
     }
 }

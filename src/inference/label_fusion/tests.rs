@@ -19,7 +19,7 @@ fn fuse(
 ) -> (Tensor, Vec<usize>) {
     let fusion = Fusion { network, config: &config.inference };
     let query = EncodedScan { supervoxels, ..scan(features.shallow_clone()) };
-    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters), voters, ranges);
+    let (scores, missing) = fusion.fuse_labels(&fusion.compare(query, voters, None), voters, ranges);
     (similarity::argmax(&scores), missing.into_iter().map(Class::index).collect())
 }
 
@@ -50,6 +50,7 @@ fn alone(support: Prototypes) -> Voters {
         support,
         features: vec![],
         templates: vec![],
+        places: vec![],
         belief: Belief::default(),
         offered: 0,
         expected: vec![],
@@ -75,6 +76,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
     let voters = |support, templates: Vec<Prototypes>, volume_vox: f64| Voters {
         support,
         belief: Belief::all(templates.len(), 1),
+        places: (0..templates.len()).collect(),
         offered: templates.len(),
         templates,
         features: vec![],
@@ -91,6 +93,24 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
     // Templates that find nothing in this query are passed over if they find something in each other.
     assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 8.0)), (true, false));
     assert_eq!(left_is_found(&voters(left(), vec![nothing(), nothing()], 0.0)), (false, false));
+}
+
+#[test]
+fn a_query_that_is_a_template_has_no_say_in_itself() {
+    let (network, config) = setup(&[]);
+    let fusion = Fusion { network: &network, config: &config.inference };
+    let rows = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
+    let templates = vec![rows(), rows(), rows()];
+    let voters = Voters { templates, places: vec![0, 2, 5], belief: Belief::all(3, 1), ..alone(rows()) };
+    let voting = |itself: Option<usize>| {
+        let compared = fusion.compare(scan(halves()), &voters, itself);
+        assert_eq!(compared.similarities.len(), 1 + compared.voting.len());
+        assert_eq!(compared.belief.about(None).len(), compared.voting.len());
+        compared.voting
+    };
+    assert_eq!(voting(None), [0, 1, 2]);
+    assert_eq!(voting(Some(2)), [0, 2]);
+    assert_eq!(voting(Some(1)), [0, 1, 2], "a template about which nothing is believed has no say anyway");
 }
 
 #[test]
@@ -125,6 +145,8 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
             shown: None,
             prior: None,
             shares: vec![0.0; 2],
+            places: vec![0, 1],
+            atlases: vec![],
         };
         let (labels, missing) = fuse(&setup, &features, None, &voters, &[]);
         ([0, 1, 2].map(|column| labels.int64_value(&[0, 1, column])), missing)
@@ -146,7 +168,7 @@ fn a_template_that_does_not_find_the_class_in_the_support_again_has_no_say() {
         let templates = [&halves(), &background, &background, &background].map(scan);
         let support = network.test_prototypes(&annotated);
         let voters = fusion.voters(support, &annotated, unlabelled(templates), vec![None], vec![0.0]);
-        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters), &voters, &[]);
+        let (scores, _) = fusion.fuse_labels(&fusion.compare(scan(&halves()), &voters, None), &voters, &[]);
         let labels = similarity::argmax(&scores);
         (voters.templates.len(), voters.without_say(), [0, 3].map(|column| labels.int64_value(&[0, 1, column])))
     };
@@ -284,8 +306,8 @@ fn labels_of_the_support_are_propagated_to_templates() {
         let prototypes = network.test_prototypes(std::slice::from_ref(&annotated));
         let found = tch::no_grad(|| fusion.unlabelled(&templates, &prototypes, &[(&support, &annotated)]));
         assert_eq!(found[0].scan.features.size(), annotated.features.size());
-        found[0].propagated.as_ref().map(|propagated| {
-            let class = propagated.masks().get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
+        found[0].propagated.as_ref().map(|to| {
+            let class = to.labels.masks().get(0).get(1).sum_dim_intlist([0i64, 1].as_slice(), false, Kind::Double);
             let count = class.size()[0];
             let places = (Tensor::arange(count, (Kind::Double, Device::Cpu)) + 0.5) * (24.0 / count as f64) - 0.5;
             ((&class * places).sum(Kind::Double) / class.sum(Kind::Double)).double_value(&[])
@@ -294,4 +316,23 @@ fn labels_of_the_support_are_propagated_to_templates() {
     let middle = middle_of_class(&registration).expect("registered");
     assert!((middle - 13.5).abs() < 0.8, "{middle}: 9.5 in the support");
     assert_eq!(middle_of_class(&[]), None);
+}
+
+#[test]
+fn the_supports_say_what_a_class_looks_like_where_they_find_it_with_the_templates() {
+    // Background and two classes in six voxels. Class 1 is in the same place by both but for a voxel, class 2 is not.
+    let scores = |found: [usize; 6], height: f32| {
+        let of = |channel: usize| found.map(|label| if label == channel { height } else { -1.0 });
+        Tensor::from_slice(&[of(0), of(1), of(2)].concat()).view([1, 3, 1, 1, 6])
+    };
+    let (own, all) = (scores([1, 1, 1, 2, 0, 0], 4.0), scores([1, 1, 0, 0, 2, 0], 8.0));
+    let mixed = by_supports_where_they_agree(&own, &all);
+    let at = |channel: i64, x: i64| mixed.double_value(&[0, channel, 0, 0, x]);
+    assert!((0..6).all(|x| at(0, x) == 0.0), "against the background");
+    let dice = 2.0 * 2.0 / (3.0 + 2.0);
+    assert!((at(1, 0) - (dice * 5.0 + (1.0 - dice) * 9.0)).abs() < 1e-5, "{}", at(1, 0));
+    assert!((at(1, 2) - (dice * 5.0 - (1.0 - dice) * 9.0)).abs() < 1e-5, "{}", at(1, 2));
+    assert_eq!([at(2, 3), at(2, 4)], [-9.0, 9.0], "where the templates find it");
+    let nowhere = scores([0; 6], 1.0);
+    assert_eq!(by_supports_where_they_agree(&nowhere, &nowhere).double_value(&[0, 1, 0, 0, 0]), -2.0);
 }
