@@ -8,6 +8,8 @@
 //! The median of a class is over the supports and the templates that are believed about it ([`Belief`]); in the last round, which has no
 //! evidence, it gives way to the supports' score where both find the class in the same place.
 
+mod agreement;
+
 use super::config::Config;
 use super::constraints::Constraint;
 use super::constraints::single_component::{self, MinFraction, SingleComponents, agreement};
@@ -24,6 +26,7 @@ use crate::network::Network;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
+use agreement::{by_supports_where_they_agree, dice, median};
 use ndarray::Array3;
 use tch::{Kind, Tensor, no_grad};
 
@@ -71,6 +74,8 @@ pub(super) struct Voters {
     shares: Vec<f64>,
     /// The templates as those that hand labels on to queries, where labels are propagated.
     atlases: Vec<TemplateAtlas>,
+    /// Of each of these the [`dice`] of its propagated labels and of what the other voters find in it.
+    overlaps: Vec<Vec<f64>>,
 }
 
 /// A query compared with all voters.
@@ -84,13 +89,31 @@ pub(super) struct Compared {
     belief: Belief,
     /// The labels of the supports, where they were propagated.
     propagated: Option<LabelFractions>,
+    /// The share that they have in each class.
+    shares: Vec<f64>,
 }
 
 impl Compared {
-    /// Propagated labels have their share in the scores from now on.
-    pub fn propagate(&mut self, propagated: &Propagated) {
+    /// Propagated labels have their share in the scores from now on. It is smaller where they overlap less with what the voters find than is
+    /// usual in the templates: of both it is the registration that is led astray then.
+    pub fn propagate(&mut self, propagated: &Propagated, voters: &Voters) {
         let size = self.query.features.size();
-        self.propagated = Some(propagated.on_map([size[2], size[3], size[4]]));
+        let labels = propagated.on_map([size[2], size[3], size[4]]);
+        let scores: Vec<Tensor> = self.similarities.iter().map(Similarity::scores).collect();
+        let found = dice(&fused(&scores, &self.belief), &labels.masks());
+        for (class, share) in self.shares.iter_mut().enumerate() {
+            let believed = self.belief.about(Some(Class::at(class)));
+            let usual = believed.iter().filter_map(|&index| Some(voters.overlaps.get(self.voting[index])?[class]));
+            if let Some(usual) = median(usual.collect()).filter(|usual| *usual > found[class]) {
+                *share *= found[class] / usual;
+            }
+        }
+        self.propagated = Some(labels);
+    }
+
+    /// The share that propagated labels have in each class.
+    pub fn shares(&self) -> &[f64] {
+        &self.shares
     }
 
     /// Scores (1, 1 + K, d, h, w) by the supports alone, without evidence or rounds.
@@ -297,20 +320,29 @@ impl Fusion<'_> {
             prior,
             shares,
             atlases,
+            overlaps: vec![],
         };
-        Voters { atlases: self.atlases(kept, &voters), ..voters }
+        let (atlases, overlaps) = self.atlases(kept, &voters).into_iter().unzip();
+        Voters { atlases, overlaps, ..voters }
     }
 
-    /// The templates of these voters as those that hand labels on to queries.
-    fn atlases(&self, templates: impl Iterator<Item = Unlabelled>, voters: &Voters) -> Vec<TemplateAtlas> {
+    /// The templates of these voters as those that hand labels on to queries, with their overlaps.
+    fn atlases(&self, templates: impl Iterator<Item = Unlabelled>, voters: &Voters) -> Vec<(TemplateAtlas, Vec<f64>)> {
         let is_believed = |index: usize| -> Vec<bool> {
             let classes = (0..voters.shares.len()).map(|class| Some(Class::at(class)));
             classes.map(|class| voters.belief.about(class).contains(&index)).collect()
         };
         let of_template = |(index, Unlabelled { scan, propagated }): (usize, Unlabelled)| {
-            let ToTemplate { overlay, fields, .. } = propagated?;
-            let found = self.probabilities(&self.similarities(&scan.features, voters), &voters.belief);
-            Some(TemplateAtlas::new(overlay, fields, Some(&found), is_believed(index), &self.config.registration))
+            let ToTemplate { overlay, fields, labels } = propagated?;
+            let similarities = self.similarities(&scan.features, voters);
+            let found = self.probabilities(&similarities, &voters.belief);
+            let others: Vec<usize> = (0..voters.templates.len()).filter(|other| *other != index).collect();
+            let by_others = std::iter::once(0).chain(others.iter().map(|other| other + 1));
+            let by_others: Vec<Tensor> = by_others.map(|voter| similarities[voter].scores()).collect();
+            let overlaps = dice(&fused(&by_others, &voters.belief.only(&others)), &labels.masks());
+            let atlas =
+                TemplateAtlas::new(overlay, fields, Some(&found), is_believed(index), &self.config.registration);
+            Some((atlas, overlaps))
         };
         templates.enumerate().filter_map(of_template).collect()
     }
@@ -375,7 +407,14 @@ impl Fusion<'_> {
         let others = voting.iter().map(|&index| &voters.templates[index]);
         let all = std::iter::once(&voters.support).chain(others);
         let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
-        Compared { query, similarities, belief: voters.belief.only(&voting), voting, propagated: None }
+        Compared {
+            query,
+            similarities,
+            belief: voters.belief.only(&voting),
+            voting,
+            propagated: None,
+            shares: voters.shares.clone(),
+        }
     }
 
     /// Features (1, C, d, h, w) beside all voters, the supports first.
@@ -428,7 +467,7 @@ impl Fusion<'_> {
             prior: prior_here,
             ranges,
             propagated,
-            shares: &voters.shares,
+            shares: &compared.shares,
             is_template: false,
         };
         let refined = |voters: &[Similarity], belief: &Belief, bounds: &[VolumeBounds]| {
@@ -530,25 +569,6 @@ fn fused(scores: &[Tensor], belief: &Belief) -> Tensor {
         similarity::median(&voters.map(|voter| scores[voter].narrow(1, channel, 1)).collect::<Vec<_>>())
     };
     Tensor::cat(&(0..scores[0].size()[1]).map(of_channel).collect::<Vec<_>>(), 1)
-}
-
-/// Scores (1, 1 + K, d, h, w) of each class against the background: those by the supports for the part w of both, the Dice of the class
-/// between them, and the fused ones for the rest. Templates tell where a class is that the supports take for another one; what it looks
-/// like the supports know better.
-fn by_supports_where_they_agree(by_supports: &Tensor, fused: &Tensor) -> Tensor {
-    let classes = by_supports.size()[1] - 1;
-    let [own, all] = [by_supports, fused].map(|scores| scores.argmax(1, true));
-    let dice = |channel: i64| {
-        let [own, all] = [&own, &all].map(|found| found.eq(channel));
-        let both = own.logical_and(&all).sum(Kind::Double).double_value(&[]);
-        let sum = own.sum(Kind::Double).double_value(&[]) + all.sum(Kind::Double).double_value(&[]);
-        if sum > 0.0 { (2.0 * both / sum) as f32 } else { 1.0 }
-    };
-    let weights: Vec<f32> = (1..=classes).map(dice).collect();
-    let weights = Tensor::from_slice(&weights).view([1, classes, 1, 1, 1]).to_device(fused.device());
-    let [own, all] = [by_supports, fused].map(|scores| scores.narrow(1, 1, classes) - scores.narrow(1, 0, 1));
-    let background = fused.narrow(1, 0, 1).zeros_like();
-    Tensor::cat(&[background, &all + (own - &all) * weights], 1)
 }
 
 #[cfg(test)]

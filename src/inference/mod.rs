@@ -295,11 +295,10 @@ impl Fitted<'_> {
         let templates = compared.template_atlases();
         let propagated = laid.map(|(atlases, overlay)| atlases.propagated(query, &overlay, found.as_ref(), &templates));
         propagated.iter().for_each(|propagated| compared.propagate(propagated));
-        let shares = self.scorer.shares();
         let under = |ranges: &SliceRanges| {
             let (scores, missing) = compared.scores(&ranges.on_grid(&query.grid));
             let boundaries = (&self.single, self.boundaries.as_ref());
-            let propagated = propagated.as_ref().zip(shares.as_deref());
+            let propagated = propagated.as_ref().zip(compared.shares());
             let found = self.segmenter.finish(query, &scores, propagated, &self.classes, boundaries, ranges);
             keep(Segmentation { missing, ..found })
         };

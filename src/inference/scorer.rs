@@ -60,6 +60,11 @@ pub trait ComparedQuery {
     /// single slices has no use for them.
     fn propagate(&mut self, _: &Propagated) {}
 
+    /// The share that propagated labels have in each class of the query; None of a network of single slices.
+    fn shares(&self) -> Option<&[f64]> {
+        None
+    }
+
     /// Scores (1, 1 + K, D, H, W) by the supports alone, without evidence or rounds; None of a network of single slices.
     fn scores_by_supports(&self) -> Option<Tensor> {
         None
@@ -142,7 +147,11 @@ impl ComparedQuery for ComparedPrototypes<'_> {
     }
 
     fn propagate(&mut self, propagated: &Propagated) {
-        no_grad(|| self.compared.propagate(propagated));
+        no_grad(|| self.compared.propagate(propagated, &self.scorer.voters));
+    }
+
+    fn shares(&self) -> Option<&[f64]> {
+        Some(self.compared.shares())
     }
 
     fn scores_by_supports(&self) -> Option<Tensor> {

@@ -1,7 +1,7 @@
 //! `--together`: queries as templates of each other.
 
-use super::Supports;
 use super::queries::Query;
+use super::supports::Supports;
 use crate::cli::Segment;
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{self, Config};
+use crate::preprocessing::WorkingGrid;
 use tch::{Device, Kind};
 
 /// A small network whose classes compete.
@@ -60,6 +61,7 @@ fn alone(support: Prototypes) -> Voters {
         prior: None,
         shares: vec![0.0],
         atlases: vec![],
+        overlaps: vec![],
     }
 }
 
@@ -87,6 +89,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
         prior: None,
         shares: vec![0.0],
         atlases: vec![],
+        overlaps: vec![],
     };
     assert_eq!(left_is_found(&voters(left(), vec![], 0.0)), (true, false));
     assert_eq!(left_is_found(&voters(left(), vec![right(), right()], 8.0)), (false, true));
@@ -147,6 +150,7 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
             shares: vec![0.0; 2],
             places: vec![0, 1],
             atlases: vec![],
+            overlaps: vec![],
         };
         let (labels, missing) = fuse(&setup, &features, None, &voters, &[]);
         ([0, 1, 2].map(|column| labels.int64_value(&[0, 1, column])), missing)
@@ -318,21 +322,29 @@ fn labels_of_the_support_are_propagated_to_templates() {
     assert_eq!(middle_of_class(&[]), None);
 }
 
+/// In the two templates labels and voters agree by 0.8 and 0.6; a third one is not believed.
 #[test]
-fn the_supports_say_what_a_class_looks_like_where_they_find_it_with_the_templates() {
-    // Background and two classes in six voxels. Class 1 is in the same place by both but for a voxel, class 2 is not.
-    let scores = |found: [usize; 6], height: f32| {
-        let of = |channel: usize| found.map(|label| if label == channel { height } else { -1.0 });
-        Tensor::from_slice(&[of(0), of(1), of(2)].concat()).view([1, 3, 1, 1, 6])
+fn propagated_labels_count_less_where_they_agree_less_than_in_the_templates() {
+    let (network, config) = setup(&[]);
+    let fusion = Fusion { network: &network, config: &config.inference };
+    let rows = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
+    let voters = Voters {
+        templates: vec![rows(), rows(), rows()],
+        places: vec![0, 1, 2],
+        belief: Belief::of(&[vec![0.9], vec![0.9], vec![0.1]], &[0.9], 0.5),
+        overlaps: vec![vec![0.8], vec![0.6], vec![0.1]],
+        shares: vec![0.5],
+        ..alone(rows())
     };
-    let (own, all) = (scores([1, 1, 1, 2, 0, 0], 4.0), scores([1, 1, 0, 0, 2, 0], 8.0));
-    let mixed = by_supports_where_they_agree(&own, &all);
-    let at = |channel: i64, x: i64| mixed.double_value(&[0, channel, 0, 0, x]);
-    assert!((0..6).all(|x| at(0, x) == 0.0), "against the background");
-    let dice = 2.0 * 2.0 / (3.0 + 2.0);
-    assert!((at(1, 0) - (dice * 5.0 + (1.0 - dice) * 9.0)).abs() < 1e-5, "{}", at(1, 0));
-    assert!((at(1, 2) - (dice * 5.0 - (1.0 - dice) * 9.0)).abs() < 1e-5, "{}", at(1, 2));
-    assert_eq!([at(2, 3), at(2, 4)], [-9.0, 9.0], "where the templates find it");
-    let nowhere = scores([0; 6], 1.0);
-    assert_eq!(by_supports_where_they_agree(&nowhere, &nowhere).double_value(&[0, 1, 0, 0, 0]), -2.0);
+    // The voters find the left half; the labels show so many of its two columns, and as many of the right half.
+    let share = |left: f32, right: f32| {
+        let class = Tensor::from_slice(&[left, left, right, right].repeat(4)).view([1, 1, 1, 4, 4]);
+        let propagated = Propagated::new(WorkingGrid::whole([1, 4, 4]), class.ones_like(), vec![class]);
+        let mut compared = fusion.compare(scan(halves()), &voters, None);
+        compared.propagate(&propagated, &voters);
+        compared.shares()[0]
+    };
+    assert!((share(1.0, 0.0) - 0.5).abs() < 1e-9, "{}", share(1.0, 0.0));
+    assert!((share(0.5, 0.5) - 0.5 * 0.5 / 0.7).abs() < 1e-6, "{}", share(0.5, 0.5));
+    assert_eq!(share(0.0, 1.0), 0.0);
 }
