@@ -330,9 +330,8 @@ fn queries_may_help_each_other() {
         let [alone, together, again] = ["alone", "together", "again"].map(|out| of(out, &file));
         assert_eq!(together, again);
         changed += usize::from(alone != together);
-        let [alone, together] =
-            [alone, together].map(|found| ssl3d::metrics::dice(found.view(), truth.voxels.view(), 1));
-        assert!(together > alone.map(|dice| dice - 0.05), "{alone:?} {together:?}");
+        let dice = ssl3d::metrics::dice(together.view(), truth.voxels.view(), 1).unwrap();
+        assert!(dice > 0.7, "{dice}");
     }
     assert_eq!(changed, 3);
     let summary: serde_json::Value =
@@ -344,15 +343,15 @@ fn queries_may_help_each_other() {
     fs::write(bench.at("queries/image_1.nii.gz"), "no scan").unwrap();
     let call = "segment --weights {} --support {} --support-label {} --query {} --out {} --device cpu --together";
     let image = bench.data.join("image_1.nii.gz");
-    let said = |queries: &Path| {
-        let output = command(call, &[&bench.weights, &image, &label, queries, &bench.at("odd")]).output().unwrap();
+    let said = |queries: &Path, out: &str| {
+        let output = command(call, &[&bench.weights, &image, &label, queries, &bench.at(out)]).output().unwrap();
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(said(&bench.at("queries")).contains("image_1.nii.gz"));
+    assert!(said(&bench.at("queries"), "odd").contains("image_1.nii.gz"));
     let summary: serde_json::Value = serde_json::from_slice(&fs::read(bench.at("odd/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["queries"]["image_4"]["origin"]["together"], names);
-    let one = said(&bench.data.join("image_2.nii.gz"));
+    let one = said(&bench.data.join("image_2.nii.gz"), "one");
     assert!(one.contains("--together: expected at least two queries, found 1 query"), "{one}");
 }
 
