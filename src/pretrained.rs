@@ -124,7 +124,7 @@ impl Pretrained {
     /// A segmenter with the templates.
     pub fn segmenter(&self) -> Segmenter<'_> {
         let mut segmenter = self.segmenter_alone();
-        segmenter.set_templates(&self.templates);
+        segmenter.add_templates(&self.templates);
         segmenter
     }
 

@@ -330,8 +330,9 @@ fn queries_may_help_each_other() {
         let [alone, together, again] = ["alone", "together", "again"].map(|out| of(out, &file));
         assert_eq!(together, again);
         changed += usize::from(alone != together);
-        let dice = ssl3d::metrics::dice(together.view(), truth.voxels.view(), 1).unwrap();
-        assert!(dice > 0.7, "{dice}");
+        let [alone, together] =
+            [alone, together].map(|found| ssl3d::metrics::dice(found.view(), truth.voxels.view(), 1));
+        assert!(together > alone.map(|dice| dice - 0.05), "{alone:?} {together:?}");
     }
     assert_eq!(changed, 3);
     let summary: serde_json::Value =

@@ -9,26 +9,28 @@
 //! evidence, it gives way to the supports' score where both find the class in the same place.
 
 mod agreement;
+mod templates;
 
 use super::config::Config;
 use super::constraints::Constraint;
-use super::constraints::single_component::{self, MinFraction, SingleComponents, agreement};
+use super::constraints::single_component::{MinFraction, SingleComponents, agreement};
 use super::constraints::slice_range::{DepthRange, InSliceRange};
 use super::constraints::volume_bounds::VolumeBounds;
-use super::cycle::{Belief, dice_on_supports};
+use super::cycle::Belief;
 use super::evidence::Evidence;
 use super::evidence::spatial_prior::{Places, SpatialPrior, spatial_prior};
 use super::evidence::supervoxels::{self, SupervoxelMean};
 use super::missing::{self, Expected};
-use super::propagation::{LabelFractions, Moving, Overlay, Propagated, TemplateAtlas};
-use super::supports::{NetworkVolume, Shot};
+use super::propagation::{LabelFractions, Propagated, TemplateAtlas};
+use super::supports::NetworkVolume;
 use crate::network::Network;
+use crate::percentile::percentile;
 use crate::prototypes::{Competition, EncodedSupport, Prototypes};
 use crate::similarity::{self, Similarity};
 use crate::volume::Class;
-use agreement::{by_supports_where_they_agree, dice, median};
+use agreement::{by_supports_where_they_agree, dice};
 use ndarray::Array3;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
 /// A volume with its features.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ pub(super) struct Voters {
     /// Those that are believed about any class.
     templates: Vec<Prototypes>,
     /// Which of all templates they are.
-    places: Vec<usize>,
+    indices: Vec<usize>,
     belief: Belief,
     /// How many templates there were.
     offered: usize,
@@ -87,6 +89,8 @@ pub(super) struct Compared {
     voting: Vec<usize>,
     /// In these.
     belief: Belief,
+    /// (1, 1 + K, d, h, w) by all of them, without evidence or rounds.
+    scores: Tensor,
     /// The labels of the supports, where they were propagated.
     propagated: Option<LabelFractions>,
     /// The share that they have in each class.
@@ -99,13 +103,14 @@ impl Compared {
     pub fn propagate(&mut self, propagated: &Propagated, voters: &Voters) {
         let size = self.query.features.size();
         let labels = propagated.on_map([size[2], size[3], size[4]]);
-        let scores: Vec<Tensor> = self.similarities.iter().map(Similarity::scores).collect();
-        let found = dice(&fused(&scores, &self.belief), &labels.masks());
+        let found = dice(&self.scores, &labels.masks());
         for (class, share) in self.shares.iter_mut().enumerate() {
             let believed = self.belief.about(Some(Class::at(class)));
-            let usual = believed.iter().filter_map(|&index| Some(voters.overlaps.get(self.voting[index])?[class]));
-            if let Some(usual) = median(usual.collect()).filter(|usual| *usual > found[class]) {
-                *share *= found[class] / usual;
+            let of_template = |&index: &usize| Some(voters.overlaps.get(self.voting[index])?[class]);
+            let mut usual: Vec<f64> = believed.iter().filter_map(of_template).collect();
+            if !usual.is_empty() {
+                let usual = percentile(&mut usual, 50.0);
+                *share *= if usual > found[class] { found[class] / usual } else { 1.0 };
             }
         }
         self.propagated = Some(labels);
@@ -120,19 +125,6 @@ impl Compared {
     pub fn scores_by_supports(&self) -> Tensor {
         self.similarities[0].scores()
     }
-}
-
-/// A template with the labels of the supports, where they are propagated.
-struct Unlabelled {
-    scan: EncodedScan,
-    propagated: Option<ToTemplate>,
-}
-
-/// The supports that are laid upon a template, and their labels on its feature map.
-struct ToTemplate {
-    overlay: Overlay,
-    fields: Vec<Tensor>,
-    labels: LabelFractions,
 }
 
 /// What is known of a volume beside its features.
@@ -153,14 +145,6 @@ impl Context<'_> {
         let Self { min_fractions, prior, .. } = *self;
         SingleComponents { min_fractions, log_prior: prior.map(|prior| &prior.log_p) }.project(scores)
     }
-}
-
-/// An unlabelled scan, segmented.
-#[derive(Debug)]
-struct Template {
-    prototypes: Prototypes,
-    /// (1, 1 + K, d, h, w)
-    scores: Tensor,
 }
 
 impl Voters {
@@ -203,196 +187,6 @@ impl Fusion<'_> {
         EncodedScan { features, supervoxels }
     }
 
-    /// The prototypes of annotated volumes with `count` classes, and of the templates that are segmented from them.
-    pub fn fit(&self, supports: &[Shot], templates: &[NetworkVolume], count: usize) -> Voters {
-        let device = self.network.device();
-        let encoded = |shot: &Shot| {
-            let features = self.network.encode(&shot.image.to_device(device));
-            let classes = shot.classes.to_device(device);
-            match &shot.known {
-                None => EncodedSupport::new(features, &classes, count as i64),
-                Some(known) => EncodedSupport::sparse(features, &classes, count as i64, &known.to_device(device)),
-            }
-        };
-        let min_fractions = single_component::min_fractions(supports, count, &self.config.single_component);
-        let tell_sizes = supports.iter().all(|shot| shot.is_whole(self.config.min_annotated_fraction));
-        let annotated: Vec<EncodedSupport> = supports.iter().map(encoded).collect();
-        let mut support = self.network.test_prototypes(&annotated);
-        if !tell_sizes {
-            support.sizes_vox = None;
-        }
-        let shares = self.shares(&support, &annotated, count);
-        let images: Vec<Tensor> = supports.iter().map(|shot| shot.image.to_device(device)).collect();
-        let atlases: Vec<_> = images.iter().zip(&annotated).collect();
-        let templates = self.unlabelled(templates, &support, &atlases);
-        self.voters(support, &annotated, templates, min_fractions, shares)
-    }
-
-    /// The supports, which are images (1, 1, D, H, W) with their annotation, are laid upon each template as upon a query.
-    fn unlabelled(
-        &self,
-        templates: &[NetworkVolume],
-        support: &Prototypes,
-        atlases: &[(&Tensor, &EncodedSupport)],
-    ) -> Vec<Unlabelled> {
-        let config = &self.config.registration;
-        if !config.enabled || templates.is_empty() {
-            return templates.iter().map(|of| Unlabelled { scan: self.encoded(of), propagated: None }).collect();
-        }
-        let found = |features: &Tensor| {
-            let scores = self.similarity(features, support).scores();
-            similarity::probabilities(&scores, self.network.config.similarity.competition)
-        };
-        let of_support =
-            |(image, of): &(&Tensor, &EncodedSupport)| Moving::new(image, Some(&found(&of.features)), config);
-        let moving: Vec<Moving> = atlases.iter().map(of_support).collect();
-        let masks: Vec<&Tensor> = atlases.iter().map(|(_, annotated)| &annotated.masks).collect();
-        let of_template = |template: &NetworkVolume| {
-            let overlay = Overlay::new(&template.image.to_device(self.network.device()), moving.iter(), config);
-            let scan = self.encoded(&overlay.seen(template.shallow_clone(), moving.iter(), config));
-            let fields = overlay.refined(moving.iter(), Some(&found(&scan.features)), config);
-            let size = scan.features.size();
-            let labels = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
-            Unlabelled { scan, propagated: Some(ToTemplate { overlay, fields, labels }) }
-        };
-        templates.iter().map(of_template).collect()
-    }
-
-    /// The templates are segmented from the supports, and in further rounds from the supports and all other templates. `annotated` are the
-    /// supports, which say what templates are believed.
-    fn voters(
-        &self,
-        support: Prototypes,
-        annotated: &[EncodedSupport],
-        templates: Vec<Unlabelled>,
-        min_fractions: Vec<MinFraction>,
-        shares: Vec<f64>,
-    ) -> Voters {
-        let count = min_fractions.len();
-        let labels = |found: &[Template]| -> Vec<Tensor> {
-            found.iter().map(|template| similarity::argmax(&template.scores)).collect()
-        };
-        let shown = support.sizes_vox.is_some().then(|| shown(annotated));
-        let prior_by = |templates: &[Tensor], belief: &Belief| {
-            self.prior(Places { templates, belief, supports: shown.as_ref(), are_placed: false }, count, &[])
-        };
-        let prior = prior_by(&[], &Belief::default());
-        let context = Context {
-            min_fractions: &min_fractions,
-            prior: prior.as_ref(),
-            ranges: &[],
-            propagated: None,
-            shares: &shares,
-            is_template: true,
-        };
-        let mut found = self.segment_templates(&templates, &support, (&[], &Belief::default()), context);
-        let mut belief = self.belief(&support, annotated, &found, count);
-        for _ in 1..self.config.template_rounds {
-            let prior = prior_by(&labels(&found), &belief);
-            let context = Context { prior: prior.as_ref(), ..context };
-            found = self.segment_templates(&templates, &support, (&found, &belief), context);
-            belief = self.belief(&support, annotated, &found, count);
-        }
-        let (offered, believed) = (found.len(), belief.about(None));
-        belief = belief.only(&believed);
-        let found: Vec<Template> =
-            found.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, t)| t).collect();
-        let labels = labels(&found);
-        let prior = prior_by(&labels, &belief);
-        let scores: Vec<&Tensor> = found.iter().map(|template| &template.scores).collect();
-        let expected = missing::expected(&scores, &belief, prior.as_ref().map(|prior| &prior.log_p), count);
-        let kept =
-            templates.into_iter().enumerate().filter(|(index, _)| believed.contains(index)).map(|(_, kept)| kept);
-        let templates = found.into_iter().map(|template| template.prototypes).collect();
-        let features = annotated.iter().map(|support| support.features.shallow_clone()).collect();
-        let (places, atlases) = (believed.clone(), vec![]);
-        let voters = Voters {
-            support,
-            features,
-            templates,
-            places,
-            belief,
-            offered,
-            expected,
-            min_fractions,
-            labels,
-            shown,
-            prior,
-            shares,
-            atlases,
-            overlaps: vec![],
-        };
-        let (atlases, overlaps) = self.atlases(kept, &voters).into_iter().unzip();
-        Voters { atlases, overlaps, ..voters }
-    }
-
-    /// The templates of these voters as those that hand labels on to queries, with their overlaps.
-    fn atlases(&self, templates: impl Iterator<Item = Unlabelled>, voters: &Voters) -> Vec<(TemplateAtlas, Vec<f64>)> {
-        let is_believed = |index: usize| -> Vec<bool> {
-            let classes = (0..voters.shares.len()).map(|class| Some(Class::at(class)));
-            classes.map(|class| voters.belief.about(class).contains(&index)).collect()
-        };
-        let of_template = |(index, Unlabelled { scan, propagated }): (usize, Unlabelled)| {
-            let ToTemplate { overlay, fields, labels } = propagated?;
-            let similarities = self.similarities(&scan.features, voters);
-            let found = self.probabilities(&similarities, &voters.belief);
-            let others: Vec<usize> = (0..voters.templates.len()).filter(|other| *other != index).collect();
-            let by_others = std::iter::once(0).chain(others.iter().map(|other| other + 1));
-            let by_others: Vec<Tensor> = by_others.map(|voter| similarities[voter].scores()).collect();
-            let overlaps = dice(&fused(&by_others, &voters.belief.only(&others)), &labels.masks());
-            let atlas =
-                TemplateAtlas::new(overlay, fields, Some(&found), is_believed(index), &self.config.registration);
-            Some((atlas, overlaps))
-        };
-        templates.enumerate().filter_map(of_template).collect()
-    }
-
-    /// The less the features tell a class from the rest in the supports themselves, the more its propagated labels count: 1 - Dice^3.
-    fn shares(&self, support: &Prototypes, annotated: &[EncodedSupport], count: usize) -> Vec<f64> {
-        if !self.config.registration.enabled {
-            return vec![0.0; count];
-        }
-        let dice = dice_on_supports(annotated, count, |features| self.similarity(features, support).scores());
-        dice.iter().map(|dice| 1.0 - dice.powi(3)).collect()
-    }
-
-    /// What the supports say of the templates.
-    fn belief(&self, support: &Prototypes, annotated: &[EncodedSupport], found: &[Template], count: usize) -> Belief {
-        let least = self.config.min_cycle_fraction;
-        if least == 0.0 || found.is_empty() {
-            return Belief::all(found.len(), count);
-        }
-        let dice = |prototypes: &Prototypes| {
-            dice_on_supports(annotated, count, |features| self.similarity(features, prototypes).scores())
-        };
-        let by_templates: Vec<Vec<f64>> = found.iter().map(|template| dice(&template.prototypes)).collect();
-        let by_supports = dice(support);
-        Belief::of(&by_templates, &by_supports, least)
-    }
-
-    /// The templates as the supports and the others of the round before segment them.
-    fn segment_templates(
-        &self,
-        templates: &[Unlabelled],
-        support: &Prototypes,
-        (before, belief): (&[Template], &Belief),
-        context: Context,
-    ) -> Vec<Template> {
-        let of_template = |(index, Unlabelled { scan, propagated }): (usize, &Unlabelled)| {
-            let others: Vec<usize> = belief.about(None).into_iter().filter(|other| *other != index).collect();
-            let voters = std::iter::once(support).chain(others.iter().map(|&other| &before[other].prototypes));
-            let voters: Vec<Similarity> = voters.map(|voter| self.similarity(&scan.features, voter)).collect();
-            let context = Context { propagated: propagated.as_ref().map(|to| &to.labels), ..context };
-            let scores = self.refine(scan, &voters, &belief.only(&others), context, &[]);
-            let mut prototypes = self.self_prototypes(&scan.features, &scores, context);
-            if support.sizes_vox.is_none() {
-                prototypes.sizes_vox = None; // they come from labels that tell nothing of sizes
-            }
-            Template { prototypes, scores: context.single_components(&scores) }
-        };
-        templates.iter().enumerate().map(of_template).collect()
-    }
-
     /// Where the classes lie, if that has weight.
     fn prior(&self, places: Places, count: usize, ranges: &[DepthRange]) -> Option<SpatialPrior> {
         let config = &self.config.spatial_prior;
@@ -403,18 +197,13 @@ impl Fusion<'_> {
     /// A query beside all voters; without the template that it is itself.
     pub fn compare(&self, query: EncodedScan, voters: &Voters, itself: Option<usize>) -> Compared {
         let voting: Vec<usize> =
-            (0..voters.templates.len()).filter(|&index| Some(voters.places[index]) != itself).collect();
+            (0..voters.templates.len()).filter(|&index| Some(voters.indices[index]) != itself).collect();
         let others = voting.iter().map(|&index| &voters.templates[index]);
         let all = std::iter::once(&voters.support).chain(others);
-        let similarities = all.map(|voter| self.similarity(&query.features, voter)).collect();
-        Compared {
-            query,
-            similarities,
-            belief: voters.belief.only(&voting),
-            voting,
-            propagated: None,
-            shares: voters.shares.clone(),
-        }
+        let similarities: Vec<Similarity> = all.map(|voter| self.similarity(&query.features, voter)).collect();
+        let belief = voters.belief.only(&voting);
+        let scores = fused(&similarities.iter().map(Similarity::scores).collect::<Vec<_>>(), &belief);
+        Compared { query, similarities, voting, belief, scores, propagated: None, shares: voters.shares.clone() }
     }
 
     /// Features (1, C, d, h, w) beside all voters, the supports first.
@@ -430,21 +219,21 @@ impl Fusion<'_> {
             if !self.config.registration.enabled {
                 return (self.similarity(features, &voters.support).scores(), None);
             }
-            let similarities = self.similarities(features, voters);
-            (similarities[0].scores(), Some(self.probabilities(&similarities, &voters.belief)))
+            let scores: Vec<Tensor> = self.similarities(features, voters).iter().map(Similarity::scores).collect();
+            let found = self.probabilities(&fused(&scores, &voters.belief));
+            (scores[0].shallow_clone(), Some(found))
         };
         voters.features.iter().map(of_support).collect()
     }
 
-    /// Probabilities (1, K, d, h, w) of the classes by all voters, without evidence or rounds.
-    fn probabilities(&self, similarities: &[Similarity], belief: &Belief) -> Tensor {
-        let scores: Vec<Tensor> = similarities.iter().map(Similarity::scores).collect();
-        similarity::probabilities(&fused(&scores, belief), self.network.config.similarity.competition)
+    /// Probabilities (1, K, d, h, w) of the classes.
+    fn probabilities(&self, scores: &Tensor) -> Tensor {
+        similarity::probabilities(scores, self.network.config.similarity.competition)
     }
 
-    /// The same of a query.
+    /// Those in a query by all voters, without evidence or rounds.
     pub fn query_probabilities(&self, compared: &Compared) -> Tensor {
-        self.probabilities(&compared.similarities, &compared.belief)
+        self.probabilities(&compared.scores)
     }
 
     /// Scores (1, 1 + K, d, h, w) of a query by the supports and templates together, and the classes that are missing in them: these are
@@ -515,17 +304,17 @@ impl Fusion<'_> {
         let in_range = InSliceRange { ranges, competition, config: &self.config.slice_range };
 
         let last = self.config.self_training_rounds;
-        let mut scores = fused(&voters.iter().map(Similarity::scores).collect::<Vec<_>>(), belief);
+        let mut by_voter: Vec<Tensor> = voters.iter().map(Similarity::scores).collect();
+        let mut scores = fused(&by_voter, belief);
         for round in 0..=last {
             if round > 0 {
                 let own = self.self_prototypes(&query.features, &scores, context);
                 let own = Similarity::of(&query.features, &own, network.similarity.alpha);
-                let joined = |voter: &Similarity| voter.joined_with(&own).scores();
-                let joined: Vec<Tensor> = voters.iter().map(joined).collect();
-                scores = fused(&joined, belief);
-                if round == last && voters.len() > 1 && !context.is_template {
-                    scores = by_supports_where_they_agree(&joined[0], &scores);
-                }
+                by_voter = voters.iter().map(|voter| voter.joined_with(&own).scores()).collect();
+                scores = fused(&by_voter, belief);
+            }
+            if round == last && voters.len() > 1 && !context.is_template {
+                scores = by_supports_where_they_agree(&by_voter[0], &scores);
             }
             if round < last {
                 scores = evidence.iter().fold(scores, |scores, evidence| evidence.add(scores));
@@ -552,23 +341,24 @@ impl Fusion<'_> {
     }
 }
 
-/// The fraction of the supports that show each channel, (1, 1 + K, d, h, w).
-fn shown(annotated: &[EncodedSupport]) -> Tensor {
-    let masks: Vec<&Tensor> = annotated.iter().map(|support| &support.masks).collect();
-    Tensor::cat(&masks, 0).mean_dim([0i64].as_slice(), true, Kind::Float)
-}
-
 /// The median of scores (1, 1 + K, d, h, w) of the supports, which are the first, and of the templates that are believed about each class.
+/// Where these are not all, each class keeps the margin over the background that it has by its own voters.
 fn fused(scores: &[Tensor], belief: &Belief) -> Tensor {
     if belief.is_complete() {
         return similarity::median(scores);
     }
-    let of_channel = |channel: i64| {
-        let believed = belief.about(Class::of_channel(channel as usize));
+    let by = |class: Option<Class>, channel: i64| {
+        let believed = belief.about(class);
         let voters = std::iter::once(0).chain(believed.iter().map(|template| template + 1));
         similarity::median(&voters.map(|voter| scores[voter].narrow(1, channel, 1)).collect::<Vec<_>>())
     };
-    Tensor::cat(&(0..scores[0].size()[1]).map(of_channel).collect::<Vec<_>>(), 1)
+    let background = by(None, 0);
+    let of_class = |channel: i64| {
+        let class = Class::of_channel(channel as usize);
+        by(class, channel) + (&background - by(class, 0))
+    };
+    let classes = (1..scores[0].size()[1]).map(of_class);
+    Tensor::cat(&std::iter::once(background.shallow_clone()).chain(classes).collect::<Vec<_>>(), 1)
 }
 
 #[cfg(test)]

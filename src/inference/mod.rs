@@ -2,7 +2,7 @@
 //!
 //! The procedure, in the order of this file:
 //!
-//! 1. [`Segmenter::set_templates`] takes unlabelled scans, [`Segmenter::fit`] encodes them and the supports; the templates are segmented from them and
+//! 1. [`Segmenter::add_templates`] takes unlabelled scans, [`Segmenter::fit`] encodes them and the supports; the templates are segmented from them and
 //!    asked what they are worth (`cycle.rs`), and the boundaries of the supports are compared with their annotation ([`boundary::calibration`]).
 //! 2. [`Fitted::segment`] encodes a query, compares it with all prototypes, carries the labels of the supports to it (`propagation.rs`) and
 //!    fuses the scores (`label_fusion.rs`): the median over supports and templates, then [`evidence`] is added, propagated labels get
@@ -96,12 +96,7 @@ impl<'a> Segmenter<'a> {
         Self { network, config, supervoxels, templates: vec![], keep_largest_of_all: false }
     }
 
-    /// Unlabelled scans that are segmented from the supports and fused with them from now on.
-    pub fn set_templates(&mut self, templates: &[NetworkVolume]) {
-        self.templates = templates.iter().map(NetworkVolume::shallow_clone).collect();
-    }
-
-    /// More of them; which ones they are.
+    /// Unlabelled scans that are segmented from the supports and fused with them from now on, beside earlier ones. Which of all they are.
     pub fn add_templates(&mut self, templates: &[NetworkVolume]) -> Range<usize> {
         let before = self.templates.len();
         self.templates.extend(templates.iter().map(NetworkVolume::shallow_clone));

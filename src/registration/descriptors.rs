@@ -10,9 +10,9 @@ const DISTANCE_VOX: i64 = 1;
 /// The variance is kept between these multiples of its mean.
 const VARIANCE: [f64; 2] = [1e-3, 1e3];
 
-/// Self-similarities of an image (1, 1, D, H, W) [`on_fine_grid`]: (1, 12, d, h, w) in [0, 1]. Six patches lie about a voxel along the axes; each channel says
-/// how alike two of them are that do not face each other (MIND-SSC: Heinrich et al. 2013, "Towards realtime multimodal fusion for
-/// image-guided interventions using self-similarities").
+/// Self-similarities of an image (1, 1, D, H, W) [`on_fine_grid`]: (1, 12, d, h, w) in [0, 1]. Six patches lie about a voxel along the axes;
+/// each channel says how alike two of them are that do not face each other (MIND-SSC: Heinrich et al. 2013, "Towards realtime multimodal
+/// fusion for image-guided interventions using self-similarities").
 pub fn descriptors(image: &Tensor) -> Tensor {
     no_grad(|| {
         let size = size_of(image);

@@ -90,7 +90,7 @@ impl Supports {
             let called: Vec<String> =
                 without_say.iter().map(|class| classes::called(&self.classes[class.index()])).collect();
             note(&format!(
-                "from the support alone, since what looks like it in the training scans does not lead back to the support: {}",
+                "from the support alone, since what looks like it in the unlabelled scans does not lead back to the support: {}",
                 called.join(", ")
             ));
         }

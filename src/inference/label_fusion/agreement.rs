@@ -15,13 +15,6 @@ pub fn dice(scores: &Tensor, fractions: &Tensor) -> Vec<f64> {
     (0..).zip(fractions.split(1, 1)).skip(1).map(of_channel).collect()
 }
 
-/// The middle of some values; None of none.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let (lower, upper) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
-    Some((lower + upper) / 2.0)
-}
-
 /// Scores (1, 1 + K, d, h, w) of each class against the background: those by the supports for the part w of both, the Dice of the class
 /// between them, and the fused ones for the rest. Templates tell where a class is that the supports take for another one; what it looks
 /// like the supports know better.
@@ -67,13 +60,5 @@ mod tests {
         let fractions = Tensor::from_slice(&rows.concat()).view([1, 3, 1, 1, 6]);
         assert_eq!(dice(&scores([0, 1, 1, 0, 0, 0], 1.0), &fractions), [2.0 * 1.5 / 4.0, 0.0]);
         assert_eq!(dice(&scores([0; 6], 1.0), &scores([0; 6], 1.0).clamp_min(0.0)), [0.0; 2]);
-    }
-
-    #[test]
-    fn the_middle_of_an_even_number_lies_between_two() {
-        assert_eq!(
-            [vec![], vec![3.0], vec![5.0, 1.0], vec![5.0, 1.0, 2.0]].map(median),
-            [None, Some(3.0), Some(3.0), Some(2.0)]
-        );
     }
 }

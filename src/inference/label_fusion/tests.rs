@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::{self, Config};
+use crate::inference::supports::Shot;
 use crate::preprocessing::WorkingGrid;
 use tch::{Device, Kind};
 
@@ -36,8 +37,8 @@ fn scan(features: Tensor) -> EncodedScan {
 }
 
 /// Templates to which no labels were propagated.
-fn unlabelled(scans: impl IntoIterator<Item = EncodedScan>) -> Vec<Unlabelled> {
-    scans.into_iter().map(|scan| Unlabelled { scan, propagated: None }).collect()
+fn unlabelled(scans: impl IntoIterator<Item = EncodedScan>) -> Vec<templates::Unlabelled> {
+    scans.into_iter().map(|scan| templates::Unlabelled { scan, propagated: None }).collect()
 }
 
 fn prototypes(background: &[f32], foreground: &[f32]) -> Prototypes {
@@ -51,7 +52,7 @@ fn alone(support: Prototypes) -> Voters {
         support,
         features: vec![],
         templates: vec![],
-        places: vec![],
+        indices: vec![],
         belief: Belief::default(),
         offered: 0,
         expected: vec![],
@@ -78,7 +79,7 @@ fn templates_outvote_the_support_unless_they_miss_a_class() {
     let voters = |support, templates: Vec<Prototypes>, volume_vox: f64| Voters {
         support,
         belief: Belief::all(templates.len(), 1),
-        places: (0..templates.len()).collect(),
+        indices: (0..templates.len()).collect(),
         offered: templates.len(),
         templates,
         features: vec![],
@@ -104,7 +105,7 @@ fn a_query_that_is_a_template_has_no_say_in_itself() {
     let fusion = Fusion { network: &network, config: &config.inference };
     let rows = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
     let templates = vec![rows(), rows(), rows()];
-    let voters = Voters { templates, places: vec![0, 2, 5], belief: Belief::all(3, 1), ..alone(rows()) };
+    let voters = Voters { templates, indices: vec![0, 2, 5], belief: Belief::all(3, 1), ..alone(rows()) };
     let voting = |itself: Option<usize>| {
         let compared = fusion.compare(scan(halves()), &voters, itself);
         assert_eq!(compared.similarities.len(), 1 + compared.voting.len());
@@ -148,7 +149,7 @@ fn a_class_that_fusion_misses_comes_from_the_support_and_the_others_stay() {
             shown: None,
             prior: None,
             shares: vec![0.0; 2],
-            places: vec![0, 1],
+            indices: vec![0, 1],
             atlases: vec![],
             overlaps: vec![],
         };
@@ -330,7 +331,7 @@ fn propagated_labels_count_less_where_they_agree_less_than_in_the_templates() {
     let rows = || prototypes(&[1.0, 0.0], &[0.0, 1.0]);
     let voters = Voters {
         templates: vec![rows(), rows(), rows()],
-        places: vec![0, 1, 2],
+        indices: vec![0, 1, 2],
         belief: Belief::of(&[vec![0.9], vec![0.9], vec![0.1]], &[0.9], 0.5),
         overlaps: vec![vec![0.8], vec![0.6], vec![0.1]],
         shares: vec![0.5],
@@ -347,4 +348,15 @@ fn propagated_labels_count_less_where_they_agree_less_than_in_the_templates() {
     assert!((share(1.0, 0.0) - 0.5).abs() < 1e-9, "{}", share(1.0, 0.0));
     assert!((share(0.5, 0.5) - 0.5 * 0.5 / 0.7).abs() < 1e-6, "{}", share(0.5, 0.5));
     assert_eq!(share(0.0, 1.0), 0.0);
+}
+
+/// Two templates see background everywhere, and nobody believes them about the second class.
+#[test]
+fn a_class_about_which_no_template_is_believed_comes_from_the_supports() {
+    let row = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1, 1]);
+    let (by_supports, by_template) = (row([0.0, 1.0, 2.0]), row([5.0, 6.0, -3.0]));
+    let belief = Belief::of(&[vec![0.9, 0.1], vec![0.9, 0.1]], &[0.9; 2], 0.5);
+    let found = fused(&[by_supports.shallow_clone(), by_template.shallow_clone(), by_template], &belief);
+    let margin = |scores: &Tensor, class: i64| scores.double_value(&[0, class, 0, 0, 0]) - scores.double_value(&[0; 5]);
+    assert_eq!([margin(&found, 1), margin(&found, 2)], [1.0, margin(&by_supports, 2)]);
 }
