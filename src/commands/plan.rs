@@ -134,11 +134,11 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
     let base = Config::from_toml(recipe(machine), "the recipe")?;
     let cases: Vec<&Case> = data.cases.iter().collect();
     let frame = scans::frame(&cases)?;
-    let count = MOST_SCANS.min(cases.len());
-    let progress = Progress::new("looking at scans", 0, count as u64);
+    let chosen: Vec<usize> = dataset::evenly(MOST_SCANS, cases.len()).collect();
+    let progress = Progress::new("looking at scans", 0, chosen.len() as u64);
     let look = |index: usize| {
         stop::check()?;
-        let (mut image, _) = scans::read_image(&cases[index * cases.len() / count].image)?;
+        let (mut image, _) = scans::read_image(&cases[index].image)?;
         if let Some(frame) = &frame {
             let turn = frame.turn(&image.geometry);
             image = image.turned(turn);
@@ -147,7 +147,7 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
         progress.step("");
         Ok(facts)
     };
-    let facts: Vec<ScanFacts> = (0..count).map(look).collect::<Result<_>>()?; // one large scan at a time
+    let facts: Vec<ScanFacts> = chosen.iter().copied().map(look).collect::<Result<_>>()?; // one large scan at a time
     progress.finish();
     let mut choices = vec![Choice {
         key: "name".to_owned(),
@@ -155,7 +155,7 @@ fn plan(data: &Dataset, machine: Machine, time: Option<(f64, Resources)>, set: &
         reason: format!(
             "What ssl3d plan made of {} scans ({} of them looked at), without any label. What is not said here is the paper's.",
             cases.len(),
-            count
+            chosen.len()
         ),
     }];
     let benchmark = published::benchmark(&base.data.benchmark);

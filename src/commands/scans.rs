@@ -42,12 +42,11 @@ pub fn open_unread(folder: &Path, config: &dataset::Config) -> Result<Dataset> {
 /// The label values of up to [`MOST_LABELS`] label maps, evenly through the dataset. One that cannot be read is named where it is needed.
 fn values(data: &Dataset) -> BTreeSet<i32> {
     let labels: Vec<&PathBuf> = data.cases.iter().filter_map(|case| case.label.as_ref()).collect();
-    let count = MOST_LABELS.min(labels.len());
     let of = |index: usize| -> BTreeSet<i32> {
-        let read = formats::read_labels(labels[index * labels.len() / count]);
+        let read = formats::read_labels(labels[index]);
         read.map(|(labels, _)| labels.voxels.iter().copied().collect()).unwrap_or_default()
     };
-    (0..count).flat_map(of).collect() // one large map at a time
+    dataset::evenly(MOST_LABELS, labels.len()).flat_map(of).collect() // one large map at a time
 }
 
 /// Label maps that are looked at where nothing names the labels.

@@ -7,6 +7,7 @@ use crate::episode::Scan;
 use crate::error::{Error, Result};
 use crate::inference::NetworkVolume;
 use crate::tensor::{from_voxels, to_vec};
+use crate::volume::dataset;
 use crate::weights;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
@@ -25,8 +26,7 @@ pub fn write(folder: &Path, scans: &[Scan], most: usize, about: &Provenance) -> 
     if most == 0 {
         return Ok(());
     }
-    let count = most.min(scans.len());
-    let chosen = (0..count).map(|i| &scans[i * scans.len() / count]);
+    let chosen = dataset::evenly(most, scans.len()).map(|index| &scans[index]);
     let tensors = |scan: &Scan| {
         let spacing_mm = Tensor::from_slice(&scan.spacing_mm.map(|mm| mm as f32));
         let scan_of = (format!("{SCAN}{}", scan.id), from_voxels(scan.image.view()));

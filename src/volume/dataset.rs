@@ -312,6 +312,12 @@ enum Part {
     Text(String),
 }
 
+/// The positions of `most` of `all` cases, of all of them where there are no more, evenly spaced in their order.
+pub fn evenly(most: usize, all: usize) -> impl Iterator<Item = usize> {
+    let count = most.min(all);
+    (0..count).map(move |i| i * all / count)
+}
+
 /// A sort key for ids: digits compare as numbers, and a number comes before text.
 pub fn natural(id: &str) -> impl Ord + use<> {
     let is_digit = |byte: &u8| byte.is_ascii_digit();

@@ -6,6 +6,7 @@ use crate::cli::Segment;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::inference::NetworkVolume;
+use crate::volume::dataset;
 
 /// At most so many queries help the others: as many templates as the recipe takes.
 const MOST: usize = 12;
@@ -39,7 +40,7 @@ impl Together {
     /// So many, evenly spaced in their order, but for those that cannot be read, or are blank: these are spoken of when it is their turn.
     pub fn read(queries: &[Query], most: usize, supports: &Supports, config: &Config) -> Self {
         let mut together = Self { volumes: vec![], names: vec![], places: vec![None; queries.len()] };
-        for index in (0..most).map(|i| i * queries.len() / most) {
+        for index in dataset::evenly(most, queries.len()) {
             if let Some(file) = supports.seen(&queries[index], config).ok().filter(|file| !file.scan.is_blank()) {
                 together.places[index] = Some(together.volumes.len());
                 together.volumes.push(file.scan.volume());

@@ -360,3 +360,12 @@ fn a_task_of_nnunet_v1_leaves_the_channel_out_of_its_names() {
         assert!(fault.contains("expected one channel, found"), "{fault}");
     }
 }
+
+#[test]
+fn some_of_all_are_spread_over_them() {
+    let of = |most, all| evenly(most, all).collect::<Vec<_>>();
+    assert_eq!(
+        [of(3, 9), of(2, 5), of(7, 3), of(0, 3), of(3, 0)],
+        [vec![0, 3, 6], vec![0, 2], vec![0, 1, 2], vec![], vec![]]
+    );
+}
