@@ -3,7 +3,7 @@
 #
 #   scripts/generalist.sh WEIGHTS|generalist DATA OUT [FOLDS] [further --set ... of the plan]
 #
-# OUT/evaluation has the scores by whole volume, EP1 and EP2. With --set inference.templates=12, the scans of the other folds vote, too,
+# OUT/evaluation has the scores by whole volume, EP1 and EP2. With --set inference.templates=6, the scans of the other folds vote, too,
 # and the scores without them stand beside (support alone).
 set -euo pipefail
 

@@ -352,7 +352,7 @@ pub struct Segment {
     /// Also write a picture of each result, <query name>_preview.png.
     #[arg(long)]
     pub preview: bool,
-    /// Let the queries help each other: each is segmented from the support and from what is found in up to 12 others. Where they show the
+    /// Let the queries help each other: each is segmented from the support and from what is found in up to 6 others. Where they show the
     /// same as the support this finds more organs; it takes several times as long, and a result depends on the other queries.
     #[arg(long)]
     pub together: bool,

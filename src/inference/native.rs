@@ -307,12 +307,13 @@ impl Slicer {
             let row = |&y: &usize| &slab[y * nx..][..nx];
             slab = on_y.iter().map(row).flat_map(|row| on_x.iter().map(|&x| row[x])).collect();
         }
-        let mut rows = vec![0.0; self.crop_vox[1] * on_x.len()]; // [crop y, resampled x]
-        resize_rows(&slab, &mut rows, on_x.len(), over_y);
-        let mut out = Array2::zeros([ys.len(), self.crop_vox[2]]); // [kept y, crop x]
-        let kept_rows = &rows[ys.start * on_x.len()..ys.end * on_x.len()];
-        resize_columns(kept_rows, out.as_slice_mut().expect("new"), on_x.len(), over_x);
-        out.slice_move(s![.., xs.clone()]) // [kept y, kept x]
+        // Columns first, while there are few rows; rows are added up as a whole.
+        let [_, crop_y, crop_x] = self.crop_vox;
+        let mut columns = vec![0.0; on_y.len() * crop_x]; // [resampled y, crop x]
+        resize_columns(&slab, &mut columns, on_x.len(), over_x);
+        let mut out = Array2::zeros([crop_y, crop_x]);
+        resize_rows(&columns, out.as_slice_mut().expect("new"), crop_x, over_y);
+        out.slice_move(s![ys.clone(), xs.clone()]) // [kept y, kept x]
     }
 }
 

@@ -10,7 +10,7 @@
 use super::intensity_mapping::IntensityMapping;
 use super::supports::{NetworkVolume, PreparedScan, Support};
 use crate::preprocessing::{self, WorkingGrid};
-use crate::registration::{self, compose, descriptors, on_fine_grid, refine, register, warp};
+use crate::registration::{self, Places, compose, descriptors, on_fine_grid, refine, register, warp};
 use crate::similarity;
 use crate::tensor::{from_voxels, to_vec, to_voxels};
 use crate::volume::{Class, ClassMap};
@@ -239,25 +239,43 @@ impl<'a> Atlases<'a> {
         let ways: Vec<Vec<Tensor>> = templates.iter().map(through).collect();
         let grid = labels_grid(query, self.classes());
         let size_vox = grid.shape_vox.map(|n| n as i64);
-        let carried = |class: Option<usize>| {
-            let hands_on = |template: &TemplateAtlas| class.is_none_or(|class| template.is_believed[class]);
-            let handed_on = templates.iter().zip(&ways).filter(|(template, _)| hands_on(template)).map(|(_, way)| way);
-            let ways: Vec<&Vec<Tensor>> = std::iter::once(&fields).chain(handed_on).collect();
-            let mut sum = None;
-            for (index, Atlas { labels, .. }) in self.atlases.iter().enumerate() {
-                let stored = class.map_or(&labels.known, |class| &labels.classes[class]);
-                let fractions = stored.to_kind(Kind::Float) / STEPS;
-                for way in &ways {
-                    let carried = warp(&fractions, &way[index], size_vox);
-                    sum = Some(sum.map_or_else(|| carried.shallow_clone(), |sum: Tensor| sum + &carried));
+        no_grad(|| {
+            let mut known = Mean::default();
+            let mut classes: Vec<Mean> = (0..self.classes()).map(|_| Mean::default()).collect();
+            for (way, template) in std::iter::once((&fields, None)).chain(ways.iter().zip(templates.iter().map(Some))) {
+                for (field, Atlas { labels, .. }) in way.iter().zip(&self.atlases) {
+                    let places = Places::new(field, size_vox);
+                    let carried = |stored: &Tensor| places.of(&(stored.to_kind(Kind::Float) / STEPS));
+                    known.add(carried(&labels.known));
+                    for (class, (mean, stored)) in classes.iter_mut().zip(&labels.classes).enumerate() {
+                        if template.is_none_or(|template| template.is_believed[class]) {
+                            mean.add(carried(stored));
+                        }
+                    }
                 }
             }
-            sum.expect("a support") / (ways.len() * self.atlases.len()) as f64
-        };
-        no_grad(|| {
-            let known = carried(None);
-            Propagated::new(grid, known, (0..self.classes()).map(|class| carried(Some(class))).collect())
+            Propagated::new(grid, known.get(), classes.into_iter().map(Mean::get).collect())
         })
+    }
+}
+
+/// The mean of volumes that come one after the other.
+#[derive(Default)]
+struct Mean {
+    sum: Option<Tensor>,
+    count: u32,
+}
+
+impl Mean {
+    fn add(&mut self, volume: Tensor) {
+        self.sum = Some(self.sum.take().map_or_else(|| volume.shallow_clone(), |mut sum| sum.g_add_(&volume)));
+        self.count += 1;
+    }
+
+    /// # Panics
+    /// There was none.
+    fn get(self) -> Tensor {
+        self.sum.expect("a volume") / f64::from(self.count)
     }
 }
 

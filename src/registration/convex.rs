@@ -1,6 +1,6 @@
 //! The first step: a smooth choice among all displacements of a coarse grid.
 
-use super::{descriptors, size_of, smoothed};
+use super::{Smoother, descriptors, size_of};
 use tch::{Kind, Tensor};
 
 /// Weights of the distance between the choice and its smooth version, in the rounds of the optimisation (Siebert et al. 2021).
@@ -24,21 +24,22 @@ pub fn displacements(fixed: &Tensor, moving: &Tensor, spacing_vox: i64, reach_fr
     let unlike =
         |&step: &[i64; 3]| (moved(step) - &fixed).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let cost = |step: &[i64; 3]| unlike(step) / descriptors::CHANNELS as f64;
-    let costs = Tensor::cat(&steps.iter().map(cost).collect::<Vec<_>>(), 0); // (steps, d, h, w)
-    let costs = smoothed(&costs.unsqueeze(0), 1).view([steps.len() as i64, -1]); // (steps, voxels)
+    let costs = Tensor::cat(&steps.iter().map(cost).collect::<Vec<_>>(), 0).unsqueeze(0); // (1, steps, d, h, w)
+    let smoother = Smoother::new(size, 1, fixed.device());
+    let costs = smoother.smoothed(&costs).view([steps.len() as i64, -1]).tr().contiguous(); // (voxels, steps)
     let moves: Vec<f32> =
         steps.iter().flat_map(|step| [0, 1, 2].map(|axis| (step[axis] - reach[axis]) as f32)).collect();
     let moves = Tensor::from_slice(&moves).view([-1, 3]).to_device(fixed.device()); // (steps, 3)
     let lengths = moves.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
-    let terms = Tensor::cat(&[&moves * -2.0, lengths], 1); // (steps, 4)
+    let terms = Tensor::cat(&[&moves * -2.0, lengths], 1).tr(); // (4, steps)
     let smooth = |costs: &Tensor| {
-        let best = moves.index_select(0, &costs.argmin(0, false)); // (voxels, 3)
-        smoothed(&best.transpose(0, 1).reshape([1, 3, size[0], size[1], size[2]]), 1)
+        let best = moves.index_select(0, &costs.argmin(1, false)); // (voxels, 3)
+        smoother.smoothed(&best.tr().reshape([1, 3, size[0], size[1], size[2]]))
     };
     COUPLING.iter().fold(smooth(&costs), |found, &coupling| {
         // |v - u|^2 without |u|^2, which is the same for all v.
-        let found = found.view([3, -1]);
-        let found = Tensor::cat(&[&found, &found.narrow(0, 0, 1).ones_like()], 0) * coupling; // (4, voxels)
-        smooth(&costs.addmm(&terms, &found))
+        let found = found.view([3, -1]).tr();
+        let found = Tensor::cat(&[&found, &found.narrow(1, 0, 1).ones_like()], 1) * coupling; // (voxels, 4)
+        smooth(&costs.addmm(&found, &terms))
     })
 }

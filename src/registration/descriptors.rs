@@ -1,6 +1,6 @@
 //! What surrounds a voxel, as numbers that do not depend on the modality.
 
-use super::{on_fine_grid, size_of, smoothed};
+use super::{Smoother, on_fine_grid, size_of};
 use tch::{Kind, Tensor, no_grad};
 
 /// Pairs of patches that do not face each other.
@@ -25,7 +25,7 @@ pub fn descriptors(image: &Tensor) -> Tensor {
             (0..3).flat_map(|axis| [-1, 1].map(|side| (axis, patch(axis, side)))).collect();
         let pairs = (0..6).flat_map(|a| (0..a).map(move |b| (a, b))).filter(|&(a, b)| patches[a].0 != patches[b].0);
         let distances: Vec<Tensor> = pairs.map(|(a, b)| (&patches[a].1 - &patches[b].1).square()).collect();
-        let distances = smoothed(&Tensor::cat(&distances, 1), 1);
+        let distances = Smoother::new(size, 1, image.device()).smoothed(&Tensor::cat(&distances, 1));
         let above_least = &distances - distances.amin([1i64].as_slice(), true);
         let variance = above_least.mean_dim([1i64].as_slice(), true, Kind::Float);
         let mean = variance.mean(Kind::Double).double_value(&[]).max(f64::from(f32::MIN_POSITIVE));

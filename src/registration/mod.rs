@@ -11,10 +11,12 @@
 mod convex;
 mod descriptors;
 mod gradient;
+mod slopes;
 
 pub use descriptors::descriptors;
 
 use crate::error::{Error, Result};
+use crate::tensor::from_floats;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -125,9 +127,39 @@ pub fn refine(fixed: &Tensor, moving: &Tensor, start: &Tensor, config: &Config) 
 /// A volume (1, C, D, H, W) of the moving scan as the fixed one shows it on a grid of `size_vox`, linearly; beyond the border its last values
 /// go on. `field` is that of [`register`].
 pub fn warp(volume: &Tensor, field: &Tensor, size_vox: [i64; 3]) -> Tensor {
-    let field = field.upsample_trilinear3d(size_vox, false, None, None, None);
-    let places = (identity(size_vox, volume.device()) + 0.5) / sizes(&field) + &field;
-    sample(volume, &(places * sizes(volume) - 0.5))
+    Places::new(field, size_vox).of(volume)
+}
+
+/// What a field says of each voxel of a grid; [`warp`] for several volumes.
+pub struct Places {
+    /// (1, D, H, W, 3), x first, from -1 to 1 along an axis.
+    at: Tensor,
+}
+
+impl Places {
+    /// See [`warp`].
+    pub fn new(field: &Tensor, size_vox: [i64; 3]) -> Self {
+        let field = field.upsample_trilinear3d(size_vox, false, None, None, None);
+        Self::at_fractions(&((identity(size_vox, field.device()) + 0.5) / sizes(&field) + &field))
+    }
+
+    /// (1, 3, d, h, w) along z, y, x.
+    fn at_fractions(places: &Tensor) -> Self {
+        Self { at: (places * 2.0 - 1.0).flip([1i64]).permute([0, 2, 3, 4, 1]) }
+    }
+
+    /// The values of a volume (1, C, D, H, W) there: (1, C, d, h, w).
+    pub fn of(&self, volume: &Tensor) -> Tensor {
+        // libtorch samples the volumes of a batch in parallel: some slices of the places for each.
+        const MOST_PARTS: i64 = 8;
+        let (_, d, h, w, _) = self.at.size5().expect("(1, D, H, W, 3)");
+        let parts = (1..=MOST_PARTS).rev().find(|parts| d % parts == 0).unwrap_or(1);
+        let ([depth, height, width], channels) = (size_of(volume), volume.size()[1]);
+        let (linear, border) = (0, 1);
+        let of_parts = volume.expand([parts, channels, depth, height, width], false);
+        let sampled = of_parts.grid_sampler(&self.at.reshape([parts, d / parts, h, w, 3]), linear, border, false);
+        sampled.transpose(0, 1).reshape([1, channels, d, h, w])
+    }
 }
 
 /// The field that leads through another scan: `first` brings that one onto the fixed scan, and `second` the moving one onto it.
@@ -160,25 +192,33 @@ fn identity(size: [i64; 3], device: Device) -> Tensor {
 
 /// The values of a volume (1, C, D, H, W) at places (1, 3, d, h, w) in its voxels: (1, C, d, h, w).
 fn sample(volume: &Tensor, places: &Tensor) -> Tensor {
-    // libtorch samples the volumes of a batch in parallel: some slices of the places for each.
-    const MOST_PARTS: i64 = 8;
-    let ([d, h, w], size) = (size_of(places), size_of(volume));
-    let parts = (1..=MOST_PARTS).rev().find(|parts| d % parts == 0).unwrap_or(1);
-    let on_axis = |axis: usize| (places.get(0).get(axis as i64) * 2.0 + 1.0) / size[axis] as f64 - 1.0;
-    let grid = Tensor::stack(&[on_axis(2), on_axis(1), on_axis(0)], -1).view([parts, d / parts, h, w, 3]);
-    let channels = volume.size()[1];
-    let (linear, border) = (0, 1);
-    let sampled = volume.expand([parts, channels, size[0], size[1], size[2]], false);
-    let sampled = sampled.grid_sampler(&grid, linear, border, false); // (parts, C, d / parts, h, w)
-    sampled.transpose(0, 1).reshape([1, channels, d, h, w])
+    Places::at_fractions(&((places + 0.5) / sizes(volume))).of(volume)
 }
 
-/// Means over boxes of three voxels, so many times; beyond the border the last values go on. Volumes (1, C, D, H, W).
-fn smoothed(volume: &Tensor, passes: usize) -> Tensor {
-    let pass = |volume: Tensor| {
-        volume.pad([1, 1, 1, 1, 1, 1], "replicate", None).avg_pool3d(3, 1, 0, false, true, None::<i64>)
-    };
-    (0..passes).fold(volume.shallow_clone(), |volume, _| pass(volume))
+/// Means over boxes of three voxels, so many times; beyond the border the last values go on.
+struct Smoother {
+    /// What each voxel along an axis takes from the others, (n, n) for z, y, x.
+    along: [Tensor; 3],
+}
+
+impl Smoother {
+    fn new(size: [i64; 3], passes: i64, device: Device) -> Self {
+        let along = |n: i64| {
+            let mut means = vec![0f32; (n * n) as usize];
+            for (to, from) in (0..n).flat_map(|to| (to - 1..=to + 1).map(move |from| (to, from.clamp(0, n - 1)))) {
+                means[(to * n + from) as usize] += 1.0 / 3.0;
+            }
+            from_floats(&means, &[n, n]).matrix_power(passes).to_device(device)
+        };
+        Self { along: size.map(along) }
+    }
+
+    /// A volume (1, C, D, H, W).
+    fn smoothed(&self, volume: &Tensor) -> Tensor {
+        let [z, y, x] = &self.along;
+        let in_slices = y.matmul(&volume.matmul(&x.tr()));
+        z.matmul(&in_slices.flatten(3, 4)).view_as(volume)
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::inference::NetworkVolume;
 use crate::volume::dataset;
 
 /// At most so many queries help the others: as many templates as the recipe takes.
-const MOST: usize = 12;
+const MOST: usize = 6;
 
 /// How many of the queries help the others at most.
 ///
