@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("synthesis", &["error", "rng", "artifact", "volume", "preprocessing", "augment", "episode", "metrics"]),
     // Tensors, without files.
     ("tensor", &["error"]),
-    ("registration", &["error"]),
+    ("registration", &["error", "tensor"]),
     ("features", &["error", "rng", "tensor"]),
     ("prototypes", &["error", "tensor"]),
     ("similarity", &["error", "tensor", "prototypes"]),
