@@ -370,9 +370,6 @@ fn what_would_not_fit_into_memory_is_refused_before_it_begins() {
     assert!(!out.exists());
 }
 
-/// What a training writes when a minute has gone by, and what it holds while it runs.
-const BY_THE_CLOCK: [&str; 2] = ["previous.safetensors", ".lock"];
-
 /// Every file below a folder with its bytes, but for the lock, which holds the number of a process.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
@@ -381,7 +378,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         for path in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|name| !BY_THE_CLOCK.iter().any(|other| name == *other)) {
+            } else if path.file_name().is_some_and(|name| name != ".lock") {
                 found.insert(path.strip_prefix(folder).unwrap().to_owned(), fs::read(&path).unwrap());
             }
         }
