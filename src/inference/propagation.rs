@@ -122,15 +122,19 @@ impl Overlay {
         NetworkVolume { image: from_voxels(voxels.view()), ..volume }
     }
 
-    /// Better fields, since the network found classes with these probabilities (1, K, d, h, w).
+    /// [`described`], since the network found classes with these probabilities (1, K, d, h, w).
+    pub fn described(&self, found: Option<&Tensor>, config: &registration::Config) -> Tensor {
+        described(self.own.shallow_clone(), found, config)
+    }
+
+    /// Better fields by [`Overlay::described`].
     pub fn refined<'m>(
         &self,
         moving: impl Iterator<Item = &'m Moving>,
-        found: Option<&Tensor>,
+        described: &Tensor,
         config: &registration::Config,
     ) -> Vec<Tensor> {
-        let fixed = described(self.own.shallow_clone(), found, config);
-        moving.zip(&self.fields).map(|(moving, start)| refine(&fixed, &moving.described, start, config)).collect()
+        moving.zip(&self.fields).map(|(moving, start)| refine(described, &moving.described, start, config)).collect()
     }
 }
 
@@ -143,8 +147,8 @@ impl TemplateAtlas {
         is_believed: Vec<bool>,
         config: &registration::Config,
     ) -> Self {
-        let Overlay { image, own, .. } = overlay;
-        Self { moving: Moving { image, described: described(own, found, config) }, fields, is_believed }
+        let described = overlay.described(found, config);
+        Self { moving: Moving { image: overlay.image, described }, fields, is_believed }
     }
 }
 
@@ -229,8 +233,8 @@ impl<'a> Atlases<'a> {
         found: Option<&Tensor>,
         templates: &[&TemplateAtlas],
     ) -> Propagated {
-        let fields = overlay.refined(self.moving(), found, self.config);
-        let fixed = described(overlay.own.shallow_clone(), found, self.config);
+        let fixed = overlay.described(found, self.config);
+        let fields = overlay.refined(self.moving(), &fixed, self.config);
         // Each template leads to the supports by a way of its own.
         let through = |template: &&TemplateAtlas| {
             let first = register(&fixed, &template.moving.described, self.config);

@@ -1,7 +1,7 @@
 //! How the difference of two volumes changes with the places at which one of them is read, on the processor: values and slopes come from
 //! the same eight voxels, whose channels lie side by side.
 
-use crate::tensor::{filled, floats, rows};
+use crate::tensor::{filled, floats, rows, to_vec};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -27,10 +27,11 @@ impl Pair {
         if !is_ours(fixed) || !is_ours(moving) {
             return None;
         }
-        let width = (fixed.size()[1] as usize).next_multiple_of(CHANNELS);
-        let [fixed_rows, moving_rows] = [fixed, moving].map(|volume| filled_up(&rows(volume).contiguous(), width));
+        let channels = fixed.size()[1] as usize;
+        let width = channels.next_multiple_of(CHANNELS);
+        let filled_up = |volume| to_vec(&rows(volume).constant_pad_nd([0, (width - channels) as i64]));
         let size = super::size_of(fixed).map(|n| n as usize);
-        Some(Self { fixed: fixed_rows, moving: moving_rows, width, size })
+        Some(Self { fixed: filled_up(fixed), moving: filled_up(moving), width, size })
     }
 
     /// The gradient of sum_x |moving(x + u(x)) - fixed(x)|^2 with respect to u, `field` (1, 3, d, h, w) in voxels: of the same size.
@@ -47,16 +48,6 @@ impl Pair {
             });
         })
     }
-}
-
-/// Rows (N, C), filled up with zeros to this width.
-fn filled_up(rows: &Tensor, width: usize) -> Vec<f32> {
-    let channels = rows.size()[1] as usize;
-    let mut wide = vec![0f32; rows.size()[0] as usize * width];
-    for (to, from) in wide.chunks_exact_mut(width).zip(floats(rows).chunks_exact(channels)) {
-        to[..channels].copy_from_slice(from);
-    }
-    wide
 }
 
 /// Where a place lies along an axis.

@@ -80,7 +80,8 @@ impl Fusion<'_> {
         let of_template = |template: &NetworkVolume| {
             let overlay = Overlay::new(&template.image.to_device(self.network.device()), moving.iter(), config);
             let scan = self.encoded(&overlay.seen(template.shallow_clone(), moving.iter(), config));
-            let fields = overlay.refined(moving.iter(), Some(&found(&scan.features)), config);
+            let described = overlay.described(Some(&found(&scan.features)), config);
+            let fields = overlay.refined(moving.iter(), &described, config);
             let size = scan.features.size();
             let labels = LabelFractions::warped(&masks, &fields, [size[2], size[3], size[4]]);
             Unlabelled { scan, propagated: Some(ToTemplate { overlay, fields, labels }) }

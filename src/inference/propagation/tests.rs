@@ -124,7 +124,7 @@ fn templates_hand_on_the_classes_about_which_they_are_believed() {
     let atlases = Atlases::new(&support, &[None], &classes, &CONFIG, Device::Cpu);
     let template = || {
         let overlay = atlases.overlay(&scan);
-        let fields = overlay.refined(atlases.moving(), None, &CONFIG);
+        let fields = overlay.refined(atlases.moving(), &overlay.described(None, &CONFIG), &CONFIG);
         let mut along_x = fields[0].narrow(1, 2, 1);
         no_grad(|| along_x += 0.25);
         TemplateAtlas::new(overlay, fields, None, vec![true, false], &CONFIG)
